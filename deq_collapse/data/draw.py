@@ -1,0 +1,36 @@
+"""Random draws that a seed alone decides, equal on every machine, rank and release of NumPy.
+
+Built on the raw output of PCG64, whose stream NumPy guarantees (NEP 19); it does not guarantee the stream of
+`Generator.permutation`, and torch does not guarantee that of `randperm`.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Purpose(IntEnum):
+    """What a draw is for: the first word of its seed, so that no two kinds of draw share a stream."""
+
+    SPLIT = 1
+    SELECTION = 2
+    ORDER = 3
+    AUGMENTATION = 4
+
+
+def keys(count: int, purpose: Purpose, *seed: int) -> Tensor:
+    """`count` random int64 sort keys, shape (count,), for the non-negative words of `seed`."""
+    raw = np.random.PCG64((purpose, *seed)).random_raw(count)
+    return torch.from_numpy((raw >> np.uint64(1)).astype(np.int64))
+
+
+def permutation(count: int, purpose: Purpose, *seed: int) -> Tensor:
+    """A random order of 0..count-1, int64 (count,)."""
+    return keys(count, purpose, *seed).argsort(stable=True)
+
+
+def generator(purpose: Purpose, *seed: int) -> torch.Generator:
+    """A torch generator (CPU) seeded by the words of `seed`."""
+    return torch.Generator().manual_seed(int(keys(1, purpose, *seed)))
