@@ -1,0 +1,7 @@
+"""Measures of neural collapse: one Metric, pure functions over class statistics, reference geometries."""
+
+from deq_collapse.metrics.neural_collapse import NeuralCollapse
+from deq_collapse.metrics.statistics import ClassStatistics
+from deq_collapse.metrics.table import TABLE
+
+__all__ = ["TABLE", "ClassStatistics", "NeuralCollapse"]

@@ -1,0 +1,49 @@
+"""NC3, self-duality of classifier and class means: difference (Papyan 2020) and product form (Zhu 2021)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from deq_collapse.metrics.geometry import normalised, simplex_etf_gram
+
+
+def nc3(weight: Tensor, means: Tensor) -> Tensor:
+    """|| W/||W||_F - M/||M||_F ||_F^2, the difference form; Papyan, Han & Donoho 2020.
+
+    Args:
+        weight: (K, d) classifier rows.
+        means: (K, d) centred class means.
+
+    Returns:
+        Scalar in [0, 4]; 0 when dual, 1 if one of both is 0.
+
+    """
+    return (normalised(weight) - normalised(means)).square().sum()
+
+
+def nc3_product(weight: Tensor, means: Tensor) -> Tensor:
+    """|| W M^T/||W M^T||_F - (I - 11^T/K)/sqrt(K-1) ||_F, the product form; Zhu et al. 2021.
+
+    Args:
+        weight: (K, d) classifier rows.
+        means: (K, d) centred class means.
+
+    Returns:
+        Scalar in [0, 2]; 0 when both form one simplex ETF.
+
+    """
+    return torch.linalg.matrix_norm(normalised(weight @ means.T) - simplex_etf_gram(len(means)).to(means))
+
+
+def nc3_alignment(weight: Tensor, means: Tensor) -> Tensor:
+    """Mean over classes of cos(w_c, mu_c - mu_G).
+
+    Args:
+        weight: (K, d) classifier rows.
+        means: (K, d) centred class means.
+
+    Returns:
+        Scalar in [-1, 1]; 1 when aligned; the cosine of a zero row is 0.
+
+    """
+    return cosine_similarity(weight, means, dim=1, eps=torch.finfo(means.dtype).tiny).mean()

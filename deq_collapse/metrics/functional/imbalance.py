@@ -1,0 +1,38 @@
+"""Minority collapse under step imbalance (Fang 2021): angles among minority classes, norms by group."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from deq_collapse.metrics.functional.simplex import cosines, pairs
+
+
+def minority_cosines(rows: Tensor, minority: Tensor) -> Tensor:
+    """Cosines of all pairs of minority classes; Fang, He, Long & Su 2021. 1 everywhere is minority collapse.
+
+    Args:
+        rows: (K, d), classifier rows or centred class means.
+        minority: (K,) bool; at least two are True.
+
+    Returns:
+        (k(k-1)/2,) for the k minority classes, in [-1, 1].
+
+    """
+    return pairs(cosines(rows[minority]))
+
+
+def majority_minority_norm(rows: Tensor, minority: Tensor) -> Tensor:
+    """Mean norm of the majority rows over that of the minority rows; Fang, He, Long & Su 2021.
+
+    Args:
+        rows: (K, d), classifier rows or centred class means.
+        minority: (K,) bool; both values occur.
+
+    Returns:
+        Scalar in [0, inf]; inf if the minority rows are 0.
+
+    """
+    norms = rows.norm(dim=1)
+    low = norms[minority].mean()
+    return torch.where(low > 0, norms[~minority].mean() / low, math.inf)

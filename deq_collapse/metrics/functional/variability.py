@@ -1,0 +1,88 @@
+"""NC1, within-class variability: Papyan 2020, as trace ratio Tirer 2023, as CDNV Galanti 2021."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from deq_collapse.metrics.statistics import ClassStatistics
+
+
+def nc1(stats: ClassStatistics) -> Tensor:
+    """Tr(Sigma_W pinv(Sigma_B)) / K over the K classes present; Papyan, Han & Donoho 2020.
+
+    Sigma_B = M^T M / K has the non-zero spectrum of the small matrix M M^T / K, so the pseudo-inverse comes
+    from a (K, K) eigenproblem. It is cut at rank min(K-1, d) and where means no longer differ; `between_rank`
+    is the rank kept.
+
+    Returns:
+        Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
+
+    """
+    values, directions = _between(stats)
+    if not values.numel():
+        return stats.means.new_tensor(math.inf)
+    spread = torch.einsum("kd,kd->k", directions @ stats.within, directions)
+    # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
+    return (spread / values).sum()
+
+
+def nc1_trace_ratio(stats: ClassStatistics) -> Tensor:
+    """Tr Sigma_W / Tr Sigma_B, Sigma_B over the classes present; Tirer, Huang & Niles-Weed 2023.
+
+    Returns:
+        Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
+
+    """
+    between = stats.centred.square().sum(1).mean()
+    within = stats.counts @ stats.variances / stats.counts.sum()
+    return torch.where(between > stats.resolution**2, within / between, math.inf)
+
+
+def cdnv_pairs(stats: ClassStatistics) -> Tensor:
+    """(v_a + v_b) / (2 ||mu_a - mu_b||^2) for all pairs of classes present; Galanti 2021.
+
+    Returns:
+        (K', K') symmetric, >= 0; nan on the diagonal and for pairs of coincident means.
+
+    """
+    distances = torch.cdist(stats.centred, stats.centred, compute_mode="donot_use_mm_for_euclid_dist")
+    v = stats.variances[stats.present]
+    pairs = (v[:, None] + v) / (2 * distances.square())
+    return torch.where(distances > stats.resolution, pairs, math.nan)
+
+
+def cdnv(stats: ClassStatistics) -> Tensor:
+    """Class-distance normalised variance, the mean of `cdnv_pairs` over a != b; Galanti 2021.
+
+    Returns:
+        Scalar in [0, inf]; 0 when collapsed. Coincident pairs are left out (`coincident_pairs` counts them);
+        inf if no two means differ.
+
+    """
+    mean = cdnv_pairs(stats).nanmean()
+    return torch.where(mean.isnan(), math.inf, mean)
+
+
+def coincident_pairs(stats: ClassStatistics) -> Tensor:
+    """Number of pairs a < b whose means cannot be told apart in float64."""
+    distances = torch.cdist(stats.centred, stats.centred, compute_mode="donot_use_mm_for_euclid_dist")
+    return (distances.triu(1) + distances.tril(-1) <= stats.resolution).triu(1).sum().double()
+
+
+def between_rank(stats: ClassStatistics) -> Tensor:
+    """Rank of Sigma_B that `nc1` inverts, at most min(K'-1, d)."""
+    return torch.tensor(float(_between(stats)[0].numel()), dtype=torch.float64)
+
+
+def _between(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
+    """Non-zero eigenvalues (r,) of M M^T and the matching unit directions (r, d) in feature space."""
+    M = stats.centred
+    classes, width = M.shape
+    values, vectors = torch.linalg.eigh(M @ M.T)
+    rank = min(classes - 1, width)
+    values, vectors = values[-rank:], vectors[:, -rank:]
+    floor = max(classes * torch.finfo(M.dtype).eps * float(values[-1]), classes * stats.resolution**2)
+    kept = values > floor
+    values, vectors = values[kept], vectors[:, kept]
+    return values, vectors.T @ M / values.sqrt()[:, None]

@@ -1,0 +1,73 @@
+"""Geometries set by the class counts alone: simplex ETF, SELI (Thrampoulidis 2022), GOF (Dang 2023)."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Geometry(NamedTuple):
+    """Gram matrices of a target, each (K, K), float64 and of unit Frobenius norm.
+
+    Attributes:
+        weights: W W^T of the classifier rows.
+        means: H^T H of one feature per class.
+        logits: W H.
+
+    """
+
+    weights: Tensor
+    means: Tensor
+    logits: Tensor
+
+
+def normalised(matrix: Tensor) -> Tensor:
+    """Divide by the Frobenius norm; a zero matrix stays zero."""
+    norm = torch.linalg.matrix_norm(matrix)
+    return torch.where(norm > 0, matrix / norm, 0)
+
+
+def simplex_etf_gram(num_classes: int) -> Tensor:
+    """Gram matrix of the simplex ETF, (I - 11^T/K)/sqrt(K-1), (K, K); Papyan 2020, Zhu 2021.
+
+    Raises:
+        ValueError: if `num_classes` < 2.
+
+    """
+    if num_classes < 2:
+        raise ValueError(f"a simplex needs at least 2 classes, got {num_classes}")
+    identity = torch.eye(num_classes, dtype=torch.float64)
+    return (identity - 1 / num_classes).div((num_classes - 1) ** 0.5)
+
+
+def seli(counts: Sequence[int]) -> Geometry:
+    """Geometry of simplex-encoded labels interpolation for class counts n_c; Thrampoulidis et al. 2022.
+
+    The SVD of Zhat[c, i] = 1{c = y_i} - 1/K = V L U^T gives W W^T ~ V L V^T and H^T H ~ U L U^T. With
+    P = I - 11^T/K and D = diag(n_c), at class level: W W^T ~ (P D P)^(1/2), the Gram of class features its
+    pseudo-inverse, W H ~ P. Equal counts give the simplex ETF. Scaling all counts changes nothing.
+
+    Raises:
+        ValueError: if there are fewer than 2 counts or one is not positive.
+
+    """
+    if len(counts) < 2 or min(counts) <= 0:
+        raise ValueError(f"class counts must be at least 2 positive numbers, got {list(counts)}")
+    return _seli(tuple(float(n) for n in counts))
+
+
+@lru_cache(maxsize=16)
+def _seli(counts: tuple[float, ...]) -> Geometry:
+    n = torch.tensor(counts, dtype=torch.float64)
+    etf = simplex_etf_gram(len(n))
+    projected = torch.diag(n / n.mean())
+    projected = projected - projected.mean(0)
+    projected = projected - projected.mean(1, keepdim=True)
+    values, vectors = torch.linalg.eigh(projected)
+    # The smallest eigenvalue is the exact 0 of the constant vector.
+    roots, vectors = values[1:].sqrt(), vectors[:, 1:]
+    weights = (vectors * roots) @ vectors.T
+    means = (vectors / roots) @ vectors.T
+    return Geometry(normalised(weights), normalised(means), etf)

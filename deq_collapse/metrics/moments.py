@@ -1,0 +1,164 @@
+"""One-pass class moments around per-class pivots: float32 arithmetic, float64 sums, exact merges.
+
+Every class c has a pivot p_c close to its mean. A sample adds its residual r = h - p_y, its squared length
+and, in a float32 GEMM, r r^T. Residuals of collapsed features are tiny, so nothing cancels; sums over
+tiles are float64. Moving to another pivot is algebra on the sums, hence ranks merge by moving to one pivot
+and adding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Rows per GEMM: longer float32 sums lose digits, shorter ones spend their time adding (d, d) matrices.
+TILE = 512
+# Two buckets behind the K classes: samples with non-finite features, and samples with labels out of range.
+EXTRA = 2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Named views of one flat float64 vector, so that a single state holds what has to be merged together.
+
+    Attributes:
+        counts: (K + 2,) samples per class, then non-finite samples, then labels out of range.
+        squares: (K + 2,) sum of squared residual lengths.
+        pivots: (K + 2, d) values that float32 represents exactly.
+        sums: (K + 2, d) sum of residuals.
+        scatter: (d, d) sum of r r^T over all classes, or (0, 0) when it is not accumulated.
+
+    """
+
+    counts: Tensor
+    squares: Tensor
+    pivots: Tensor
+    sums: Tensor
+    scatter: Tensor
+
+    @staticmethod
+    def length(num_classes: int, num_features: int, with_scatter: bool) -> int:
+        """Return the number of values in the flat vector."""
+        rows = num_classes + EXTRA
+        return 2 * rows * (1 + num_features) + num_features**2 * with_scatter
+
+    @classmethod
+    def of(cls, flat: Tensor, num_classes: int, num_features: int) -> "Moments":
+        """View the vector `flat`; writing to the views writes to it."""
+        rows, d = num_classes + EXTRA, num_features
+        small = 2 * rows * (1 + d)
+        counts, squares, pivots, sums, scatter = torch.split(
+            flat, [rows, rows, rows * d, rows * d, flat.numel() - small], dim=0
+        )
+        side = d if scatter.numel() else 0
+        return cls(counts, squares, pivots.view(rows, d), sums.view(rows, d), scatter.view(side, side))
+
+    @property
+    def means(self) -> Tensor:
+        """Class means, (K + 2, d); the pivot where a class has no sample."""
+        return self.pivots + self.sums / self.counts.clamp(min=1)[:, None]
+
+    def move(self, pivots: Tensor) -> None:
+        """Re-express all sums around `pivots` (K + 2, d), in place."""
+        delta = pivots - self.pivots
+        half = self.sums - 0.5 * self.counts[:, None] * delta
+        if self.scatter.numel():
+            cross = delta.T @ half
+            self.scatter.sub_(cross).sub_(cross.T)
+        self.squares.sub_(2 * (delta * half).sum(1))
+        self.sums.sub_(self.counts[:, None] * delta)
+        self.pivots.copy_(pivots)
+
+    def recentre(self) -> None:
+        """Move every pivot to the float32 value next to the class mean so far."""
+        self.move(self.means.float().double())
+
+
+def accumulate(moments: Moments, features: Tensor, labels: Tensor) -> Tensor:
+    """Add samples to `moments` in place, without waiting for the device.
+
+    Args:
+        moments: what is added to.
+        features: (N, d), any floating type; float64 is computed in float64, all else in float32.
+        labels: (N,), int64.
+
+    Returns:
+        (N,) the bucket every sample was counted in: its class, K if its features are not finite (or their sum
+        overflows), K + 1 if its label is outside 0..K-1.
+
+    """
+    num_classes = moments.counts.numel() - EXTRA
+    buckets = [_add_tile(moments, x, y, num_classes) for x, y in zip(*_tiles(features, labels), strict=True)]
+    return torch.cat(buckets) if buckets else labels
+
+
+def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
+    """Merge the flat vectors of several ranks, (R, L), into one, (L,): Chan's update, exact in float64."""
+    views = [Moments.of(part.clone(), num_classes, num_features) for part in parts]
+    counts = sum((view.counts for view in views), torch.zeros_like(views[0].counts))
+    mean = sum((view.means * view.counts[:, None] for view in views), torch.zeros_like(views[0].means))
+    pivots = (mean / counts.clamp(min=1)[:, None]).float().double()
+    for view in views:
+        view.move(pivots)
+    merged = torch.zeros_like(parts[0])
+    total = Moments.of(merged, num_classes, num_features)
+    total.pivots.copy_(pivots)
+    for view in views:
+        for name in ("counts", "squares", "sums", "scatter"):
+            getattr(total, name).add_(getattr(view, name))
+    return merged
+
+
+def _tiles(features: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    if not len(labels):
+        return (), ()
+    return torch.split(features, TILE), torch.split(labels, TILE)
+
+
+def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    x = features if features.dtype == torch.float64 else features.float()
+    finite = x.sum(1).isfinite()
+    valid = (labels >= 0) & (labels < num_classes)
+    bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
+    _set_first_pivots(moments, x, bucket, num_classes)
+
+    residuals = x - moments.pivots.index_select(0, bucket).to(x.dtype)
+    kept = finite & valid
+    # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
+    if residuals.device.type != "cpu" or not bool(kept.all()):
+        residuals.masked_fill_(~kept[:, None], 0)
+
+    moments.counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
+    moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
+    moments.sums.index_add_(0, bucket, residuals.double())
+    if moments.scatter.numel():
+        with full_precision(x.device.type):
+            moments.scatter.add_((residuals.T @ residuals).double())
+    return bucket
+
+
+def _set_first_pivots(moments: Moments, x: Tensor, bucket: Tensor, num_classes: int) -> None:
+    """Give a class that had no sample yet its first sample as pivot."""
+    unseen = moments.counts == 0
+    if x.device.type == "cpu" and not bool(unseen[:num_classes].any()):
+        return
+    order = torch.arange(len(bucket), device=bucket.device)
+    first = torch.full_like(unseen, len(bucket), dtype=torch.int64).scatter_reduce(0, bucket, order, "amin")
+    opens = unseen[bucket] & (first[bucket] == order) & (bucket < num_classes)
+    # All other samples write to the last bucket's row, which nobody reads.
+    moments.pivots.index_copy_(0, torch.where(opens, bucket, num_classes + 1), x.float().double())
+    moments.pivots[num_classes:].zero_()
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Keep autocast, TF32 and bfloat16 matmuls out: they would cost three digits."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,259 @@
+"""Neural collapse as one torchmetrics Metric, exact in one pass and across ranks (Papyan 2020 and later)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from deq_collapse.metrics.functional.centre import decide, tally_disagreement
+from deq_collapse.metrics.inputs import check_arguments, check_batch
+from deq_collapse.metrics.moments import Moments, accumulate, merge
+from deq_collapse.metrics.statistics import Centre, ClassStatistics
+from deq_collapse.metrics.known import Known, Need
+from deq_collapse.metrics.table import TABLE
+
+# What stays on its rank: never gathered, for only the counts decided from it have to be added.
+LOCAL = ("buffered_features", "buffered_labels", "buffered_decisions")
+
+
+class NeuralCollapse(Metric):
+    r"""All measures of neural collapse of features h and, if given, of a classifier argmax(W h + b).
+
+    Features are seen once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
+    stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs
+    the final class means: features then stay in a buffer on their own rank until `compute`.
+
+    Args:
+        num_classes: K >= 2.
+        num_features: d, the width of the features.
+        metrics: names of the values wanted (`table.TABLE` lists them), None for all that can be known.
+            What is not selected costs nothing: without `nc1` no (d, d) matrix is kept, without `nc4` no
+                feature.
+        majority: indices of the majority classes under step imbalance; without it no minority value is given.
+        class_counts: training counts, which set the SELI target of a test split; None: those seen.
+        centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
+        nonfinite: on NaN or infinite features, "raise" at compute, or "skip" those samples.
+        buffer_dtype: type of the buffered features; None keeps the type they come in.
+        buffer_device: where features are buffered; None keeps them where they are.
+        buffer_limit: largest buffer in bytes.
+        kwargs: passed to `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: at construction, if an argument is out of its range or a name is unknown.
+
+    Example:
+        >>> import torch
+        >>> metric = NeuralCollapse(num_classes=3, num_features=4, metrics=["nc1", "nc3"])
+        >>> metric.update(torch.eye(4)[:3].repeat(2, 1), torch.arange(3).repeat(2), weight=torch.eye(4)[:3])
+        >>> {name: round(float(value), 3) for name, value in metric.compute().items()}
+        {'nc1': 0.0, 'nc3': 0.367}
+
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    moments: Tensor
+    classifier: Tensor
+    buffered_features: list[Tensor]
+    buffered_labels: list[Tensor]
+    buffered_decisions: list[Tensor]
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_features: int,
+        metrics: Sequence[str] | None = None,
+        majority: Sequence[int] | None = None,
+        class_counts: Sequence[int] | None = None,
+        centre: Centre = "classes",
+        nonfinite: Literal["raise", "skip"] = "raise",
+        buffer_dtype: torch.dtype | None = None,
+        buffer_device: torch.device | str | None = None,
+        buffer_limit: int = 16 * 2**30,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_arguments(num_classes, num_features, set(metrics or ()) - set(TABLE), majority, class_counts)
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.metrics = tuple(TABLE) if metrics is None else tuple(metrics)
+        self.majority = majority
+        self.class_counts = class_counts
+        self.centre = centre
+        self.nonfinite = nonfinite
+        self.buffer_dtype = buffer_dtype
+        self.buffer_device = buffer_device
+        self.buffer_limit = buffer_limit
+        self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
+        self._rows_until_recentred = 0
+        self._add_states()
+
+    def _add_states(self) -> None:
+        K, d = self.num_classes, self.num_features
+        length = Moments.length(K, d, "scatter" in self._needs)
+        self.add_state("moments", torch.zeros(length, dtype=torch.float64), lambda parts: merge(parts, K, d))
+        if "classifier" in self._needs:
+            # Whether it was given at all, the bias, the weight.
+            self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
+        if "samples" in self._needs:
+            for name in LOCAL:
+                self.add_state(name, [], dim_zero_cat)
+
+    @torch.no_grad()
+    def update(
+        self, features: Tensor, labels: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
+        """Count a batch.
+
+        Args:
+            features: (N, d), what the classifier receives; any floating type. N may be 0.
+            labels: (N,), integers in 0..K-1.
+            weight: (K, d) classifier rows that decide this batch; the last ones given are measured.
+            bias: (K,), or None for no bias.
+
+        Raises:
+            ValueError: for shapes or types that do not fit, for labels out of range (on an accelerator these
+                are found at `compute`, so that the device need not wait), and for a buffer past its limit.
+
+        """
+        check_batch(features, labels, weight, bias, self.num_classes, self.num_features)
+        labels = labels.long()
+        moments = Moments.of(self.moments, self.num_classes, self.num_features)
+        buckets = accumulate(moments, features, labels)
+        self._recentre_after(len(features), moments)
+        if weight is None or "classifier" not in self._needs:
+            return
+        K = self.num_classes
+        self.classifier[0] = 1
+        self.classifier[1 : 1 + K] = 0 if bias is None else bias
+        self.classifier[1 + K :] = weight.reshape(-1)
+        if "samples" in self._needs and len(features):
+            self._buffer(features, buckets, decide(features, weight, bias))
+
+    def _recentre_after(self, rows: int, moments: Moments) -> None:
+        """Recentre each time the rows seen have doubled.
+
+        A class may have opened with an outlier, and far pivots would let float32 residuals lose digits.
+        Counting rows needs no answer from the device.
+        """
+        self._rows_until_recentred -= rows
+        if self._rows_until_recentred <= 0:
+            moments.recentre()
+            self._rows_until_recentred = rows + max(0, -self._rows_until_recentred)
+
+    def _buffer(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
+        size = features.nelement() * (self.buffer_dtype or features.dtype).itemsize
+        held = sum(chunk.nbytes for chunk in self.buffered_features)
+        if held + size > self.buffer_limit:
+            raise ValueError(
+                f"nc4 would buffer more than buffer_limit={self.buffer_limit} bytes of features; raise it, choose "
+                "a smaller buffer_dtype or another buffer_device, or leave nc4 out of metrics"
+            )
+        device = self.buffer_device or features.device
+        self.buffered_features.append(features.to(device, self.buffer_dtype or features.dtype, copy=True))
+        self.buffered_labels.append(buckets.to(device))
+        self.buffered_decisions.append(decisions.to(device))
+
+    def statistics(self) -> ClassStatistics:
+        """Return class statistics: of all ranks inside `compute` or `sync_context`, else of this one.
+
+        Raises:
+            ValueError: if fewer than two classes have samples, if labels were out of range, or if features
+                were not finite and `nonfinite` is "raise".
+
+        """
+        K = self.num_classes
+        moments = Moments.of(self.moments, K, self.num_features)
+        skipped, misplaced = (int(n) for n in moments.counts[K:])
+        if misplaced:
+            raise ValueError(f"{misplaced} labels lie outside 0..{K - 1}")
+        if skipped and self.nonfinite == "raise":
+            raise ValueError(f"{skipped} samples have non-finite features; nonfinite='skip' leaves them out")
+        return ClassStatistics.from_moments(moments, self.centre).checked()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the values selected, as float64 scalars.
+
+        Left out are: values of the classifier if no `weight` was given, minority values without `majority`,
+        and minority cosines with fewer than two minority classes.
+
+        Raises:
+            ValueError: see `statistics`.
+
+        """
+        stats = self.statistics()
+        known = Known(
+            stats=stats,
+            classifier=self._weight(),
+            majority=self.majority,
+            class_counts=self.class_counts,
+            disagreement=lambda: self._disagreement(stats),
+        )
+        return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= known.given}
+
+    def _weight(self) -> Tensor | None:
+        if "classifier" not in self._needs or not bool(self.classifier[0]):
+            return None
+        return self.classifier[1 + self.num_classes :].view(self.num_classes, self.num_features)
+
+    def _disagreement(self, stats: ClassStatistics) -> Tensor:
+        """Decide the samples of this rank; add the counts, not the samples, over ranks."""
+        tally = self.moments.new_zeros(2)
+        for chunk in zip(self.buffered_features, self.buffered_labels, self.buffered_decisions, strict=True):
+            tally += tally_disagreement(stats, *(part.to(tally.device) for part in chunk))
+        if self._is_synced:
+            gather = self.dist_sync_fn or gather_all_tensors
+            tally = torch.stack(gather(tally, self.process_group)).sum(0)
+        return tally[0] / tally[1]
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
+    ) -> None:
+        reductions = self._reductions
+        self._reductions = {name: how for name, how in reductions.items() if name not in LOCAL}
+        try:
+            super()._sync_dist(dist_sync_fn, process_group)
+        finally:
+            self._reductions = reductions
+
+    def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
+        # Buffered chunks are never written to: a second list of the same tensors saves copying all features.
+        kept = {name: list(getattr(self, name)) for name in LOCAL if name in self._defaults}
+        defaults = self._defaults
+        self._defaults = {name: value for name, value in defaults.items() if name not in LOCAL}
+        try:
+            return {**super()._copy_state_dict(), **kept}
+        finally:
+            self._defaults = defaults
+
+    def reset(self) -> None:
+        """Forget all samples and the classifier."""
+        super().reset()
+        self._rows_until_recentred = 0
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "NeuralCollapse":
+        """Follow a module to its device, but never to its dtype: sums in bfloat16 would be worthless."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(move, exclude_state)
+        return self
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the values, by default those of `compute`, as torchmetrics does; return figure and axes."""
+        return self._plot(val, ax)
+
+
+def _last_given(parts: Tensor) -> Tensor:
+    """Of the classifiers of all ranks, (R, 1 + K + K d), take the last that was given."""
+    order = torch.arange(1, len(parts) + 1, device=parts.device)
+    return parts[((parts[:, 0] > 0) * order).argmax()]

@@ -1,0 +1,103 @@
+"""Class statistics: all that the formulas of neural collapse need to know about a set of features."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deq_collapse.metrics.moments import EXTRA, Moments
+
+Centre = Literal["classes", "samples"]
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Counts, means and within-class scatter of features h_i with labels y_i; float64.
+
+    Attributes:
+        counts: (K,) samples per class; a class without samples takes no part in any formula.
+        means: (K, d) class means mu_c.
+        variances: (K,) mean squared distance v_c of a class to its mean.
+        within: (d, d) Sigma_W = (1/N) sum_i (h_i - mu_yi)(h_i - mu_yi)^T; (0, 0) if it was not accumulated.
+        centre: the global mean mu_G is that of the class means ("classes", Papyan 2020) or of all "samples".
+
+    """
+
+    counts: Tensor
+    means: Tensor
+    variances: Tensor
+    within: Tensor
+    centre: Centre = "classes"
+
+    @classmethod
+    def from_features(
+        cls, features: Tensor, labels: Tensor, num_classes: int, centre: Centre = "classes"
+    ) -> "ClassStatistics":
+        """Compute in two passes from all features (N, d) and labels (N,), in float64.
+
+        Raises:
+            ValueError: if fewer than two classes have samples.
+
+        """
+        h = features.double()
+        counts = torch.bincount(labels, minlength=num_classes).double()
+        shares = counts.clamp(min=1)
+        zeros = h.new_zeros(num_classes, h.shape[1])
+        means = zeros.index_add(0, labels, h) / shares[:, None]
+        # A second round takes the rounding of the first sum out of the mean.
+        means += zeros.index_add(0, labels, h - means[labels]) / shares[:, None]
+        residuals = h - means[labels]
+        variances = torch.zeros_like(counts).index_add(0, labels, residuals.square().sum(1)) / shares
+        return cls(counts, means, variances, residuals.T @ residuals / len(h), centre).checked()
+
+    @classmethod
+    def from_moments(cls, moments: Moments, centre: Centre = "classes") -> "ClassStatistics":
+        """Read them off one-pass moments."""
+        counts, squares, means, sums = (
+            part[:-EXTRA] for part in (moments.counts, moments.squares, moments.means, moments.sums)
+        )
+        shares = counts.clamp(min=1)
+        sums = sums / shares.sqrt()[:, None]
+        variances = ((squares - sums.square().sum(1)) / shares).clamp(min=0)
+        within = moments.scatter
+        if within.numel():
+            within = (within - sums.T @ sums) / counts.sum().clamp(min=1)
+        return cls(counts, means, variances, within, centre)
+
+    def checked(self) -> "ClassStatistics":
+        """Return self, or raise ValueError if fewer than two classes have samples."""
+        if int(self.present.sum()) < 2:
+            seen = int(self.present.sum())
+            raise ValueError(f"neural collapse compares classes: at least 2 need samples, {seen} had any")
+        return self
+
+    @property
+    def present(self) -> Tensor:
+        """(K,) bool: the classes that have samples."""
+        return self.counts > 0
+
+    @property
+    def global_mean(self) -> Tensor:
+        """mu_G, (d,)."""
+        means = self.means[self.present]
+        if self.centre == "samples":
+            return self.counts[self.present] @ means / self.counts.sum()
+        return means.mean(0)
+
+    @property
+    def centred(self) -> Tensor:
+        """M, rows mu_c - mu_G of the classes present, (K', d)."""
+        return self.means[self.present] - self.global_mean
+
+    @property
+    def resolution(self) -> float:
+        """Distance below which two class means are the same in float64."""
+        return 64 * torch.finfo(torch.float64).eps * float(self.means.norm(dim=1).max())
+
+    def around(self, means: Tensor) -> "ClassStatistics":
+        """Describe the same samples around other `means` (K, d), say test features around train means."""
+        offset = torch.where(self.present[:, None], self.means - means, 0)
+        weights = self.counts / self.counts.sum()
+        within = self.within + (weights[:, None] * offset).T @ offset if self.within.numel() else self.within
+        return replace(self, means=means, variances=self.variances + offset.square().sum(1), within=within)

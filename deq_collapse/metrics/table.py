@@ -1,0 +1,67 @@
+"""Every value that `NeuralCollapse` can give: its name, its formula, and what it needs to be known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deq_collapse.metrics import functional as formulas
+from deq_collapse.metrics.geometry import normalised
+from deq_collapse.metrics.known import Known, Need
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value: `formula` applied to what is known, given that all of `needs` is there."""
+
+    formula: Callable[[Known], Tensor]
+    needs: frozenset[Need] = frozenset()
+
+
+def _row(formula: Callable[[Known], Tensor], *needs: Need) -> Row:
+    return Row(formula, frozenset(needs))
+
+
+TABLE: dict[str, Row] = {
+    "nc1": _row(lambda k: formulas.nc1(k.stats), "scatter"),
+    "nc1_trace_ratio": _row(lambda k: formulas.nc1_trace_ratio(k.stats)),
+    "cdnv": _row(lambda k: formulas.cdnv(k.stats)),
+    "nc2_norm_means": _row(lambda k: formulas.norm_variation(k.means)),
+    "nc2_norm_weights": _row(lambda k: formulas.norm_variation(k.rows), "classifier"),
+    "nc2_angle_means": _row(lambda k: formulas.angle_deviation(k.means)),
+    "nc2_angle_weights": _row(lambda k: formulas.angle_deviation(k.rows), "classifier"),
+    "nc2_etf_means": _row(lambda k: formulas.etf_distance(k.means)),
+    "nc2_etf_weights": _row(lambda k: formulas.etf_distance(k.rows), "classifier"),
+    "nc3": _row(lambda k: formulas.nc3(k.weight, k.means), "classifier"),
+    "nc3_product": _row(lambda k: formulas.nc3_product(k.weight, k.means), "classifier"),
+    "nc3_alignment": _row(lambda k: formulas.nc3_alignment(k.weight, k.means), "classifier"),
+    "nc4": _row(lambda k: k.disagreement(), "classifier", "samples"),
+    "minority_cos_weights_mean": _row(
+        lambda k: formulas.minority_cosines(k.rows, k.minority).mean(), "classifier", "minority_pair"
+    ),
+    "minority_cos_weights_max": _row(
+        lambda k: formulas.minority_cosines(k.rows, k.minority).max(), "classifier", "minority_pair"
+    ),
+    "minority_cos_means_mean": _row(
+        lambda k: formulas.minority_cosines(k.means, k.minority[k.stats.present]).mean(), "minority_pair"
+    ),
+    "minority_cos_means_max": _row(
+        lambda k: formulas.minority_cosines(k.means, k.minority[k.stats.present]).max(), "minority_pair"
+    ),
+    "majority_minority_norm_weights": _row(
+        lambda k: formulas.majority_minority_norm(k.rows, k.minority), "classifier", "minority"
+    ),
+    "majority_minority_norm_means": _row(
+        lambda k: formulas.majority_minority_norm(k.means, k.minority[k.stats.present]), "minority"
+    ),
+    "seli_means": _row(lambda k: (normalised(k.means @ k.means.T) - k.seli.means.to(k.means)).norm()),
+    "seli_weights": _row(
+        lambda k: (normalised(k.weight @ k.weight.T) - k.seli.weights.to(k.means)).norm(), "classifier"
+    ),
+    "seli_logits": _row(
+        lambda k: (normalised(k.weight @ k.means.T) - k.seli.logits.to(k.means)).norm(), "classifier"
+    ),
+    "coincident_pairs": _row(lambda k: formulas.coincident_pairs(k.stats)),
+    "between_rank": _row(lambda k: formulas.between_rank(k.stats)),
+    "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
+}
