@@ -1,0 +1,233 @@
+"""A finished study as typed values: `results.json` and what each run left in its own folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deq_collapse.errors import UserError
+
+COLLAPSE_FALL = 20.0
+"""A run counts as collapsed when training NC1 ends at least this many times below its first value."""
+
+HISTORY_COLUMNS = ("epoch", "step", "split", "metric", "value")
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the fixed points of an equilibrium run were found; evaluations are means over the last epoch."""
+
+    gradient: str
+    forward_evaluations: float | None
+    backward_evaluations: float | None
+    residual: float
+    unconverged: float
+    unconverged_worst_epoch: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Class means and classifier (K, d), and test features (n, d) with labels (n,), after the last epoch."""
+
+    class_means_train: NDArray[np.float64]
+    class_means_test: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    test_features: NDArray[np.float64]
+    test_labels: NDArray[np.int64]
+    class_names: NDArray[np.str_]
+    majority: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its record in `results.json`, every logged value, and its final geometry."""
+
+    name: str
+    axes: dict[str, str]
+    dataset: str
+    class_counts: tuple[int, ...]
+    majority: tuple[int, ...] | None
+    epochs: int
+    steps: int
+    parameters: dict[str, int]
+    flops_per_image: float | None
+    activation_bytes: float | None
+    seconds_per_step: float | None
+    terminal_epoch: int | None
+    nc1_fall: float
+    train: dict[str, float]
+    test: dict[str, float]
+    solver: Solver | None
+    history: pd.DataFrame
+    geometry: Geometry
+    environment: dict[str, Any]
+
+    @property
+    def refinement(self) -> str:
+        """`explicit` or `equilibrium`."""
+        return self.axes.get("refinement", "equilibrium" if self.solver else "explicit")
+
+    @property
+    def setting(self) -> str:
+        """Everything but refinement and seed, in words: two runs of one setting are comparable.
+
+        >>> setting_in_words({"imbalance": "step_ka3_r10", "refinement": "explicit", "seed": "0"})
+        'step, K_A=3, R=10'
+        """
+        return setting_in_words(self.axes) or self.dataset
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the run reached the terminal phase and its training NC1 fell by `COLLAPSE_FALL` or more."""
+        return self.terminal_epoch is not None and self.nc1_fall >= COLLAPSE_FALL
+
+    def curve(self, split: str, metric: str) -> pd.Series[float]:
+        """Values of one metric by completed epochs (the last of each epoch); may be empty."""
+        rows = self.history[(self.history["split"] == split) & (self.history["metric"] == metric)]
+        return rows.groupby("epoch")["value"].last()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder; `runs` in the order of the grid."""
+
+    name: str
+    command: str
+    runs: tuple[Run, ...]
+    failed: tuple[Failure, ...]
+
+    @cached_property
+    def cells(self) -> dict[str, dict[str, list[Run]]]:
+        """Runs by setting, then by refinement (explicit first); a list holds the seeds."""
+        cells: dict[str, dict[str, list[Run]]] = {}
+        for run in sorted(self.runs, key=lambda run: run.refinement != "explicit"):
+            cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
+        order = dict.fromkeys(run.setting for run in self.runs)
+        return {setting: cells[setting] for setting in order}
+
+
+def setting_in_words(axes: Mapping[str, str]) -> str:
+    """The values of all axes but refinement and seed, readable: `step_ka3_r10` is `step, K_A=3, R=10`."""
+    words = []
+    for axis, value in axes.items():
+        if axis in ("refinement", "seed"):
+            continue
+        text = str(value).replace("long_tailed", "long-tailed").replace("_", " ")
+        text = re.sub(r" ka(\d+)", r", K_A=\1", text)
+        text = re.sub(r" r(\d+)", r", R=\1", text)
+        words.append(text if axis == "imbalance" else f"{axis.replace('_', ' ')} {text}")
+    return "; ".join(words)
+
+
+def read_study(directory: Path) -> Study:
+    """Read `results.json`, and the history, geometry and environment of every run.
+
+    Raises:
+        UserError: a file is missing or does not hold what it should; the message names the file.
+    """
+    path = directory / "results.json"
+    results = _read_json(path)
+    try:
+        runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
+        failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
+        return Study(results["study"], results["command"], runs, failed)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a study's results ({_reason(error)}); run the study again."
+        ) from error
+
+
+def _run(directory: Path, record: dict[str, Any]) -> Run:
+    """One record completed by the files of the run's folder."""
+    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment"}
+    values = {name: record[name] for name in own}
+    for split in ("train", "test"):
+        values[split] = {name: _number(value) for name, value in values[split].items()}
+    if values["majority"] is not None:
+        values["majority"] = tuple(values["majority"])
+    if values["solver"] is not None:
+        values["solver"] = Solver(**{field.name: values["solver"][field.name] for field in fields(Solver)})
+    values["class_counts"] = tuple(values["class_counts"])
+    values["nc1_fall"] = _number(values["nc1_fall"])
+    return Run(
+        **values,
+        history=_read_history(directory / "history.csv"),
+        geometry=_read_geometry(directory / "geometry.npz"),
+        environment=_read_json(directory / "environment.json"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give the folder of a study that was run.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({_reason(error)}).") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} should hold one JSON object, not a {type(value).__name__}.")
+    return value
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        history = pd.read_csv(path, dtype={"epoch": int, "split": str, "metric": str, "value": float})
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; the run's folder is incomplete, run it again.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a table of logged values ({_reason(error)}).") from error
+    missing = [name for name in HISTORY_COLUMNS if name not in history.columns]
+    if missing:
+        raise UserError(
+            f"{path} lacks the columns {', '.join(missing)}; it should have all of {HISTORY_COLUMNS}."
+        )
+    return history
+
+
+def _read_geometry(path: Path) -> Geometry:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            geometry = Geometry(**{field.name: archive[field.name] for field in fields(Geometry)})
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; the run's folder is incomplete, run it again.") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a complete file of class geometry ({_reason(error)}).") from error
+    shapes = {geometry.class_means_train.shape, geometry.class_means_test.shape, geometry.weight.shape}
+    if len(shapes) != 1 or geometry.test_features.shape[:1] != geometry.test_labels.shape:
+        raise UserError(f"{path} holds arrays whose shapes do not belong together.")
+    return geometry
+
+
+def _number(value: float | None) -> float:
+    """JSON has no nan: null stands for a value that was not finite."""
+    return math.nan if value is None else float(value)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line."""
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

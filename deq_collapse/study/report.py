@@ -1,0 +1,128 @@
+"""The report of a study: one HTML page that opens from disk and needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from deq_collapse.errors import UserError
+from deq_collapse.study.curves import collapse_curves, shared_scales
+from deq_collapse.study.gram import gram_maps
+from deq_collapse.study.records import Run, Study, read_study
+from deq_collapse.study.style import svg
+from deq_collapse.study.tables import cost_table, every_metric, main_table
+from deq_collapse.study.tsne import tsne_map
+from deq_collapse.study.wording import (
+    comparisons,
+    headline,
+    parameter_warnings,
+    solver_warning,
+    verdict,
+    whole,
+)
+
+FILE_NAME = "report.html"
+
+
+def write_report(study_dir: Path) -> Path:
+    """Write `<study_dir>/report.html` from what the study left there, and return its path.
+
+    The page is replaced as a whole: a reader sees the old one or the new one, and an error leaves the old.
+
+    Raises:
+        UserError: the folder is not a study's, a file in it is broken, or the page cannot be written.
+    """
+    page = render(read_study(study_dir))
+    path = study_dir / FILE_NAME
+    draft = study_dir / f".{FILE_NAME}.{os.getpid()}"
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); check the folder's permissions."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def render(study: Study) -> str:
+    """The page as text; the same study gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("deq_collapse", "study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["whole"] = whole
+    environment.filters["setting"] = _setting
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        headline=headline(study),
+        provenance=_provenance(study),
+        verdicts=[(run, verdict(run)) for run in study.runs],
+        comparisons=comparisons(study),
+        warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
+        parameter_warnings=parameter_warnings(study),
+        main=main_table(study),
+        cost=cost_table(study),
+        metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
+        curves=_curves(study),
+        grams=_grams(study),
+        maps=_maps(study),
+        seeds=max((len(runs) for cell in study.cells.values() for runs in cell.values()), default=0),
+        imbalanced=any(run.majority for run in study.runs),
+    )
+
+
+def _setting(words: str) -> Markup:
+    """A setting's words with its subscript set as one."""
+    return Markup(escape(words).replace("K_A", Markup("K<sub>A</sub>")))
+
+
+def _curves(study: Study) -> dict[str, Markup]:
+    scales = shared_scales(study.runs) if study.runs else {}
+    return {
+        setting: Markup(svg(collapse_curves(cell, scales), f"curves{i}", f"Collapse curves, {setting}"))
+        for i, (setting, cell) in enumerate(study.cells.items())
+    }
+
+
+def _grams(study: Study) -> dict[str, Markup]:
+    return {
+        setting: Markup(svg(gram_maps(_first(cell)), f"gram{i}", f"Gram heat maps, {setting}"))
+        for i, (setting, cell) in enumerate(study.cells.items())
+    }
+
+
+def _maps(study: Study) -> list[tuple[Run, Markup]]:
+    runs = [run for cell in study.cells.values() for run in _first(cell).values()]
+    return [(run, Markup(svg(tsne_map(run), f"tsne{i}", f"t-SNE, {run.name}"))) for i, run in enumerate(runs)]
+
+
+def _first(cell: dict[str, list[Run]]) -> dict[str, Run]:
+    """One run per refinement: the first seed."""
+    return {refinement: runs[0] for refinement, runs in cell.items()}
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    """What the runs wrote in `environment.json`; where they differ, every value."""
+    found: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        for key, value in run.environment.items():
+            found.setdefault(key.replace("_", " "), {})[_flat(value)] = None
+    return {key: " | ".join(values) for key, values in found.items()}
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_flat, value))
+    return str(value)

@@ -1,0 +1,71 @@
+"""t-SNE of test features (van der Maaten & Hinton 2008), classes named where they lie."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+from deq_collapse.study.records import Run
+from deq_collapse.study.style import FAINT, RC
+
+# Paul Tol's "muted" scheme and a grey; classes are told apart by their names, colour only helps.
+_DARK = ["#332288", "#117733", "#882255", "#999933", "#5e5e5e"]
+_LIGHT = ["#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#aa4499"]
+COLOURS = _DARK + _LIGHT
+FEWEST = 5
+RASTER_ABOVE = 300
+"""More points than this are smaller as pixels than as one SVG element each."""
+
+
+def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """t-SNE of (n, d) features in the plane, (n, 2); the same for the same features.
+
+    None where there is nothing to see: fewer than five samples, features not finite or all equal.
+    Perplexity is 30, or a third of the samples where they are few.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if len(features) < FEWEST or not np.isfinite(features).all() or np.ptp(features, axis=0).max() == 0:
+        return None
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    init = "pca" if features.shape[1] > 1 else "random"
+    plane = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(features)
+    return np.asarray(plane, dtype=np.float64)
+
+
+def tsne_map(run: Run) -> Figure:
+    """Test features of one run; discs are majority classes (or all, without majority), triangles minority."""
+    geometry = run.geometry
+    plane = embed(geometry.test_features)
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(2.9, 2.9))
+        axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(True)
+        if plane is None:
+            words = "no map: too few test features,\nor they are equal or not finite"
+            axes.text(0.5, 0.5, words, ha="center", va="center", color=FAINT, transform=axes.transAxes)
+            return figure
+        for c in np.unique(geometry.test_labels):
+            points = plane[geometry.test_labels == c]
+            minority = len(geometry.majority) > 0 and c not in geometry.majority
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=9 if minority else 7,
+                marker="^" if minority else "o",
+                color=COLOURS[c % len(COLOURS)],
+                linewidths=0,
+                alpha=0.8,
+                rasterized=len(plane) > RASTER_ABOVE,
+            )
+        for c in np.unique(geometry.test_labels):
+            x, y = np.median(plane[geometry.test_labels == c], axis=0)
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+            name = str(geometry.class_names[c])
+            axes.text(x, y, name, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+    return figure

@@ -1,0 +1,145 @@
+"""A study folder of the real layout with made-up but plausible numbers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+K, D, EPOCHS = 10, 24, 60
+SCHEDULE = [*range(1, 11), *range(12, 30, 2), *range(30, EPOCHS + 1, 5)]
+NC1_RATE = {"explicit": 0.075, "equilibrium": 0.10}
+
+
+def _curves(
+    rng: np.random.Generator, refinement: str, step: bool
+) -> tuple[dict[str, dict[str, list[float]]], int]:
+    """Values by split, metric and measured epoch, and the first epoch with training error 0."""
+    epochs = np.array(SCHEDULE)
+    rate = NC1_RATE[refinement]
+    noise = np.exp(0.06 * rng.standard_normal((6, len(epochs))))
+    error = np.floor(1000 * 0.35 * np.exp(-2.2 * rate * epochs)) / 1000
+    train = {
+        "nc1": 1.9 * np.exp(-rate * epochs) * noise[0] + 0.003,
+        "nc2_etf_means": 0.75 * np.exp(-0.03 * epochs) * noise[1] + (0.2 if step else 0.03),
+        "nc3": 1.3 * np.exp(-rate * 0.8 * epochs) * noise[2] + 0.01,
+        "nc4": np.floor(700 * 0.2 * np.exp(-3 * rate * epochs)) / 700,
+        "error": error,
+        "accuracy": 1 - error,
+    }
+    test = {
+        "nc1": train["nc1"] + 0.25 * noise[3],
+        "nc2_etf_means": train["nc2_etf_means"] * 1.1,
+        "nc3": train["nc3"] * 1.15 + 0.02,
+        "nc4": 0.03 + 0.2 * np.exp(-rate * epochs),
+        "error": 0.05 + 0.4 * np.exp(-rate * epochs),
+        "accuracy": 0.95 - 0.4 * np.exp(-rate * epochs),
+    }
+    if step:
+        for split, top in ((train, 1.0), (test, 0.9)):
+            split["accuracy_majority"] = np.minimum(1.0, top + 0.08 - 0.3 * np.exp(-2 * rate * epochs))
+            split["accuracy_minority"] = top - 0.85 * np.exp(-rate * epochs)
+            split["minority_cos_weights_mean"] = 0.4 * np.exp(-0.04 * epochs)
+            split["minority_cos_means_mean"] = 0.3 * np.exp(-0.04 * epochs)
+    terminal = int(epochs[np.argmax(error == 0)])
+    curves = {s: {m: v.tolist() for m, v in t.items()} for s, t in (("train", train), ("test", test))}
+    return curves, terminal
+
+
+def _geometry(rng: np.random.Generator, step: bool, samples: int) -> dict[str, Any]:
+    means = np.linalg.qr(rng.standard_normal((D, K)))[0].T * 5
+    means = means - means.mean(0) + 0.25 * rng.standard_normal((K, D))
+    if step:
+        means[3:] += 2.0 * means[3:].mean(0)
+    labels = rng.integers(0, K, samples)
+    return {
+        "class_means_train": means + 1,
+        "class_means_test": means + 1.1,
+        "weight": means / 3 + 0.05 * rng.standard_normal((K, D)),
+        "bias": np.zeros(K),
+        "test_features": (means[labels] + 1 + 1.6 * rng.standard_normal((samples, D))).astype(np.float32),
+        "test_labels": labels,
+        "class_names": np.array([str(c) for c in range(K)]),
+        "majority": np.array([0, 1, 2] if step else [], dtype=np.int64),
+    }
+
+
+def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples: int) -> dict[str, Any]:
+    step = imbalance.startswith("step")
+    rng = np.random.default_rng([seed, step, refinement == "explicit"])
+    curves, terminal = _curves(rng, refinement, step)
+    name = f"{imbalance}-{refinement}-seed{seed}"
+    (study / name).mkdir()
+    rows = [
+        (epoch, 11 * epoch, split, metric, values[i])
+        for i, epoch in enumerate(SCHEDULE)
+        for split, metrics in curves.items()
+        for metric, values in metrics.items()
+    ]
+    table = pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])
+    table.to_csv(study / name / "history.csv", index=False)
+    np.savez(study / name / "geometry.npz", **_geometry(rng, step, samples))
+    environment = {
+        "commit": "0123abc",
+        "device": "cpu",
+        "versions": {"torch": "2.11.0", "lightning": "2.6.4"},
+    }
+    (study / name / "environment.json").write_text(json.dumps(environment))
+    solver = {
+        "gradient": "ift",
+        "forward_evaluations": 11.4,
+        "backward_evaluations": 9.2,
+        "residual": 8.8e-5,
+        "unconverged": 0.0,
+        "unconverged_worst_epoch": 0.002,
+        "tolerance": 1e-4,
+    }
+    parts = {"encoder": 9440, "refinement": 18_560 + 16 * (refinement == "explicit"), "classifier": 650}
+    nc1 = curves["train"]["nc1"]
+    record = {
+        "name": name,
+        "axes": {"imbalance": imbalance, "refinement": refinement, "seed": str(seed)},
+        "study": "demo",
+        "class_counts": [139] * 3 + [14] * 7 if step else [139] * K,
+        "majority": [0, 1, 2] if step else None,
+        "dataset": "digits",
+        "epochs": EPOCHS,
+        "steps": 11 * EPOCHS,
+        "parameters": {**parts, "total": sum(parts.values())},
+        "flops_per_image": 1_234_567 * (9 if refinement == "equilibrium" else 1),
+        "activation_bytes": 5 * 2**20,
+        "seconds_per_step": 0.034 if refinement == "equilibrium" else 0.012,
+        "terminal_epoch": terminal,
+        "nc1_fall": nc1[0] / nc1[-1],
+        **{split: {m: v[-1] for m, v in metrics.items()} for split, metrics in curves.items()},
+        "solver": solver if refinement == "equilibrium" else None,
+    }
+    (study / name / "result.json").write_text(json.dumps(record))
+    return record
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Path]:
+    """Write a study folder; `edit` may change the results before they are written."""
+
+    def make(
+        imbalances: tuple[str, ...] = ("balanced", "step_ka3_r10"),
+        refinements: tuple[str, ...] = ("explicit", "equilibrium"),
+        seeds: int = 1,
+        samples: int = 60,
+        edit: Callable[[dict[str, Any]], None] = lambda results: None,
+    ) -> Path:
+        study = tmp_path / "studies" / "demo"
+        study.mkdir(parents=True)
+        grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
+        runs = [_write_run(study, *cell, samples) for cell in grid]
+        results = {"study": "demo", "command": "deq-collapse study run conf/study/demo.yaml", "runs": runs}
+        results["failed"] = []
+        edit(results)
+        (study / "results.json").write_text(json.dumps(results))
+        return study
+
+    return make

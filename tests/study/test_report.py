@@ -1,0 +1,215 @@
+"""What the report promises: complete, honest, self-contained, deterministic, never half-written."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deq_collapse.errors import UserError
+from deq_collapse.study import report
+from deq_collapse.study.records import read_study
+from deq_collapse.study.report import write_report
+from deq_collapse.study.tables import cost_table, main_table
+from deq_collapse.study.wording import magnitude, number, over_seeds, percent
+
+MakeStudy = Callable[..., Path]
+
+
+class _References(HTMLParser):
+    """Every address that a browser would load or that a reader could follow, and all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data", "poster"):
+                (self.links if tag == "a" else self.loaded).append(value or "")
+
+
+def _text(page: str) -> str:
+    body = page[page.index("<body>") :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", re.sub(r"<svg.*?</svg>", "", body, flags=re.DOTALL)))
+
+
+def test_the_page_loads_nothing_and_links_to_the_run_folders(make_study: MakeStudy) -> None:
+    # Enough samples for a map made of pixels.
+    study = make_study(imbalances=("step_ka3_r10",), refinements=("equilibrium",), samples=310)
+    path = write_report(study)
+    assert path == study / "report.html"
+    page = path.read_text(encoding="utf-8")
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "@import" not in page
+    references = _References(page)
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in references.loaded)
+    assert any(address.startswith("data:") for address in references.loaded)
+    assert set(references.links) == {f"{run.name}/" for run in read_study(study).runs}
+    assert all((study / address).is_dir() for address in references.links)
+
+
+def test_every_run_and_its_numbers_appear(make_study: MakeStudy) -> None:
+    study = make_study()
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    for run in read_study(study).runs:
+        assert run.name in text
+        assert f"at epoch {run.terminal_epoch} of {run.epochs}" in text
+        assert f"fell by a factor of {number(run.nc1_fall)}" in text
+        assert percent(run.test["accuracy"]) in text
+        assert all(number(value) in text for values in (run.train, run.test) for value in values.values())
+        assert f"{run.parameters['total']:,}" in text
+    assert "deq-collapse study run conf/study/demo.yaml" in text
+    assert "0123abc" in text
+    assert "torch 2.11.0" in text
+    assert "139, 139, 139, 14" in text
+
+
+def test_not_collapsed_is_said_of_exactly_the_runs_that_did_not(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        ends = [(19.9, 9), (20.0, 9), (500.0, None), (0.5, 9)]
+        for record, (fall, terminal) in zip(results["runs"], ends, strict=True):
+            record.update(nc1_fall=fall, terminal_epoch=terminal)
+
+    study = make_study(edit=edit)
+    page = write_report(study).read_text(encoding="utf-8")
+    items = dict(re.findall(r'<li><a href="([^/]*)/">(.*?)</li>', page))
+    names = [run.name for run in read_study(study).runs]
+    assert list(items) == names
+    said = [name for name, text in items.items() if "not collapsed" in text]
+    assert said == [names[0], names[2], names[3]]
+    assert page.count("not collapsed") == 3
+    assert "1 of 4 runs collapsed" in page
+    assert "rose by a factor of 2.00" in page
+    assert "never reached the terminal phase" in page
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.01, False), (0.0101, True)])
+def test_missed_fixed_points_are_warned_of_above_one_percent(
+    make_study: MakeStudy, share: float, warned: bool
+) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"][0]["solver"]["unconverged_worst_epoch"] = share
+
+    study = make_study(imbalances=("balanced",), refinements=("equilibrium",), edit=edit)
+    page = write_report(study).read_text(encoding="utf-8")
+    assert ("1.01% of the training samples missed the solver" in page) is warned
+
+
+def test_unequal_parameters_are_warned_of_and_the_difference_is_given(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"][0]["parameters"]["total"] = 1000
+        results["runs"][1]["parameters"]["total"] = 980
+
+    study = make_study(imbalances=("balanced",), edit=edit)
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    assert "differ by more than 1%: 1,000 (explicit), 980 (equilibrium)" in text
+    assert "−2.00%" in text
+
+
+def test_the_same_study_gives_the_same_bytes(make_study: MakeStudy) -> None:
+    study = make_study(imbalances=("step_ka3_r10",))
+    first = write_report(study).read_bytes()
+    assert write_report(study).read_bytes() == first
+
+
+def test_an_error_leaves_the_old_report_and_nothing_else(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(imbalances=("balanced",), refinements=("explicit",))
+    path = study / "report.html"
+    path.write_text("old")
+    before = sorted(study.iterdir())
+
+    def full_disk(self: Path, *args: object, **kwargs: object) -> int:
+        with self.open("w") as file:
+            file.write("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "render", lambda study: "new")
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_report(study)
+    assert path.read_text() == "old"
+    assert sorted(study.iterdir()) == before
+
+
+def test_a_broken_study_leaves_the_old_report(make_study: MakeStudy) -> None:
+    study = make_study()
+    (study / "report.html").write_text("old")
+    (study / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json"):
+        write_report(study)
+    assert (study / "report.html").read_text() == "old"
+
+
+def test_several_seeds_give_mean_and_deviation(make_study: MakeStudy) -> None:
+    study = make_study(imbalances=("balanced",), seeds=3)
+    runs = [run for run in read_study(study).runs if run.refinement == "explicit"]
+    expected = over_seeds([run.train["nc1"] for run in runs])
+    assert " ± " in expected
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    assert expected in text
+    assert "explicit (3 seeds)" in text
+    assert "may be chance" not in text
+
+
+def test_a_single_run_without_partner_or_majority(make_study: MakeStudy) -> None:
+    study = make_study(imbalances=("balanced",), refinements=("equilibrium",))
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    assert "only equilibrium runs finished" in text
+    assert "minority" not in text.lower()
+    assert "vs explicit" not in text
+
+
+def test_failed_runs_are_listed_with_their_reason_even_if_none_finished(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"] = []
+        results["failed"] = [{"name": "balanced-explicit-seed0", "reason": "the loss is <nan>"}]
+
+    page = write_report(make_study(edit=edit)).read_text(encoding="utf-8")
+    assert "balanced-explicit-seed0" in page
+    assert "the loss is &lt;nan&gt;" in page
+    assert "No run of this study finished" in page
+
+
+def test_columns_without_a_value_are_left_out(make_study: MakeStudy) -> None:
+    study = read_study(make_study(imbalances=("balanced",), refinements=("explicit",)))
+    main, cost = main_table(study), cost_table(study)
+    assert "minority" not in main.titles
+    assert "gradient" not in cost.titles
+    for table in (main, cost):
+        assert sum(columns for _, columns in table.groups) == len(table.titles)
+        assert all(len(row.texts) == len(table.titles) for block in table.blocks for row in block)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (0.16, "0.160"),
+        (-0.111, "−0.111"),
+        (86.25, "86.2"),
+        (999.4, "999"),
+        (999.7, "1,000"),
+        (12345, "12,345"),
+        (1.23e-5, "1.2×10⁻⁵"),
+        (float("nan"), "–"),
+    ],
+)
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_words_for_values() -> None:
+    assert percent(0.95283) == "95.28%"
+    assert magnitude(1_234_567) == "1.23 M"
+    assert over_seeds([1.0, 3.0]) == "2.00 ± 1.41"
+    assert over_seeds([None, float("nan")]) == "–"
+    assert over_seeds([None, 2.5]) == "2.50"
