@@ -2,6 +2,6 @@
 
 from deq_collapse.metrics.neural_collapse import NeuralCollapse
 from deq_collapse.metrics.statistics import ClassStatistics
-from deq_collapse.metrics.table import TABLE
+from deq_collapse.metrics.table import COSTLY, TABLE
 
-__all__ = ["TABLE", "ClassStatistics", "NeuralCollapse"]
+__all__ = ["COSTLY", "TABLE", "ClassStatistics", "NeuralCollapse"]

@@ -29,6 +29,26 @@ def normalised(matrix: Tensor) -> Tensor:
     return torch.where(norm > 0, matrix / norm, 0)
 
 
+def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
+    """|| gram/||gram||_F - target/||target||_F ||_F at class level.
+
+    Args:
+        gram: (K, K).
+        target: (K, K).
+        counts: (K,) weighs by samples: entry a, b counts n_a n_b times, which equals the distance of the
+            (N, N) matrices of collapsed features. None weighs all classes alike.
+
+    Returns:
+        Scalar in [0, 2]; 0 if both agree up to scale, 1 if `gram` is 0.
+
+    """
+    target = target.to(gram)
+    if counts is not None:
+        weights = counts.to(gram).sqrt().outer(counts.to(gram).sqrt())
+        gram, target = gram * weights, target * weights
+    return (normalised(gram) - normalised(target)).square().sum().sqrt()
+
+
 def simplex_etf_gram(num_classes: int) -> Tensor:
     """Gram matrix of the simplex ETF, (I - 11^T/K)/sqrt(K-1), (K, K); Papyan 2020, Zhu 2021.
 
@@ -53,9 +73,34 @@ def seli(counts: Sequence[int]) -> Geometry:
         ValueError: if there are fewer than 2 counts or one is not positive.
 
     """
+    _check(counts)
+    return _seli(tuple(float(n) for n in counts))
+
+
+def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
+    """General orthogonal frame of mean squared error, unconstrained features and no bias; Dang et al. 2023.
+
+    The minimum of ||W H - Y||^2 / (2N) + weight_decay ||W||^2 / 2 + feature_decay ||H||^2 / 2 is
+    orthogonal, with logits s_c = 1 - N sqrt(weight_decay feature_decay / n_c), ||w_c||^2 = s_c sqrt(n_c
+    feature_decay / weight_decay) and ||h_c||^2 = s_c sqrt(weight_decay / (n_c feature_decay)); a class
+    with s_c <= 0 is 0. Up to scale the lengths depend on the product of the decays alone; without decay
+    they are the limit s_c = 1.
+
+    Raises:
+        ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
+
+    """
+    _check(counts)
+    if min(weight_decay, feature_decay) < 0:
+        raise ValueError(f"decays must be >= 0, got {weight_decay} and {feature_decay}")
+    n = torch.tensor(counts, dtype=torch.float64)
+    logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
+    return Geometry(*(normalised(torch.diag(v)) for v in (logits * n.sqrt(), logits / n.sqrt(), logits)))
+
+
+def _check(counts: Sequence[int]) -> None:
     if len(counts) < 2 or min(counts) <= 0:
         raise ValueError(f"class counts must be at least 2 positive numbers, got {list(counts)}")
-    return _seli(tuple(float(n) for n in counts))
 
 
 @lru_cache(maxsize=16)

@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deq_collapse.metrics.geometry import Geometry, seli
 from deq_collapse.metrics.statistics import ClassStatistics
 
-Need = Literal["scatter", "classifier", "samples", "minority", "minority_pair"]
+Need = Literal["scatter", "classifier", "samples", "minority", "minority_pair", "outside"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,10 @@ class Known:
         stats: statistics of all classes.
         classifier: (K, d) all classifier rows, or None.
         majority: indices of the majority classes, or None.
-        class_counts: (K,) counts that set the SELI target; None for those of `stats`.
-        disagreement: gives the share of samples where classifier and nearest class mean differ.
+        class_counts: (K,) counts that set the SELI and GOF targets; None for those of `stats`.
+        outside: (d,) mean of out-of-distribution features; not finite if there are none.
+        buffers: whether samples are kept until their class is decided.
+        tally: gives the counts of `functional.tally_decisions` over all ranks.
 
     """
 
@@ -30,15 +31,21 @@ class Known:
     classifier: Tensor | None
     majority: Sequence[int] | None
     class_counts: Sequence[int] | None
-    disagreement: Callable[[], Tensor]
+    outside: Tensor
+    buffers: bool
+    tally: Callable[[], Tensor]
 
     @property
     def given(self) -> set[Need]:
         """The needs of formulas that are met."""
-        given: set[Need] = {"scatter", "samples"}
+        given: set[Need] = {"scatter"}
+        if self.buffers:
+            given.add("samples")
         if self.classifier is not None:
             given.add("classifier")
-        minority = self.minority[self.stats.present]
+        if bool(self.outside.isfinite().all()):
+            given.add("outside")
+        minority = self.minority_present
         if bool(minority.any()) and not bool(minority.all()):
             given.add("minority")
             if int(minority.sum()) > 1:
@@ -75,11 +82,18 @@ class Known:
         return minority
 
     @property
-    def seli(self) -> Geometry:
-        """SELI target of the class counts, (K', K')."""
-        counts = (
-            self.stats.counts
-            if self.class_counts is None
-            else self.stats.counts.new_tensor(self.class_counts)
-        )
-        return seli(counts[self.stats.present].tolist())
+    def minority_present(self) -> Tensor:
+        """(K',) bool."""
+        return self.minority[self.stats.present]
+
+    @property
+    def raw_means(self) -> Tensor:
+        """(K', d) class means, not centred."""
+        return self.stats.means[self.stats.present]
+
+    @property
+    def counts(self) -> list[int]:
+        """K' counts that set the SELI and GOF targets."""
+        seen = self.stats.counts
+        counts = seen if self.class_counts is None else seen.new_tensor(self.class_counts)
+        return [int(n) for n in counts[self.stats.present]]

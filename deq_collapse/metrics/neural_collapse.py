@@ -1,26 +1,23 @@
 """Neural collapse as one torchmetrics Metric, exact in one pass and across ranks (Papyan 2020 and later)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from deq_collapse.metrics.functional.centre import decide, tally_disagreement
+from deq_collapse.metrics.classes import class_values
+from deq_collapse.metrics.functional.centre import decide, tally_decisions
 from deq_collapse.metrics.inputs import check_arguments, check_batch
+from deq_collapse.metrics.known import Known, Need
+from deq_collapse.metrics.local_states import LocalStates
 from deq_collapse.metrics.moments import Moments, accumulate, merge
 from deq_collapse.metrics.statistics import Centre, ClassStatistics
-from deq_collapse.metrics.known import Known, Need
-from deq_collapse.metrics.table import TABLE
-
-# What stays on its rank: never gathered, for only the counts decided from it have to be added.
-LOCAL = ("buffered_features", "buffered_labels", "buffered_decisions")
+from deq_collapse.metrics.table import COSTLY, TABLE
 
 
-class NeuralCollapse(Metric):
+class NeuralCollapse(LocalStates):
     r"""All measures of neural collapse of features h and, if given, of a classifier argmax(W h + b).
 
     Features are seen once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
@@ -30,11 +27,11 @@ class NeuralCollapse(Metric):
     Args:
         num_classes: K >= 2.
         num_features: d, the width of the features.
-        metrics: names of the values wanted (`table.TABLE` lists them), None for all that can be known.
+        metrics: names of the values wanted, from `TABLE`; None for all that can be known but the `COSTLY`.
             What is not selected costs nothing: without `nc1` no (d, d) matrix is kept, without `nc4` no
-                feature.
+            feature.
         majority: indices of the majority classes under step imbalance; without it no minority value is given.
-        class_counts: training counts, which set the SELI target of a test split; None: those seen.
+        class_counts: training counts, which set the SELI and GOF targets of a test split; None: those seen.
         centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
         nonfinite: on NaN or infinite features, "raise" at compute, or "skip" those samples.
         buffer_dtype: type of the buffered features; None keeps the type they come in.
@@ -61,6 +58,7 @@ class NeuralCollapse(Metric):
 
     moments: Tensor
     classifier: Tensor
+    outside: Tensor
     buffered_features: list[Tensor]
     buffered_labels: list[Tensor]
     buffered_decisions: list[Tensor]
@@ -83,7 +81,9 @@ class NeuralCollapse(Metric):
         check_arguments(num_classes, num_features, set(metrics or ()) - set(TABLE), majority, class_counts)
         self.num_classes = num_classes
         self.num_features = num_features
-        self.metrics = tuple(TABLE) if metrics is None else tuple(metrics)
+        self.metrics = (
+            tuple(name for name in TABLE if name not in COSTLY) if metrics is None else tuple(metrics)
+        )
         self.majority = majority
         self.class_counts = class_counts
         self.centre = centre
@@ -92,7 +92,7 @@ class NeuralCollapse(Metric):
         self.buffer_device = buffer_device
         self.buffer_limit = buffer_limit
         self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
-        self._rows_until_recentred = 0
+        self._rows_seen = self._recentre_at = 0
         self._add_states()
 
     def _add_states(self) -> None:
@@ -102,9 +102,12 @@ class NeuralCollapse(Metric):
         if "classifier" in self._needs:
             # Whether it was given at all, the bias, the weight.
             self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
+        # How many out-of-distribution samples, and the sum of their features.
+        self.add_state("outside", torch.zeros(1 + d, dtype=torch.float64), "sum")
         if "samples" in self._needs:
-            for name in LOCAL:
-                self.add_state(name, [], dim_zero_cat)
+            # nc4 needs the final means: until then features, buckets and decisions wait on their rank.
+            for name in ("buffered_features", "buffered_labels", "buffered_decisions"):
+                self.add_local_state(name)
 
     @torch.no_grad()
     def update(
@@ -127,7 +130,7 @@ class NeuralCollapse(Metric):
         labels = labels.long()
         moments = Moments.of(self.moments, self.num_classes, self.num_features)
         buckets = accumulate(moments, features, labels)
-        self._recentre_after(len(features), moments)
+        self._recentre_sometimes(len(features), moments)
         if weight is None or "classifier" not in self._needs:
             return
         K = self.num_classes
@@ -137,24 +140,36 @@ class NeuralCollapse(Metric):
         if "samples" in self._needs and len(features):
             self._buffer(features, buckets, decide(features, weight, bias))
 
-    def _recentre_after(self, rows: int, moments: Moments) -> None:
-        """Recentre each time the rows seen have doubled.
+    @torch.no_grad()
+    def update_outside(self, features: Tensor) -> None:
+        """Count features (N, d) of an out-of-distribution set, for `nc5` alone.
+
+        Raises:
+            ValueError: if `features` are not (N, d) floats.
+
+        """
+        check_batch(features, torch.zeros(len(features), dtype=torch.int64), None, None, 1, self.num_features)
+        self._computed = None
+        self.outside[0] += len(features)
+        self.outside[1:] += features.sum(0, dtype=torch.float64)
+
+    def _recentre_sometimes(self, rows: int, moments: Moments) -> None:
+        """Recentre whenever the rows seen have doubled, which needs no answer from the device.
 
         A class may have opened with an outlier, and far pivots would let float32 residuals lose digits.
-        Counting rows needs no answer from the device.
         """
-        self._rows_until_recentred -= rows
-        if self._rows_until_recentred <= 0:
+        self._rows_seen += rows
+        if self._rows_seen >= self._recentre_at:
             moments.recentre()
-            self._rows_until_recentred = rows + max(0, -self._rows_until_recentred)
+            self._recentre_at = 2 * self._rows_seen
 
     def _buffer(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
         size = features.nelement() * (self.buffer_dtype or features.dtype).itemsize
         held = sum(chunk.nbytes for chunk in self.buffered_features)
         if held + size > self.buffer_limit:
             raise ValueError(
-                f"nc4 would buffer more than buffer_limit={self.buffer_limit} bytes of features; raise it, choose "
-                "a smaller buffer_dtype or another buffer_device, or leave nc4 out of metrics"
+                f"nc4 would buffer more than buffer_limit={self.buffer_limit} bytes of features; "
+                "raise it, choose a smaller buffer_dtype, or leave nc4 out of metrics"
             )
         device = self.buffer_device or features.device
         self.buffered_features.append(features.to(device, self.buffer_dtype or features.dtype, copy=True))
@@ -188,65 +203,48 @@ class NeuralCollapse(Metric):
             ValueError: see `statistics`.
 
         """
+        known = self._known()
+        given = known.given
+        return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= given}
+
+    def class_values(self) -> dict[str, Tensor]:
+        """Return values per class and pair of classes, over all ranks; see `classes.class_values`."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return class_values(self._known())
+
+    def _known(self) -> Known:
         stats = self.statistics()
-        known = Known(
+        return Known(
             stats=stats,
             classifier=self._weight(),
             majority=self.majority,
             class_counts=self.class_counts,
-            disagreement=lambda: self._disagreement(stats),
+            outside=self.outside[1:] / self.outside[0],
+            buffers="samples" in self._needs,
+            tally=lambda: self._tally(stats),
         )
-        return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= known.given}
 
     def _weight(self) -> Tensor | None:
         if "classifier" not in self._needs or not bool(self.classifier[0]):
             return None
+        if not bool(self.classifier.isfinite().all()):
+            raise ValueError("the classifier's weight or bias is not finite")
         return self.classifier[1 + self.num_classes :].view(self.num_classes, self.num_features)
 
-    def _disagreement(self, stats: ClassStatistics) -> Tensor:
-        """Decide the samples of this rank; add the counts, not the samples, over ranks."""
-        tally = self.moments.new_zeros(2)
+    def _tally(self, stats: ClassStatistics) -> Tensor:
+        """Tally the samples of this rank; add the counts, not the samples, over ranks."""
+        tally = torch.zeros(3, self.num_classes, dtype=torch.float64, device=self.moments.device)
         for chunk in zip(self.buffered_features, self.buffered_labels, self.buffered_decisions, strict=True):
-            tally += tally_disagreement(stats, *(part.to(tally.device) for part in chunk))
+            tally += tally_decisions(stats, *(part.to(tally.device) for part in chunk))
         if self._is_synced:
             gather = self.dist_sync_fn or gather_all_tensors
             tally = torch.stack(gather(tally, self.process_group)).sum(0)
-        return tally[0] / tally[1]
-
-    def _sync_dist(
-        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
-    ) -> None:
-        reductions = self._reductions
-        self._reductions = {name: how for name, how in reductions.items() if name not in LOCAL}
-        try:
-            super()._sync_dist(dist_sync_fn, process_group)
-        finally:
-            self._reductions = reductions
-
-    def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
-        # Buffered chunks are never written to: a second list of the same tensors saves copying all features.
-        kept = {name: list(getattr(self, name)) for name in LOCAL if name in self._defaults}
-        defaults = self._defaults
-        self._defaults = {name: value for name, value in defaults.items() if name not in LOCAL}
-        try:
-            return {**super()._copy_state_dict(), **kept}
-        finally:
-            self._defaults = defaults
+        return tally
 
     def reset(self) -> None:
         """Forget all samples and the classifier."""
         super().reset()
-        self._rows_until_recentred = 0
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "NeuralCollapse":
-        """Follow a module to its device, but never to its dtype: sums in bfloat16 would be worthless."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        super()._apply(move, exclude_state)
-        return self
+        self._rows_seen = self._recentre_at = 0
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot the values, by default those of `compute`, as torchmetrics does; return figure and axes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from deq_collapse.metrics import functional as formulas
-from deq_collapse.metrics.geometry import normalised
+from deq_collapse.metrics.geometry import gof, gram_distance, seli
 from deq_collapse.metrics.known import Known, Need
 
 
@@ -35,7 +35,7 @@ TABLE: dict[str, Row] = {
     "nc3": _row(lambda k: formulas.nc3(k.weight, k.means), "classifier"),
     "nc3_product": _row(lambda k: formulas.nc3_product(k.weight, k.means), "classifier"),
     "nc3_alignment": _row(lambda k: formulas.nc3_alignment(k.weight, k.means), "classifier"),
-    "nc4": _row(lambda k: k.disagreement(), "classifier", "samples"),
+    "nc4": _row(lambda k: formulas.nc4(k.tally()), "classifier", "samples"),
     "minority_cos_weights_mean": _row(
         lambda k: formulas.minority_cosines(k.rows, k.minority).mean(), "classifier", "minority_pair"
     ),
@@ -43,25 +43,35 @@ TABLE: dict[str, Row] = {
         lambda k: formulas.minority_cosines(k.rows, k.minority).max(), "classifier", "minority_pair"
     ),
     "minority_cos_means_mean": _row(
-        lambda k: formulas.minority_cosines(k.means, k.minority[k.stats.present]).mean(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.means, k.minority_present).mean(), "minority_pair"
     ),
     "minority_cos_means_max": _row(
-        lambda k: formulas.minority_cosines(k.means, k.minority[k.stats.present]).max(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.means, k.minority_present).max(), "minority_pair"
     ),
     "majority_minority_norm_weights": _row(
         lambda k: formulas.majority_minority_norm(k.rows, k.minority), "classifier", "minority"
     ),
     "majority_minority_norm_means": _row(
-        lambda k: formulas.majority_minority_norm(k.means, k.minority[k.stats.present]), "minority"
+        lambda k: formulas.majority_minority_norm(k.means, k.minority_present), "minority"
     ),
-    "seli_means": _row(lambda k: (normalised(k.means @ k.means.T) - k.seli.means.to(k.means)).norm()),
+    "cdnv_majority": _row(lambda k: formulas.cdnv_per_class(k.stats)[~k.minority_present].mean(), "minority"),
+    "cdnv_minority": _row(lambda k: formulas.cdnv_per_class(k.stats)[k.minority_present].mean(), "minority"),
+    "uniformity": _row(lambda k: formulas.uniformity(k.means)),
+    "seli_means": _row(lambda k: gram_distance(k.means @ k.means.T, seli(k.counts).means)),
     "seli_weights": _row(
-        lambda k: (normalised(k.weight @ k.weight.T) - k.seli.weights.to(k.means)).norm(), "classifier"
+        lambda k: gram_distance(k.weight @ k.weight.T, seli(k.counts).weights), "classifier"
     ),
-    "seli_logits": _row(
-        lambda k: (normalised(k.weight @ k.means.T) - k.seli.logits.to(k.means)).norm(), "classifier"
-    ),
+    "seli_logits": _row(lambda k: gram_distance(k.weight @ k.means.T, seli(k.counts).logits), "classifier"),
+    "gof_means": _row(lambda k: gram_distance(k.raw_means @ k.raw_means.T, gof(k.counts).means)),
+    "gof_weights": _row(lambda k: gram_distance(k.weight @ k.weight.T, gof(k.counts).weights), "classifier"),
+    "gof_logits": _row(lambda k: gram_distance(k.weight @ k.raw_means.T, gof(k.counts).logits), "classifier"),
+    "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside), "outside"),
+    "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
+    "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),
     "coincident_pairs": _row(lambda k: formulas.coincident_pairs(k.stats)),
     "between_rank": _row(lambda k: formulas.between_rank(k.stats)),
     "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
 }
+
+# One least-squares problem per class: computed only when asked for by name.
+COSTLY = {"gnc_margin_means", "gnc_margin_weights"}

@@ -1,13 +1,26 @@
 """Formulas of neural collapse as pure functions over class statistics, class means and classifier rows."""
 
-from deq_collapse.metrics.functional.centre import decide, nearest_mean, tally_disagreement
+from deq_collapse.metrics.functional.centre import decide, nc4, nearest_mean, tally_decisions
 from deq_collapse.metrics.functional.duality import nc3, nc3_alignment, nc3_product
-from deq_collapse.metrics.functional.imbalance import majority_minority_norm, minority_cosines
-from deq_collapse.metrics.functional.simplex import angle_deviation, cosines, etf_distance, norm_variation
+from deq_collapse.metrics.functional.generalised import one_vs_rest_margins
+from deq_collapse.metrics.functional.imbalance import (
+    frequency_groups,
+    majority_minority_norm,
+    minority_cosines,
+)
+from deq_collapse.metrics.functional.outside import nc5
+from deq_collapse.metrics.functional.simplex import (
+    angle_deviation,
+    cosines,
+    etf_distance,
+    norm_variation,
+    uniformity,
+)
 from deq_collapse.metrics.functional.variability import (
     between_rank,
     cdnv,
     cdnv_pairs,
+    cdnv_per_class,
     coincident_pairs,
     nc1,
     nc1_trace_ratio,
@@ -18,10 +31,12 @@ __all__ = [
     "between_rank",
     "cdnv",
     "cdnv_pairs",
+    "cdnv_per_class",
     "coincident_pairs",
     "cosines",
     "decide",
     "etf_distance",
+    "frequency_groups",
     "majority_minority_norm",
     "minority_cosines",
     "nc1",
@@ -29,7 +44,11 @@ __all__ = [
     "nc3",
     "nc3_alignment",
     "nc3_product",
+    "nc4",
+    "nc5",
     "nearest_mean",
     "norm_variation",
-    "tally_disagreement",
+    "one_vs_rest_margins",
+    "tally_decisions",
+    "uniformity",
 ]

@@ -55,8 +55,8 @@ def nearest_mean(stats: ClassStatistics, features: Tensor, labels: Tensor) -> Te
     return present[torch.cat(found)] if found else labels
 
 
-def tally_disagreement(stats: ClassStatistics, features: Tensor, labels: Tensor, decisions: Tensor) -> Tensor:
-    """Count samples whose nearest class mean is not the class decided on, and samples, (2,) float64.
+def tally_decisions(stats: ClassStatistics, features: Tensor, labels: Tensor, decisions: Tensor) -> Tensor:
+    """Count per class: samples, those not nearest to the mean of the class decided on, those decided right.
 
     Args:
         stats: the means, final over all ranks.
@@ -64,7 +64,31 @@ def tally_disagreement(stats: ClassStatistics, features: Tensor, labels: Tensor,
         labels: (N,); samples labelled K or above are left out.
         decisions: (N,) classes from `decide`.
 
+    Returns:
+        (3, K), float64.
+
     """
     kept = labels < len(stats.counts)
-    differs = nearest_mean(stats, features[kept], labels[kept]) != decisions[kept]
-    return torch.stack([differs.sum(), kept.sum()]).double()
+    features, labels, decisions = features[kept], labels[kept], decisions[kept]
+    differs = nearest_mean(stats, features, labels) != decisions
+    events = torch.stack([torch.ones_like(differs), differs, labels == decisions]).double()
+    return events.new_zeros(3, len(stats.counts)).index_add(1, labels, events)
+
+
+def nc4(tally: Tensor) -> Tensor:
+    """Share of samples where argmax(W h + b) differs from the nearest class mean; Papyan, Han & Donoho 2020.
+
+    Args:
+        tally: (3, K) from `tally_decisions`, added over batches and ranks.
+
+    Returns:
+        Scalar in [0, 1]; 0 when the classifier decides like the nearest class mean.
+
+    Raises:
+        ValueError: if no sample was given together with a weight.
+
+    """
+    counts = tally.sum(1)
+    if not counts[0]:
+        raise ValueError("nc4 needs samples that were given together with a weight")
+    return counts[1] / counts[0]

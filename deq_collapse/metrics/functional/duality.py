@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from deq_collapse.metrics.geometry import normalised, simplex_etf_gram
+from deq_collapse.metrics.geometry import gram_distance, normalised, simplex_etf_gram
 
 
 def nc3(weight: Tensor, means: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def nc3_product(weight: Tensor, means: Tensor) -> Tensor:
         Scalar in [0, 2]; 0 when both form one simplex ETF.
 
     """
-    return torch.linalg.matrix_norm(normalised(weight @ means.T) - simplex_etf_gram(len(means)).to(means))
+    return gram_distance(weight @ means.T, simplex_etf_gram(len(means)))
 
 
 def nc3_alignment(weight: Tensor, means: Tensor) -> Tensor:

@@ -22,6 +22,21 @@ def minority_cosines(rows: Tensor, minority: Tensor) -> Tensor:
     return pairs(cosines(rows[minority]))
 
 
+def frequency_groups(counts: Tensor, many: int = 100, few: int = 20) -> dict[str, Tensor]:
+    """Split classes of a long tail by training counts into "many" (> many), "few" (< few) and "medium".
+
+    Args:
+        counts: (K,).
+        many: classes with more samples are many.
+        few: classes with fewer samples are few.
+
+    Returns:
+        (K,) bool for each group.
+
+    """
+    return {"many": counts > many, "medium": (counts <= many) & (counts >= few), "few": counts < few}
+
+
 def majority_minority_norm(rows: Tensor, minority: Tensor) -> Tensor:
     """Mean norm of the majority rows over that of the minority rows; Fang, He, Long & Su 2021.
 

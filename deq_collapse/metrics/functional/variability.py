@@ -52,6 +52,12 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
     return torch.where(distances > stats.resolution, pairs, math.nan)
 
 
+def cdnv_per_class(stats: ClassStatistics) -> Tensor:
+    """Mean of `cdnv_pairs` of each class present with the others, (K',); inf if all coincide with it."""
+    means = cdnv_pairs(stats).nanmean(1)
+    return torch.where(means.isnan(), math.inf, means)
+
+
 def cdnv(stats: ClassStatistics) -> Tensor:
     """Class-distance normalised variance, the mean of `cdnv_pairs` over a != b; Galanti 2021.
 

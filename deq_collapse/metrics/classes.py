@@ -1,0 +1,42 @@
+"""What `NeuralCollapse` knows of single classes and pairs of classes, for figures."""
+
+import torch
+from torch import Tensor
+
+from deq_collapse.metrics.functional.simplex import cosines
+from deq_collapse.metrics.functional.variability import cdnv_pairs
+from deq_collapse.metrics.known import Known
+
+
+def class_values(known: Known) -> dict[str, Tensor]:
+    """Return values per class, with nan for classes that have no samples.
+
+    Returns:
+        (K,): `counts`, `variances` (v_c), `norms_means` (of centred means), `nc1_trace_ratio` (v_c / Tr Sigma_B)
+        and `cdnv` (nan also where all other means coincide). (K, K): `cos_means`, `gram_means`, of centred means.
+        With a classifier `norms_weights`, `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
+
+    """
+    stats = known.stats
+    means = torch.full_like(stats.means, torch.nan)
+    means[stats.present] = stats.centred
+    variances = torch.where(stats.present, stats.variances, torch.nan)
+    cdnv = torch.full_like(stats.counts, torch.nan)
+    cdnv[stats.present] = cdnv_pairs(stats).nanmean(1)
+    values = {
+        "counts": stats.counts,
+        "variances": variances,
+        "nc1_trace_ratio": variances / stats.centred.square().sum(1).mean(),
+        "cdnv": cdnv,
+        "norms_means": means.norm(dim=1),
+        "cos_means": cosines(means),
+        "gram_means": means @ means.T,
+    }
+    if known.classifier is not None:
+        values["norms_weights"] = known.classifier.norm(dim=1)
+        values["cos_weights"] = cosines(known.classifier)
+        values["gram_weights"] = known.classifier @ known.classifier.T
+        if "samples" in known.given:
+            tally = known.tally()
+            values["accuracy"] = tally[2] / tally[0]
+    return values

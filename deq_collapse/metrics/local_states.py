@@ -1,0 +1,55 @@
+"""A torchmetrics Metric with states that stay on their rank, and with sums that keep their float64."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+
+class LocalStates(Metric):
+    """Base of metrics that hold samples: lists of chunks that are merged, saved, moved, but never gathered.
+
+    All else about a state is torchmetrics' own: reset, `merge_state`, `forward`, checkpoints and devices.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._local: list[str] = []
+
+    def add_local_state(self, name: str) -> None:
+        """Add a list of tensors that no other rank ever sees; its chunks must not be written to."""
+        self.add_state(name, [], dim_zero_cat)
+        self._local.append(name)
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
+    ) -> None:
+        reductions = self._reductions
+        self._reductions = {name: how for name, how in reductions.items() if name not in self._local}
+        try:
+            super()._sync_dist(dist_sync_fn, process_group)
+        finally:
+            self._reductions = reductions
+
+    def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
+        # Chunks are never written to: another list of the same tensors saves copying all samples.
+        kept = {name: list(getattr(self, name)) for name in self._local}
+        defaults = self._defaults
+        self._defaults = {name: value for name, value in defaults.items() if name not in self._local}
+        try:
+            return {**super()._copy_state_dict(), **kept}
+        finally:
+            self._defaults = defaults
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "LocalStates":
+        """Follow a module to its device, but never to its dtype: sums in bfloat16 would be worthless."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(move, exclude_state)
+        return self
