@@ -3,6 +3,7 @@
 from deq_collapse.data.augment import Augmentation, CropFlip
 from deq_collapse.data.digits import Digits
 from deq_collapse.data.downloaded import CIFAR10, CIFAR100, KMNIST, MNIST, FashionMNIST
+from deq_collapse.data.image_folder import ImageFolder
 from deq_collapse.data.imbalance import Balanced, Imbalance, LongTailed, Step, select
 from deq_collapse.data.module import CollapseDataModule
 from deq_collapse.data.source import ImageSet, Source
@@ -18,6 +19,7 @@ __all__ = [
     "CropFlip",
     "Digits",
     "FashionMNIST",
+    "ImageFolder",
     "ImageSet",
     "Imbalance",
     "LongTailed",

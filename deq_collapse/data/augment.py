@@ -34,9 +34,17 @@ class CropFlip(Augmentation):
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop and flip every image by draws of its own."""
-        count, _, height, width = images.shape
-        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(images.device)
-        flipped = (torch.rand(count, generator=generator) < self.flip).to(images.device)
-        windows = pad(images, [self.padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        cropped = windows[torch.arange(count, device=images.device), :, down, right]
-        return torch.where(flipped[:, None, None, None], cropped.flip(-1), cropped)
+        count, channels, height, width = images.shape
+        down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
+        flipped = torch.rand(count, generator=generator) < self.flip
+        padded = pad(images, [self.padding] * 4)
+        both = torch.cat([padded, padded.flip(-1)])
+        # Every row of a crop is a window of the flat pixels: index_select copies whole windows, which is
+        # several times faster than indexing pixels.
+        tall, wide = both.shape[2:]
+        image = torch.arange(count) + count * flipped
+        plane = image[:, None] * channels + torch.arange(channels)
+        row = plane[:, :, None] * tall + down[:, None, None] + torch.arange(height)
+        start = row * wide + right[:, None, None]
+        windows = both.flatten().unfold(0, width, 1)
+        return windows.index_select(0, start.flatten().to(images.device)).view_as(images)

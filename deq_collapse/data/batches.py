@@ -39,7 +39,7 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise on the images' device."""
-        return torch.addcmul(self.shift.to(images.device), images.float(), self.scale.to(images.device))
+        return images.float().mul_(self.scale.to(images.device)).add_(self.shift.to(images.device))
 
 
 class EpochOrder:
@@ -117,12 +117,12 @@ class TrainingBatches:
         for batch, index in enumerate(torch.split(order, self.batch_size)):
             if batch < first:
                 continue
-            images = self.data.images[index]
+            images = self.data.images.index_select(0, index)
             if self.augment is not None:
                 words = (self.sampler.seed, epoch, self.sampler.shard.rank, batch)
                 images = self.augment(images, generator(Purpose.AUGMENTATION, *words))
             self._position = (epoch, batch + 1)
-            yield self.normalise(images), self.data.labels[index]
+            yield self.normalise(images), self.data.labels.index_select(0, index)
 
     def state_dict(self) -> dict[str, int]:
         """The batches of this epoch already given; Lightning keeps it in the checkpoint."""

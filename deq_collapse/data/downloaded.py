@@ -136,6 +136,11 @@ class _IdxSource(TorchvisionSource):
         """The four idx files; no sum is published of them, but their headers state their sizes."""
         return {name.removesuffix(".gz"): None for name in self.archives}
 
+    def _unpack(self, archive: Path, md5: str | None, folder: Path) -> None:
+        super()._unpack(archive, md5, folder)
+        if self._damaged(folder, archive.stem):
+            raise _damage(archive)
+
     def _damaged(self, root: Path, name: str) -> bool:
         try:
             read_sn3_pascalvincent_tensor(str(root / name))
