@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from deq_collapse.study.records import Run
-from deq_collapse.study.style import FAINT, RC, series, spread
+from deq_collapse.study.style import FAINT, RC, Series, series, spread
 
 Cell = Mapping[str, Sequence[Run]]
 """The runs of one setting by refinement; a sequence holds the seeds."""
@@ -125,7 +125,7 @@ def _set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not panel.decades:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     elif scale.floor is None:
         axes.set_yscale("log")
     else:
@@ -170,44 +170,37 @@ def _seeds(runs: Sequence[Run], split: str, metric: str) -> pd.DataFrame:
 
 
 def _draw(axes: Axes, metric: str, refinement: str, runs: Sequence[Run]) -> None:
+    """Median and band of one refinement on both splits, and the marks of its terminal phases."""
     look = series(refinement)
+    medians = {}
     for split in SPLITS:
         table = _seeds(runs, split, metric)
-        if table.empty:
-            continue
+        medians[split] = table.median(axis=1).dropna()
         if table.shape[1] > 1:
             low, high = table.min(axis=1), table.max(axis=1)
-            axes.fill_between(table.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
-        line = {"linewidth": 1.9} if split == "train" else {"linewidth": 0.9, "linestyle": (0, (4, 1.6))}
-        axes.plot(table.index, table.median(axis=1), color=look.colour, solid_capstyle="round", **line)
-        if split == "train":
-            offset = 0.04 if look.filled else 0.09  # close curves do not hide each other's marks
-            axes.plot(
-                table.index,
-                table.median(axis=1),
-                linestyle="none",
-                marker=look.marker,
-                markersize=4.2,
-                markevery=(offset, 0.13),
-                color=look.colour,
-                markerfacecolor=look.colour if look.filled else "white",
-            )
+            axes.fill_between(table.index, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    axes.plot(medians["test"], color=look.colour, linewidth=0.9, linestyle=(0, (4, 1.6)))
+    axes.plot(
+        medians["train"],
+        color=look.colour,
+        linewidth=1.9,
+        marker=look.marker,
+        markersize=4.2,
+        markerfacecolor=look.colour if look.filled else "white",
+        markevery=(0.04 if look.filled else 0.09, 0.13),  # close curves do not hide each other's marks
+    )
     for run in runs:
-        _mark_terminal(axes, metric, run)
+        if run.terminal_epoch is not None:
+            _mark_terminal(axes, run.terminal_epoch, medians["train"], look, f"terminal-{metric}-{run.name}")
 
 
-def _mark_terminal(axes: Axes, metric: str, run: Run) -> None:
+def _mark_terminal(axes: Axes, epoch: int, curve: pd.Series[float], look: Series, gid: str) -> None:
     """A rule at the first epoch with training error 0 and, on the training curve, a diamond."""
-    if run.terminal_epoch is None:
-        return
-    look = series(run.refinement)
-    gid = f"terminal-{metric}-{run.name}"
-    axes.axvline(run.terminal_epoch, color=look.colour, linewidth=0.7, alpha=0.55, zorder=0.5, gid=gid)
-    curve = run.curve("train", metric)
+    axes.axvline(epoch, color=look.colour, linewidth=0.7, alpha=0.5, zorder=0.5, gid=gid)
     if len(curve):
-        value = np.interp(run.terminal_epoch, curve.index.to_numpy(dtype=float), curve.to_numpy(dtype=float))
+        value = np.interp(epoch, curve.index.to_numpy(dtype=float), curve.to_numpy(dtype=float))
         axes.plot(
-            [run.terminal_epoch],
+            [epoch],
             [value],
             marker="D",
             markersize=6.5,

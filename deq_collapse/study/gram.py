@@ -103,7 +103,7 @@ def _draw(axes: Axes, gram: NDArray[np.float64], geometry: Geometry) -> AxesImag
         axes.axhline(boundary, color=INK, linewidth=0.9)
         axes.axvline(boundary, color=INK, linewidth=0.9)
     off = gram[~np.eye(len(gram), dtype=bool)]
-    words = f"off-diagonal {_signed(off.mean())} ± {off.std():.2f}".replace("± 0.00", "")
+    words = f"pairs: {_signed(off.mean())} ± {off.std():.2f}".replace("± 0.00", "")
     axes.set_xlabel(words, fontsize=8, labelpad=3)
     return image
 

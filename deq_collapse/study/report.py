@@ -62,6 +62,7 @@ def render(study: Study) -> str:
     )
     environment.filters["whole"] = whole
     environment.filters["setting"] = _setting
+    environment.filters["deviation"] = _deviation
     return environment.get_template("report.html.j2").render(
         study=study,
         headline=headline(study),
@@ -84,6 +85,12 @@ def render(study: Study) -> str:
 def _setting(words: str) -> Markup:
     """A setting's words with its subscript set as one."""
     return Markup(escape(words).replace("K_A", Markup("K<sub>A</sub>")))
+
+
+def _deviation(text: str) -> Markup:
+    """A mean with its deviation on a line of its own, which keeps the tables of several seeds narrow."""
+    mean, sign, deviation = text.partition(" ± ")
+    return escape(mean) + (Markup(" <small>± {}</small>").format(deviation) if sign else "")
 
 
 def _curves(study: Study) -> dict[str, Markup]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
@@ -24,14 +25,15 @@ def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """t-SNE of (n, d) features in the plane, (n, 2); the same for the same features.
 
     None where there is nothing to see: fewer than five samples, features not finite or all equal.
-    Perplexity is 30, or a third of the samples where they are few.
+    Perplexity is 30, or a third of the samples where they are few; 500 iterations, after which the
+    picture only sharpens (the divergence still falls by some 3%).
     """
     features = np.asarray(features, dtype=np.float64)
     if len(features) < FEWEST or not np.isfinite(features).all() or np.ptp(features, axis=0).max() == 0:
         return None
     perplexity = min(30.0, (len(features) - 1) / 3)
     init = "pca" if features.shape[1] > 1 else "random"
-    plane = TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(features)
+    plane = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=0).fit_transform(features)
     return np.asarray(plane, dtype=np.float64)
 
 
@@ -63,9 +65,24 @@ def tsne_map(run: Run) -> Figure:
                 alpha=0.8,
                 rasterized=len(plane) > RASTER_ABOVE,
             )
+        axes.margins(0.18, 0.1)
         for c in np.unique(geometry.test_labels):
-            x, y = np.median(plane[geometry.test_labels == c], axis=0)
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-            name = str(geometry.class_names[c])
-            axes.text(x, y, name, ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+            _name(axes, str(geometry.class_names[c]), plane[geometry.test_labels == c], np.ptp(plane))
     return figure
+
+
+def _name(axes: Axes, name: str, points: NDArray[np.float64], extent: float) -> None:
+    """The name of a class on the median of its points, or above them where it would hide a small group."""
+    centre = np.median(points, axis=0)
+    small = np.median(np.linalg.norm(points - centre, axis=1)) < 0.06 * extent
+    axes.annotate(
+        name,
+        (centre[0], centre[1]),
+        xytext=(0, 12 if small else 0),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        fontweight="bold",
+        bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+    )

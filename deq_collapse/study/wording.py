@@ -58,6 +58,10 @@ def over_seeds(values: Sequence[float | None], form: Callable[[float], str] = nu
     if min(known) == max(known):
         return form(known[0])
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1))
+    if form is number and mean >= 1e-3:
+        # The deviation has two digits, the mean as many decimals as it.
+        decimals = max(0, 1 - math.floor(math.log10(deviation)))
+        return f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}"
     return f"{form(mean)} ± {form(deviation)}"
 
 
@@ -85,7 +89,7 @@ def verdict(run: Run) -> str:
     why = (
         "its training error never was 0"
         if run.nc1_fall >= COLLAPSE_FALL
-        else f"a fall of {COLLAPSE_FALL:g} is asked"
+        else f"a factor of at least {COLLAPSE_FALL:g} is asked"
     )
     return f"{phase}; {fall}. This run's curve is not collapsed: {why}."
 
@@ -97,7 +101,7 @@ def solver_warning(run: Run) -> str | None:
     worst, last = percent(run.solver.unconverged_worst_epoch), percent(run.solver.unconverged)
     return (
         f"in its worst epoch {worst} of the training samples missed the solver's tolerance of "
-        f"{number(run.solver.tolerance)} ({last} in the last epoch); their features are not fixed points."
+        f"{number(run.solver.tolerance)} ({last} in the last epoch); such features are not fixed points."
     )
 
 
