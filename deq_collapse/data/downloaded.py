@@ -5,6 +5,7 @@ import tempfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
@@ -192,7 +193,7 @@ class CIFAR10(TorchvisionSource):
         listed = [*data.train_list, *data.test_list, (data.meta["filename"], data.meta["md5"])]
         return {f"{data.base_folder}/{name}": md5 for name, md5 in listed}
 
-    @property
+    @cached_property
     def class_names(self) -> Sequence[str]:
         """As the data set's own file names them."""
         return tuple(self._open("test").classes)

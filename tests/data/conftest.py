@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; may hang up amid a file whose full length it announced."""
 
     breaks_off = False
+    served: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.served.append(self.path)
+        super().do_GET()
 
     def copyfile(self, source, outputfile):
         outputfile.write(source.read(100) if self.breaks_off else source.read())
@@ -52,6 +58,12 @@ def hanging_up():
 
 
 @pytest.fixture
+def served():
+    """The paths downloaded since the mirror was set up."""
+    return Mirror.served
+
+
+@pytest.fixture
 def mirror(tmp_path):
     """An empty folder and the address under which it is served."""
     folder = tmp_path / "mirror"
@@ -59,6 +71,7 @@ def mirror(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        Mirror.served.clear()
         yield folder, f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()

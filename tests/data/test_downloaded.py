@@ -1,6 +1,7 @@
 """Files of the real formats are read, fetched whole or not at all, and damage is named in one sentence."""
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_cifar_is_downloaded_whole_and_read_as_its_files_say(cifar_mirror, tmp_p
     theirs = datasets.CIFAR10(tmp_path / "root")
     assert torch.equal(source.train.images[7], torch.from_numpy(theirs.data[7]).permute(2, 0, 1))
     assert files(tmp_path / "root") == set(source.files)
+
+
+def test_who_comes_while_another_downloads_waits_and_reads_the_same(mnist_mirror, served, tmp_path):
+    MNIST(tmp_path / "alone").train  # noqa: B018
+    alone = sorted(served)
+    served.clear()
+    with ThreadPoolExecutor(4) as pool:
+        sources = list(pool.map(lambda _: MNIST(tmp_path / "root").train, range(4)))
+    assert all(torch.equal(source.images, sources[0].images) for source in sources)
+    assert sorted(served) == alone
 
 
 def test_archives_laid_there_by_hand_are_unpacked_without_a_network(mnist_mirror, tmp_path, monkeypatch):
