@@ -164,9 +164,10 @@ def _power(value: float) -> str:
 
 
 def _seeds(runs: Sequence[Run], split: str, metric: str) -> pd.DataFrame:
-    """Epochs down, one column per run that logged this curve."""
+    """Epochs down, one column per run that logged this curve; what is not finite is a gap."""
     curves = [run.curve(split, metric).rename(run.name) for run in runs]
-    return pd.concat([curve for curve in curves if len(curve)] or curves, axis=1)
+    table = pd.concat([curve for curve in curves if len(curve)] or curves, axis=1)
+    return table.where(np.isfinite(table))
 
 
 def _draw(axes: Axes, metric: str, refinement: str, runs: Sequence[Run]) -> None:

@@ -61,7 +61,7 @@ def main_table(study: Study) -> Table:
             _metric(test, "NC4", "test", "nc4", percent),
             _metric("Minority cosines", "rows", "train", "minority_cos_weights_mean"),
             _metric("Minority cosines", "means", "train", "minority_cos_means_mean"),
-            Column("Terminal phase", "from epoch", _terminal),
+            Column("Terminal", "epoch", _terminal),
         ],
     )
 

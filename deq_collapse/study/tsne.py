@@ -17,8 +17,6 @@ _DARK = ["#332288", "#117733", "#882255", "#999933", "#5e5e5e"]
 _LIGHT = ["#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#aa4499"]
 COLOURS = _DARK + _LIGHT
 FEWEST = 5
-RASTER_ABOVE = 300
-"""More points than this are smaller as pixels than as one SVG element each."""
 
 
 def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -63,26 +61,33 @@ def tsne_map(run: Run) -> Figure:
                 color=COLOURS[c % len(COLOURS)],
                 linewidths=0,
                 alpha=0.8,
-                rasterized=len(plane) > RASTER_ABOVE,
+                rasterized=True,  # smaller than one SVG element per point, from 100 points on
             )
         axes.margins(0.18, 0.1)
+        few = len(geometry.class_names) <= 20
         for c in np.unique(geometry.test_labels):
-            _name(axes, str(geometry.class_names[c]), plane[geometry.test_labels == c], np.ptp(plane))
+            _name(
+                axes,
+                str(geometry.class_names[c]),
+                plane[geometry.test_labels == c],
+                np.ptp(plane),
+                8.5 if few else 5.5,
+            )
     return figure
 
 
-def _name(axes: Axes, name: str, points: NDArray[np.float64], extent: float) -> None:
+def _name(axes: Axes, name: str, points: NDArray[np.float64], extent: float, size: float) -> None:
     """The name of a class on the median of its points, or above them where it would hide a small group."""
     centre = np.median(points, axis=0)
     small = np.median(np.linalg.norm(points - centre, axis=1)) < 0.06 * extent
     axes.annotate(
         name,
         (centre[0], centre[1]),
-        xytext=(0, 12 if small else 0),
+        xytext=(0, 1.4 * size if small else 0),
         textcoords="offset points",
         ha="center",
         va="center",
-        fontsize=8.5,
+        fontsize=size,
         fontweight="bold",
         bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
     )

@@ -61,6 +61,20 @@ def test_curves_hold_the_logged_values_and_exact_zeros_stay_in_sight(study: Stud
     assert "0" in [nc4.yaxis.get_major_formatter()(tick, 0) for tick in nc4.get_yticks()]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_a_gap(make_study: MakeStudy, value: float) -> None:
+    study = read_study(make_study(imbalances=("balanced",)))
+    history = study.runs[0].history
+    history.loc[history["epoch"] > 20, "value"] = value
+    figure = collapse_curves(_cell(study, 0), shared_scales(study.runs))
+    drawn = max(
+        (line for line in figure.axes[0].lines if line.get_marker() == "o"),
+        key=lambda line: len(line.get_xdata()),
+    )
+    assert max(drawn.get_xdata()) == 20
+    assert "<svg" in svg(figure, "a", "with a gap")
+
+
 def test_panels_follow_what_was_logged_and_share_their_scales(study: Study) -> None:
     scales = shared_scales(study.runs)
     balanced, step = (collapse_curves(cell, scales) for cell in study.cells.values())
@@ -148,7 +162,7 @@ def test_few_samples_and_one_dimension_have_a_map(shape: tuple[int, int]) -> Non
 
 def test_svg_is_deterministic_and_needs_nothing_from_outside(study: Study) -> None:
     scales = shared_scales(study.runs)
-    first, second = (svg(collapse_curves(_cell(study, 1), scales), "a", 'x "<y>"') for _ in range(2))
+    first, second = (svg(collapse_curves(_cell(study, 0), scales), "a", 'x "<y>"') for _ in range(2))
     assert first == second
     assert "http" not in first
     assert 'aria-label="x &quot;&lt;y>&quot;"' in first

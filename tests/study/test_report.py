@@ -39,8 +39,7 @@ def _text(page: str) -> str:
 
 
 def test_the_page_loads_nothing_and_links_to_the_run_folders(make_study: MakeStudy) -> None:
-    # Enough samples for a map made of pixels.
-    study = make_study(imbalances=("step_ka3_r10",), refinements=("equilibrium",), samples=310)
+    study = make_study(imbalances=("step_ka3_r10",), refinements=("equilibrium",))
     path = write_report(study)
     assert path == study / "report.html"
     page = path.read_text(encoding="utf-8")
