@@ -12,8 +12,8 @@ def class_values(known: Known) -> dict[str, Tensor]:
     """Return values per class, with nan for classes that have no samples.
 
     Returns:
-        (K,): `counts`, `variances` (v_c), `norms_means` (of centred means), `nc1_trace_ratio` (v_c / Tr Sigma_B)
-        and `cdnv` (nan also where all other means coincide). (K, K): `cos_means`, `gram_means`, of centred means.
+        (K,): `counts`, `variances` (v_c), `norms_means` (centred means), `nc1_trace_ratio` (v_c / Tr Sigma_B)
+        and `cdnv` (nan also where all other means coincide). (K, K): `cos_means`, `gram_means` (centred).
         With a classifier `norms_weights`, `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
 
     """

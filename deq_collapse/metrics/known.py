@@ -22,6 +22,7 @@ class Known:
         majority: indices of the majority classes, or None.
         class_counts: (K,) counts that set the SELI and GOF targets; None for those of `stats`.
         outside: (d,) mean of out-of-distribution features; not finite if there are none.
+        skipped: number of samples left out for non-finite features.
         buffers: whether samples are kept until their class is decided.
         tally: gives the counts of `functional.tally_decisions` over all ranks.
 
@@ -32,6 +33,7 @@ class Known:
     majority: Sequence[int] | None
     class_counts: Sequence[int] | None
     outside: Tensor
+    skipped: Tensor
     buffers: bool
     tally: Callable[[], Tensor]
 

@@ -7,7 +7,7 @@ and adding.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -140,16 +140,17 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
 
 
 def _set_first_pivots(moments: Moments, x: Tensor, bucket: Tensor, num_classes: int) -> None:
-    """Give a class that had no sample yet its first sample as pivot."""
-    unseen = moments.counts == 0
-    if x.device.type == "cpu" and not bool(unseen[:num_classes].any()):
+    """Give a class that had no sample yet the mean of its samples in this tile as pivot."""
+    unseen = moments.counts[:num_classes] == 0
+    if x.device.type == "cpu" and not bool(unseen.any()):
         return
-    order = torch.arange(len(bucket), device=bucket.device)
-    first = torch.full_like(unseen, len(bucket), dtype=torch.int64).scatter_reduce(0, bucket, order, "amin")
-    opens = unseen[bucket] & (first[bucket] == order) & (bucket < num_classes)
-    # All other samples write to the last bucket's row, which nobody reads.
-    moments.pivots.index_copy_(0, torch.where(opens, bucket, num_classes + 1), x.float().double())
-    moments.pivots[num_classes:].zero_()
+    counts = torch.zeros_like(moments.counts).index_add_(
+        0, bucket, torch.ones_like(bucket, dtype=torch.float64)
+    )
+    sums = torch.zeros_like(moments.sums).index_add_(0, bucket, x.double())
+    means = (sums / counts[:, None])[:num_classes].float().double()
+    opens = unseen & (counts[:num_classes] > 0)
+    moments.pivots[:num_classes] = torch.where(opens[:, None], means, moments.pivots[:num_classes])
 
 
 @contextmanager
@@ -158,7 +159,8 @@ def full_precision(device_type: str) -> Iterator[None]:
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(device_type, enabled=False):
+        available = torch.amp.is_autocast_available(device_type)
+        with torch.autocast(device_type, enabled=False) if available else nullcontext():
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

@@ -1,6 +1,7 @@
 """Neural collapse as one torchmetrics Metric, exact in one pass and across ranks (Papyan 2020 and later)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -98,7 +99,8 @@ class NeuralCollapse(LocalStates):
     def _add_states(self) -> None:
         K, d = self.num_classes, self.num_features
         length = Moments.length(K, d, "scatter" in self._needs)
-        self.add_state("moments", torch.zeros(length, dtype=torch.float64), lambda parts: merge(parts, K, d))
+        reduction = partial(merge, num_classes=K, num_features=d)
+        self.add_state("moments", torch.zeros(length, dtype=torch.float64), reduction)
         if "classifier" in self._needs:
             # Whether it was given at all, the bias, the weight.
             self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
@@ -220,6 +222,7 @@ class NeuralCollapse(LocalStates):
             majority=self.majority,
             class_counts=self.class_counts,
             outside=self.outside[1:] / self.outside[0],
+            skipped=Moments.of(self.moments, self.num_classes, self.num_features).counts[self.num_classes],
             buffers="samples" in self._needs,
             tally=lambda: self._tally(stats),
         )

@@ -70,6 +70,7 @@ TABLE: dict[str, Row] = {
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),
     "coincident_pairs": _row(lambda k: formulas.coincident_pairs(k.stats)),
     "between_rank": _row(lambda k: formulas.between_rank(k.stats)),
+    "skipped_samples": _row(lambda k: k.skipped),
     "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
 }
 

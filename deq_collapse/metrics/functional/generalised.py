@@ -1,7 +1,6 @@
 """Generalised neural collapse where a simplex ETF has no room, d < K-1 (Jiang et al. 2023)."""
 
 import torch
-from scipy.optimize import nnls  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,6 +19,9 @@ def one_vs_rest_margins(rows: Tensor) -> Tensor:
         (K,), in [0, 2]; K/(K-1) for a simplex ETF, 0 for a row inside the hull of the others.
 
     """
+    # Imported here, for it takes seconds and few ask for these margins.
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
     unit = normalize(rows.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
     margins = []
     for c in range(len(unit)):

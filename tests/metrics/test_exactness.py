@@ -1,0 +1,86 @@
+"""One pass in float32 gives the values of two passes in float64."""
+
+import pytest
+import torch
+
+from deq_collapse.metrics import ClassStatistics, functional
+
+COUNTS = [60, 40, 90, 25, 70]
+WIDTH = 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("noise", [10.0, 1.0, 1e-2, 1e-3, 1e-4])
+def test_within_class_values_match_two_passes(make, measure, reference, noise, norm, dtype):
+    features, labels = make(COUNTS, WIDTH, noise, norm)
+    features = features.to(dtype)
+    weight, bias = torch.randn(5, WIDTH), torch.zeros(5)
+    expected = reference(features, labels, weight, bias, 5)
+    values = measure(features, labels, metrics=["nc1", "nc1_trace_ratio", "cdnv"])
+    for name, value in values.items():
+        assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-20), name
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-4])
+def test_every_value_matches_two_passes_in_float64(make, measure, reference, noise):
+    features, labels = make(COUNTS, WIDTH, noise)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(5, WIDTH, generator=generator, dtype=torch.float64)
+    bias = torch.randn(5, generator=generator, dtype=torch.float64)
+    expected = reference(features, labels, weight, bias, 5)
+    values = measure(features, labels, weight, bias)
+    for name, value in expected.items():
+        assert values[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
+@pytest.mark.parametrize("batch", [1, 7, 2000])
+def test_a_first_sample_far_from_its_class_costs_no_precision(reference, measure, batch):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(1000)
+    means = torch.eye(8)[:4]
+    features = means[labels] + 1e-3 * torch.randn(4000, 8, generator=generator)
+    features[:4] += torch.randn(4, 8, generator=generator)
+    expected = reference(features, labels, torch.eye(8)[:4], torch.zeros(4), 4)
+    values = measure(features, labels, metrics=["nc1", "cdnv"], batch=batch)
+    assert values["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+    assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
+
+
+def test_samples_sorted_by_class_and_drifting_cost_no_precision(reference, measure):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(500)
+    drift = torch.linspace(-3, 3, 2000)[:, None]
+    features = 100 * torch.eye(8)[labels] + drift + 1e-2 * torch.randn(2000, 8, generator=generator)
+    expected = reference(features, labels, torch.eye(8)[:4], torch.zeros(4), 4)
+    values = measure(features, labels, metrics=["nc1", "cdnv"], batch=16)
+    assert values["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+    assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["medium", "high"])
+def test_autocast_and_fast_matmuls_leave_the_values_alone(make, measure, precision):
+    features, labels = make(COUNTS, WIDTH, 1e-2)
+    features, weight = features.float(), torch.randn(5, WIDTH)
+    plain = measure(features, labels, weight)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            fast = measure(features, labels, weight)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert fast == plain
+
+
+def test_test_features_around_train_means(make):
+    train, y_train = make(COUNTS, WIDTH, 0.3, seed=1)
+    test, y_test = make(COUNTS, WIDTH, 0.3, seed=2)
+    means = ClassStatistics.from_features(train, y_train, 5).means
+    around = ClassStatistics.from_features(test, y_test, 5).around(means)
+    residuals = test - means[y_test]
+    torch.testing.assert_close(around.within, residuals.T @ residuals / len(test))
+    spread = torch.stack([residuals[y_test == c].square().sum(1).mean() for c in range(5)])
+    torch.testing.assert_close(around.variances, spread)
+    assert functional.nc1(around) > functional.nc1(ClassStatistics.from_features(test, y_test, 5))

@@ -1,0 +1,89 @@
+"""SELI, GOF and ETF against their definitions and closed forms."""
+
+import numpy as np
+import pytest
+import torch
+
+from deq_collapse.metrics.geometry import gof, gram_distance, normalised, seli, simplex_etf_gram
+
+STEP = [(K, R) for K in (2, 3, 7, 20) for R in (1, 10, 100, 1000)]
+
+
+def step(K: int, R: int) -> list[int]:
+    return [R] * (K // 2) + [1] * (K - K // 2)
+
+
+@pytest.mark.parametrize("K", range(2, 21))
+def test_equal_counts_give_the_simplex_etf(K):
+    for gram in seli([7] * K):
+        torch.testing.assert_close(gram, simplex_etf_gram(K), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("K", "R"), STEP)
+def test_seli_matches_the_svd_of_the_simplex_labels(K, R):
+    counts = step(K, min(R, 100))
+    y = np.repeat(np.arange(K), counts)
+    V, L, U = np.linalg.svd((np.arange(K)[:, None] == y) - 1 / K, full_matrices=False)
+    first = np.searchsorted(y, np.arange(K))
+    V, L, U = V[:, : K - 1], L[: K - 1], U[: K - 1, first]
+    found = seli(counts)
+    for gram, expected in zip(found, ((V * L) @ V.T, (U.T * L) @ U, (V * L) @ U), strict=True):
+        torch.testing.assert_close(gram, normalised(torch.from_numpy(expected)), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("K", "R"), [(K, R) for K, R in STEP if K % 2 == 0])
+def test_seli_matches_the_closed_form_of_equal_halves(K, R):
+    # Eigenvalues of P D P for K/2 classes of R and K/2 of 1: R and 1 within the halves, (R + 1)/2 across.
+    half = torch.ones(K // 2, K // 2, dtype=torch.float64) * 2 / K
+    within = torch.eye(K // 2, dtype=torch.float64) - half
+    across = torch.tensor([1.0] * (K // 2) + [-1.0] * (K // 2), dtype=torch.float64) / K**0.5
+    root = torch.block_diag(R**0.5 * within, within) + ((R + 1) / 2) ** 0.5 * across.outer(across)
+    torch.testing.assert_close(seli(step(K, R)).weights, normalised(root), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("K", "R"), STEP)
+def test_gof_is_a_stationary_point_of_its_loss(K, R):
+    n = torch.tensor(step(K, R), dtype=torch.float64)
+    decay_w, decay_h = 2e-3 / R, 1e-4 / R / n.sum()
+    s = (1 - n.sum() * (decay_w * decay_h / n).sqrt()).clamp(min=0)
+    assert s.max() > 0
+    frame = torch.eye(K, dtype=torch.float64)
+    W = ((s * (n * decay_h / decay_w).sqrt()).sqrt()[:, None] * frame).requires_grad_()
+    H = ((s * (decay_w / (n * decay_h)).sqrt()).sqrt()[:, None] * frame).requires_grad_()
+    fit = (n * (W @ H.T - torch.eye(K)).square().sum(0)).sum() / (2 * n.sum())
+    loss = fit + decay_w / 2 * W.square().sum() + decay_h / 2 * (n[:, None] * H.square()).sum()
+    gradients = torch.autograd.grad(loss, [W, H])
+    assert max(float(g.abs().max()) for g in gradients) < 1e-12
+    found = gof(step(K, R), float(decay_w), float(decay_h))
+    torch.testing.assert_close(found.weights, normalised((W @ W.T).detach()))
+    torch.testing.assert_close(found.means, normalised((H @ H.T).detach()))
+    torch.testing.assert_close(found.logits, normalised((W @ H.T).detach()))
+
+
+def test_without_decay_lengths_follow_the_counts():
+    found = gof([100, 1])
+    assert float(found.weights[0, 0] / found.weights[1, 1]) == pytest.approx(10)
+    assert float(found.means[0, 0] / found.means[1, 1]) == pytest.approx(0.1)
+
+
+def test_strong_decay_loses_the_minority_class_first():
+    found = gof([1000, 1], weight_decay=1e-2, feature_decay=1e-3)
+    assert found.weights[0, 0] > 0
+    assert found.weights[1, 1] == 0
+
+
+def test_sample_weighted_distance_is_that_of_all_samples():
+    counts = torch.tensor([5, 2, 1])
+    rows = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = seli(counts.tolist()).means
+    y = torch.repeat_interleave(torch.arange(3), counts)
+    expected = gram_distance(rows[y] @ rows[y].T, target[y][:, y])
+    torch.testing.assert_close(gram_distance(rows @ rows.T, target, counts), expected)
+
+
+@pytest.mark.parametrize("counts", [[5], [3, 0], []])
+def test_counts_that_are_no_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="class counts"):
+        seli(counts)
+    with pytest.raises(ValueError, match="class counts"):
+        gof(counts)

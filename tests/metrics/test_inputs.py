@@ -1,0 +1,145 @@
+"""Bad input: a documented value or one clear ValueError each."""
+
+import math
+
+import pytest
+import torch
+
+from deq_collapse.metrics import COSTLY, TABLE, NeuralCollapse
+from deq_collapse.metrics.moments import Moments, accumulate
+
+
+@pytest.fixture
+def metric():
+    return NeuralCollapse(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "match"),
+    [
+        (torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64), r"features must be \(N, 4\)"),
+        (torch.zeros(4), torch.zeros(1, dtype=torch.int64), r"features must be \(N, 4\)"),
+        (torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), "floats"),
+        (torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64), r"labels must be \(2,\)"),
+        (torch.zeros(2, 4), torch.zeros(2), "integers"),
+        (torch.zeros(2, 4), torch.tensor([0, 3]), "labels must lie in 0..2, got 0..3"),
+        (torch.zeros(2, 4), torch.tensor([-1, 0]), "labels must lie in 0..2, got -1..0"),
+    ],
+)
+def test_features_and_labels_that_do_not_fit(metric, features, labels, match):
+    with pytest.raises(ValueError, match=match):
+        metric.update(features, labels)
+
+
+@pytest.mark.parametrize("classifier", [(torch.zeros(4, 3), None), (torch.zeros(3, 4), torch.zeros(4))])
+def test_classifiers_that_do_not_fit(metric, classifier):
+    with pytest.raises(ValueError, match=r"weight|bias"):
+        metric.update(torch.zeros(2, 4), torch.tensor([0, 1]), *classifier)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": 1},
+        {"num_features": 0},
+        {"metrics": ["nc7"]},
+        {"majority": []},
+        {"majority": [0, 1, 2]},
+        {"majority": [0, 0]},
+        {"majority": [5]},
+        {"class_counts": [1, 2]},
+        {"class_counts": [1, 2, 0]},
+    ],
+)
+def test_arguments_out_of_range(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        NeuralCollapse(**{"num_classes": 3, "num_features": 4, **arguments})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_features_raise_or_are_skipped(make, measure, bad):
+    features, labels = make([20, 20, 20], 4, 0.3)
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
+    spoilt = torch.cat([torch.full((1, 4), bad).double(), features, features[:1]])
+    spoilt[-1, 2] = bad
+    y = torch.cat([labels[:1], labels, labels[:1]])
+    with pytest.raises(ValueError, match="2 samples have non-finite features"):
+        measure(spoilt, y, weight, torch.zeros(3))
+    skipped = measure(spoilt, y, weight, torch.zeros(3), nonfinite="skip")
+    assert skipped.pop("skipped_samples") == 2
+    clean = measure(features, labels, weight, torch.zeros(3))
+    assert clean.pop("skipped_samples") == 0
+    assert skipped == pytest.approx(clean, rel=1e-9, abs=1e-12)
+
+
+def test_labels_out_of_range_on_an_accelerator_are_found_at_compute(metric):
+    metric.update(torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
+    # The CPU refuses them at once; an accelerator's update only counts them.
+    accumulate(Moments.of(metric.moments, 3, 4), torch.randn(2, 4), torch.tensor([3, -1]))
+    with pytest.raises(ValueError, match="2 labels lie outside"):
+        metric.compute()
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_nothing_or_one_class_alone_cannot_be_measured(metric):
+    with pytest.raises(ValueError, match="at least 2 need samples, 0 had any"):
+        metric.compute()
+    metric.update(torch.randn(5, 4), torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at least 2 need samples, 1 had any"):
+        metric.compute()
+
+
+def test_a_classifier_that_is_not_finite_is_refused(metric):
+    metric.update(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), torch.full((3, 4), math.nan))
+    with pytest.raises(ValueError, match="weight or bias is not finite"):
+        metric.compute()
+
+
+def test_empty_batches_change_nothing(make, measure):
+    features, labels = make([20, 20, 20], 4, 0.3)
+    weight = torch.ones(3, 4).double()
+    metric = NeuralCollapse(3, 4)
+    for h, y in ((features[:0], labels[:0]), (features, labels), (features[:0], labels[:0])):
+        metric.update(h, y, weight)
+    assert {n: float(v) for n, v in metric.compute().items()} == measure(features, labels, weight, batch=1000)
+
+
+def test_single_samples_two_classes_and_zero_weights_have_values(measure):
+    values = measure(
+        torch.tensor([[1.0, 0], [0, 1.0]]), torch.tensor([0, 1]), torch.zeros(2, 2), majority=[0]
+    )
+    assert values["nc1"] == values["cdnv"] == 0
+    assert values["nc3"] == 1
+    assert values["nc3_alignment"] == 0
+    assert values["nc2_norm_weights"] == 0
+    assert values["nc2_etf_weights"] == 1
+    assert not any(math.isnan(value) for value in values.values())
+
+
+def test_values_that_cannot_be_known_are_left_out(make, measure):
+    features, labels = make([20, 20, 20], 4, 0.3)
+    bare = measure(features, labels)
+    with_classifier = measure(features, labels, torch.ones(3, 4).double())
+    everything = measure(features, labels, torch.ones(3, 4).double(), majority=[0])
+    assert {"nc3", "nc4", "seli_weights"} <= set(with_classifier) - set(bare)
+    assert not any(TABLE[name].needs & {"classifier"} for name in bare)
+    assert set(everything) == set(TABLE) - set(COSTLY) - {"nc5"}
+    lonely = measure(features, labels, torch.ones(3, 4).double(), majority=[0, 1])
+    assert set(everything) - set(lonely) == {n for n in TABLE if n.startswith("minority_cos")}
+
+
+def test_the_buffer_is_bounded(make):
+    features, labels = make([20, 20, 20], 4, 0.3)
+    metric = NeuralCollapse(3, 4, buffer_limit=60 * 4 * 4, buffer_dtype=torch.float32)
+    metric.update(features, labels, torch.ones(3, 4))
+    assert metric.buffered_features[0].dtype == torch.float32
+    with pytest.raises(ValueError, match="buffer_limit"):
+        metric.update(features, labels, torch.ones(3, 4))
+
+
+def test_nc4_without_any_decided_sample_is_refused(make, metric):
+    features, labels = make([20, 20, 20], 4, 0.3)
+    metric.update(features, labels)
+    metric.update(features[:0], labels[:0], torch.ones(3, 4))
+    with pytest.raises(ValueError, match="nc4 needs samples"):
+        metric.compute()

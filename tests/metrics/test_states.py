@@ -1,0 +1,181 @@
+"""What torchmetrics promises of a metric: merge, forward, checkpoint, device, collection, plot."""
+
+import pickle
+
+import matplotlib as mpl
+import pytest
+import torch
+from torchmetrics import MetricCollection
+
+from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.metrics.geometry import gof, gram_distance, seli
+
+
+@pytest.fixture
+def data(make):
+    features, labels = make([30, 40, 50, 20], 6, 0.3)
+    return (
+        features,
+        labels,
+        torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double(),
+        torch.ones(4),
+    )
+
+
+def filled(data, rows=slice(None), **kwargs):
+    features, labels, weight, bias = data
+    metric = NeuralCollapse(4, 6, **kwargs)
+    metric.update(features[rows], labels[rows], weight, bias)
+    return metric
+
+
+def same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-9, atol=1e-9)
+
+
+def test_merge_state_is_one_metric_over_both(data):
+    metric = filled(data, slice(0, 50))
+    metric.merge_state(filled(data, slice(50, None)))
+    same(metric.compute(), filled(data).compute())
+
+
+def test_forward_gives_the_batch_and_accumulates(data):
+    features, labels, weight, bias = data
+    metric = NeuralCollapse(4, 6)
+    batches = [slice(0, 70), slice(70, None)]
+    found = [metric(features[rows], labels[rows], weight, bias) for rows in batches]
+    for value, rows in zip(found, batches, strict=True):
+        same(value, filled(data, rows).compute())
+    same(metric.compute(), filled(data).compute())
+
+
+def test_update_goes_on_after_compute_and_reset_forgets(data):
+    features, labels, weight, bias = data
+    metric = filled(data, slice(0, 50))
+    metric.compute()
+    metric.update(features[50:], labels[50:], weight, bias)
+    same(metric.compute(), filled(data).compute())
+    metric.reset()
+    metric.update(features[:60], labels[:60])
+    bare = NeuralCollapse(4, 6)
+    bare.update(features[:60], labels[:60])
+    same(metric.compute(), bare.compute())
+
+
+@pytest.mark.parametrize("copy", [lambda m: m.clone(), lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_go_their_own_way(data, copy):
+    features, labels, weight, bias = data
+    metric = filled(data, slice(0, 50))
+    other = copy(metric)
+    other.update(features[50:], labels[50:], weight, bias)
+    same(other.compute(), filled(data).compute())
+    same(metric.compute(), filled(data, slice(0, 50)).compute())
+
+
+def test_a_checkpoint_restores_what_was_counted(data):
+    features, labels, weight, bias = data
+    metric = filled(data, slice(0, 50))
+    assert not metric.state_dict()
+    metric.persistent(True)
+    restored = NeuralCollapse(4, 6)
+    restored.persistent(True)
+    restored.load_state_dict(metric.state_dict())
+    restored.update(features[50:], labels[50:], weight, bias)
+    same(restored.compute(), filled(data).compute())
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "float", "double"])
+def test_a_module_cast_to_low_precision_leaves_the_sums_alone(data, cast):
+    metric = filled(data)
+    module = torch.nn.ModuleDict({"metric": metric})
+    getattr(module, cast)()
+    module.to(torch.bfloat16)
+    assert metric.moments.dtype == torch.float64
+    same(metric.compute(), filled(data).compute())
+
+
+def test_buffered_features_do_not_change_with_the_callers_tensor(data):
+    features, labels, weight, bias = data
+    metric = NeuralCollapse(4, 6)
+    reused = features.clone()
+    metric.update(reused, labels, weight, bias)
+    reused.zero_()
+    same(metric.compute(), filled(data).compute())
+
+
+def test_a_collection_never_mixes_metrics_up(data):
+    features, labels, weight, bias = data
+    variants = {
+        "all": {},
+        "nc1": {"metrics": ["nc1"]},
+        "cheap": {"metrics": ["cdnv", "nc3"]},
+        "samples": {"centre": "samples"},
+        "majority": {"majority": [0, 1]},
+        "short": {"buffer_dtype": torch.float16},
+    }
+    collection = MetricCollection({name: NeuralCollapse(4, 6, **kw) for name, kw in variants.items()})
+    for rows in (slice(0, 1), slice(1, 60), slice(60, None)):
+        collection.update(features[rows], labels[rows], weight=weight, bias=bias)
+    found = collection.compute()
+    for name, kwargs in variants.items():
+        expected = NeuralCollapse(4, 6, **kwargs)
+        for rows in (slice(0, 1), slice(1, 60), slice(60, None)):
+            expected.update(features[rows], labels[rows], weight, bias)
+        for value, number in expected.compute().items():
+            key = f"{name}_{value}" if f"{name}_{value}" in found else value
+            torch.testing.assert_close(found[key], number, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_not_selected_costs_nothing(data):
+    whole = filled(data)
+    no_scatter = filled(data, metrics=["nc1_trace_ratio", "nc3"])
+    assert whole.moments.numel() - no_scatter.moments.numel() == 36
+    assert not hasattr(no_scatter, "buffered_features")
+    assert not hasattr(filled(data, metrics=["nc1"]), "classifier")
+    assert list(filled(data, metrics=["nc3", "nc1"]).compute()) == ["nc3", "nc1"]
+
+
+def test_out_of_distribution_features_give_nc5(data):
+    metric = filled(data)
+    assert "nc5" not in metric.compute()
+    outside = torch.randn(30, 6, generator=torch.Generator().manual_seed(3)).double()
+    metric.update_outside(outside[:10])
+    metric.update_outside(outside[10:])
+    features, labels, _, _ = data
+    means = torch.stack([features[labels == c].mean(0) for c in range(4)])
+    expected = torch.cosine_similarity(means, outside.mean(0)[None], dim=1).abs().mean()
+    torch.testing.assert_close(metric.compute()["nc5"], expected)
+    same({n: v for n, v in metric.compute().items() if n != "nc5"}, filled(data).compute())
+
+
+def test_class_values(data):
+    features, labels, weight, bias = data
+    values = filled(data).class_values()
+    right = (features @ weight.T + bias).argmax(1) == labels
+    expected = torch.stack([right[labels == c].double().mean() for c in range(4)])
+    torch.testing.assert_close(values["accuracy"], expected)
+    torch.testing.assert_close(values["counts"], torch.bincount(labels, minlength=4).double())
+    torch.testing.assert_close(values["norms_weights"], weight.norm(dim=1))
+    assert values["cdnv"].mean() == pytest.approx(float(filled(data).compute()["cdnv"]))
+
+
+def test_the_training_counts_set_the_targets_of_a_balanced_test_split(data):
+    found = filled(data, class_counts=[9, 9, 1, 1], metrics=["seli_weights", "gof_weights"]).compute()
+    gram = data[2] @ data[2].T
+    same(
+        found,
+        {
+            "seli_weights": gram_distance(gram, seli([9, 9, 1, 1]).weights),
+            "gof_weights": gram_distance(gram, gof([9, 9, 1, 1]).weights),
+        },
+    )
+
+
+def test_plot_draws_every_value(data):
+    mpl.use("Agg")
+    figure, axes = filled(data, metrics=["nc1", "nc3"]).plot()
+    assert figure is axes.figure
+    assert len(axes.get_lines()) == 2
+    mpl.pyplot.close(figure)
