@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from deq_collapse.errors import UserError
+
 
 class Augmentation(ABC):
     """A random change of a batch of images that leaves their labels."""
@@ -26,9 +28,14 @@ class CropFlip(Augmentation):
     Args:
         padding: zero pixels added on every side before the crop.
         flip: probability of a flip, in 0..1; 0 for digits and letters, which a flip would spoil.
+
+    Raises:
+        UserError: where an argument is out of its range.
     """
 
     def __init__(self, padding: int = 4, flip: float = 0.5) -> None:
+        if padding < 0 or not 0 <= flip <= 1:
+            raise UserError(f"padding is {padding} and flip {flip:g}, but padding >= 0 and flip is in 0..1")
         self.padding = padding
         self.flip = flip
 

@@ -1,9 +1,13 @@
 """The whole-batch augmentation does, in distribution, what torchvision does image by image."""
 
+import math
+
+import pytest
 import torch
 from torchvision.transforms import v2
 
 from deq_collapse.data import CropFlip
+from deq_collapse.errors import UserError
 
 
 def pictures(image, count):
@@ -42,3 +46,9 @@ def test_without_flip_and_padding_nothing_changes():
 def test_a_flip_that_is_certain_flips_every_image():
     images = torch.randint(256, (7, 3, 6, 5), dtype=torch.uint8)
     assert torch.equal(CropFlip(padding=0, flip=1)(images, torch.Generator()), images.flip(-1))
+
+
+@pytest.mark.parametrize("arguments", [{"padding": -1}, {"flip": 1.5}, {"flip": math.nan}], ids=str)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(UserError, match=r"padding >= 0 and flip is in 0\.\.1"):
+        CropFlip(**arguments)

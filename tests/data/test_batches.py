@@ -106,3 +106,17 @@ def test_more_ranks_than_images_are_refused():
     for batches in (training, lambda n, shard: EvaluationBatches(numbered(n), AS_IT_IS, 8, shard)):
         with pytest.raises(UserError, match="3 processes but only 2 images"):
             batches(2, shard=Shard(0, 3))
+
+
+def test_only_the_interrupted_epoch_is_shortened_and_only_once():
+    whole = labels(training(50))
+    begun = training(50)
+    batches = iter(begun)
+    next(batches), next(batches)
+    resumed = training(50)
+    resumed.load_state_dict(begun.state_dict())
+    assert labels(resumed) == whole[16:]
+    assert labels(resumed) == whole
+    resumed.load_state_dict(begun.state_dict())
+    resumed.sampler.set_epoch(1)
+    assert labels(resumed) == labels(training(50, epoch=1))

@@ -7,7 +7,8 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deq_collapse.data import Balanced, CollapseDataModule, CropFlip, Digits
+from deq_collapse.data import Balanced, CollapseDataModule, CropFlip, Digits, Step
+from deq_collapse.errors import UserError
 
 # Lightning 2.6 on torch 2.14; nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")
@@ -95,6 +96,31 @@ def test_a_limit_on_the_batches_of_an_epoch_does_not_carry_over_to_the_next(tmp_
         batches.sampler.set_epoch(epoch)
         first_two = [tuple(y.tolist()) for _, y in batches][:2]
         assert [labels for at, _, labels in diary.seen if at == epoch] == first_two
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"batch_size": 0}, "at least 1 image"),
+        ({"eval_batch_size": 0}, "at least 1"),
+        ({"seed": -1}, "not negative"),
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range_are_refused(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        digits(**arguments)
+
+
+def test_what_is_measured_on_is_clean_and_unchanged_by_the_imbalance():
+    data = digits(imbalance=Step(3, 10), augment=CropFlip(padding=1))
+    train, test = data.val_dataloader()
+    assert torch.cat([y for _, y in train]).bincount().tolist() == list(data.class_counts)
+    assert torch.cat([y for _, y in test]).equal(data.source.test.labels)
+    mean, std = data.source.mean_and_std
+    expected = (data.train_set.images.double() / 255 - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(torch.cat([x for x, _ in train]), expected.float(), rtol=1e-5, atol=1e-5)
+    assert data.majority == (0, 1, 2)
 
 
 @pytest.mark.parametrize("config", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
