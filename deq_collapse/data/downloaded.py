@@ -84,6 +84,8 @@ class TorchvisionSource(Source):
         try:
             return self.dataset(self.root, train=split == "train")
         except _FAILURES as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise UserError(f"{self.name} cannot be read from {self.root}: {error}") from error
             damaged = (self.root / name for name in self.files if self._damaged(self.root, name))
             raise _damage(next(damaged, self.root)) from error
 

@@ -139,6 +139,19 @@ def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(source, requ
     assert len(source(tmp_path / "root").train.labels) > 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
+@pytest.mark.parametrize("source", [MNIST, CIFAR10])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(source, request, tmp_path):
+    request.getfixturevalue("mnist_mirror" if source is MNIST else "cifar_mirror")
+    source(tmp_path / "root").train  # noqa: B018
+    victim = tmp_path / "root" / next(iter(source().files))
+    victim.unlink()
+    victim.symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=f"{source.name} cannot be read from .*Input/output error") as error:
+        source(tmp_path / "root").train  # noqa: B018
+    assert one_sentence(error)
+
+
 def test_a_folder_that_cannot_be_made_is_named(mnist_mirror, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
