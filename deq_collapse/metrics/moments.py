@@ -15,6 +15,8 @@ from torch import Tensor
 
 # Rows per GEMM: longer float32 sums lose digits, shorter ones spend their time adding (d, d) matrices.
 TILE = 512
+# Rows of the scatter matrix per GEMM.
+STRIP = 128
 # Two buckets behind the K classes: samples with non-finite features, and samples with labels out of range.
 EXTRA = 2
 
@@ -28,7 +30,7 @@ class Moments:
         squares: (K + 2,) sum of squared residual lengths.
         pivots: (K + 2, d) values that float32 represents exactly.
         sums: (K + 2, d) sum of residuals.
-        scatter: (d, d) sum of r r^T over all classes, or (0, 0) when it is not accumulated.
+        scatter: (d, d) sum of r r^T over all classes, true on and above the diagonal, or (0, 0) if it is not kept.
 
     """
 
@@ -124,7 +126,7 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
     _set_first_pivots(moments, x, bucket, num_classes)
 
-    residuals = x - moments.pivots.index_select(0, bucket).to(x.dtype)
+    residuals = x - moments.pivots.to(x.dtype).index_select(0, bucket)
     kept = finite & valid
     # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
     if residuals.device.type != "cpu" or not bool(kept.all()):
@@ -132,11 +134,18 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
 
     moments.counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
     moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
-    moments.sums.index_add_(0, bucket, residuals.double())
+    moments.sums.add_(residuals.new_zeros(moments.sums.shape).index_add_(0, bucket, residuals))
     if moments.scatter.numel():
-        with full_precision(x.device.type):
-            moments.scatter.add_((residuals.T @ residuals).double())
+        _add_scatter(moments.scatter, residuals)
     return bucket
+
+
+def _add_scatter(scatter: Tensor, residuals: Tensor) -> None:
+    """Add r r^T in strips that leave out most of what is below the diagonal: less work than one GEMM."""
+    with full_precision(residuals.device.type):
+        for start in range(0, len(scatter), STRIP):
+            strip = slice(start, start + STRIP)
+            scatter[strip, start:].add_(residuals[:, strip].T @ residuals[:, start:])
 
 
 def _set_first_pivots(moments: Moments, x: Tensor, bucket: Tensor, num_classes: int) -> None:

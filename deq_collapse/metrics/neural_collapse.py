@@ -156,14 +156,14 @@ class NeuralCollapse(LocalStates):
         self.outside[1:] += features.sum(0, dtype=torch.float64)
 
     def _recentre_sometimes(self, rows: int, moments: Moments) -> None:
-        """Recentre whenever the rows seen have doubled, which needs no answer from the device.
+        """Recentre whenever the rows seen have grown fourfold, which needs no answer from the device.
 
         A class may have opened with an outlier, and far pivots would let float32 residuals lose digits.
         """
         self._rows_seen += rows
         if self._rows_seen >= self._recentre_at:
             moments.recentre()
-            self._recentre_at = 2 * self._rows_seen
+            self._recentre_at = 4 * self._rows_seen
 
     def _buffer(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
         size = features.nelement() * (self.buffer_dtype or features.dtype).itemsize
@@ -236,9 +236,7 @@ class NeuralCollapse(LocalStates):
 
     def _tally(self, stats: ClassStatistics) -> Tensor:
         """Tally the samples of this rank; add the counts, not the samples, over ranks."""
-        tally = torch.zeros(3, self.num_classes, dtype=torch.float64, device=self.moments.device)
-        for chunk in zip(self.buffered_features, self.buffered_labels, self.buffered_decisions, strict=True):
-            tally += tally_decisions(stats, *(part.to(tally.device) for part in chunk))
+        tally = tally_decisions(stats, self.buffered_features, self.buffered_labels, self.buffered_decisions)
         if self._is_synced:
             gather = self.dist_sync_fn or gather_all_tensors
             tally = torch.stack(gather(tally, self.process_group)).sum(0)

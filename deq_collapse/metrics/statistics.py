@@ -1,6 +1,7 @@
 """Class statistics: all that the formulas of neural collapse need to know about a set of features."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from deq_collapse.metrics.moments import EXTRA, Moments
 
+# Pairs of close means that are subtracted at a time, which bounds the memory.
+PAIRS = 4096
 Centre = Literal["classes", "samples"]
 
 
@@ -60,7 +63,7 @@ class ClassStatistics:
         shares = counts.clamp(min=1)
         sums = sums / shares.sqrt()[:, None]
         variances = ((squares - sums.square().sum(1)) / shares).clamp(min=0)
-        within = moments.scatter
+        within = moments.scatter.triu() + moments.scatter.triu(1).T
         if within.numel():
             within = (within - sums.T @ sums) / counts.sum().clamp(min=1)
         return cls(counts, means, variances, within, centre)
@@ -72,7 +75,7 @@ class ClassStatistics:
             raise ValueError(f"neural collapse compares classes: at least 2 need samples, {seen} had any")
         return self
 
-    @property
+    @cached_property
     def present(self) -> Tensor:
         """(K,) bool: the classes that have samples."""
         return self.counts > 0
@@ -85,10 +88,39 @@ class ClassStatistics:
             return self.counts[self.present] @ means / self.counts.sum()
         return means.mean(0)
 
-    @property
+    @cached_property
     def centred(self) -> Tensor:
         """M, rows mu_c - mu_G of the classes present, (K', d)."""
         return self.means[self.present] - self.global_mean
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """||mu_a - mu_b|| of the classes present, (K', K'); exactly 0 on the diagonal."""
+        M = self.centred
+        sizes = M.square().sum(1)
+        total = sizes[:, None] + sizes
+        squared = (total - 2 * M @ M.T).clamp(min=0)
+        # Where the means are close to each other the expanded square cancels: those pairs are subtracted.
+        for pairs in torch.split((squared < 1e-4 * total).triu(1).nonzero(), PAIRS):
+            a, b = pairs.T
+            squared[a, b] = squared[b, a] = (M[a] - M[b]).square().sum(1)
+        return squared.fill_diagonal_(0).sqrt()
+
+    @cached_property
+    def between(self) -> tuple[Tensor, Tensor]:
+        """Non-zero eigenvalues (r,) of M M^T = K Sigma_B and their unit directions in feature space, (r, d).
+
+        At most min(K'-1, d), and only those above the rounding of M M^T and the `resolution` of the means.
+        """
+        M = self.centred
+        classes, width = M.shape
+        values, vectors = torch.linalg.eigh(M @ M.T)
+        rank = min(classes - 1, width)
+        values, vectors = values[-rank:], vectors[:, -rank:]
+        floor = max(classes * torch.finfo(M.dtype).eps * float(values[-1]), classes * self.resolution**2)
+        kept = values > floor
+        values, vectors = values[kept], vectors[:, kept]
+        return values, vectors.T @ M / values.sqrt()[:, None]
 
     @property
     def resolution(self) -> float:

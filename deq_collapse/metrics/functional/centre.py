@@ -1,5 +1,7 @@
 """NC4: the classifier decides like the nearest class mean (Papyan 2020)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bias: (K,) or None.
 
     """
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    dtype = _dtype([features])
     with full_precision(features.device.type):
         b = None if bias is None else bias.to(dtype)
         return torch.nn.functional.linear(features.to(dtype), weight.to(dtype), b).argmax(1)
@@ -27,8 +29,7 @@ def nearest_mean(stats: ClassStatistics, features: Tensor, labels: Tensor) -> Te
 
     Distances are taken relative to that of the sample's own class, from the residual h - mu_y:
     ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 (h - mu_y)(mu_c - mu_y)^T.
-    Residuals are small when features collapse, so float32 suffices where the expanded square of h itself
-    would cancel.
+    Residuals are small when features collapse: float32 suffices where the expanded square of h would cancel.
 
     Args:
         stats: the means, final over all ranks.
@@ -36,43 +37,63 @@ def nearest_mean(stats: ClassStatistics, features: Tensor, labels: Tensor) -> Te
         labels: (N,), classes present.
 
     """
-    means = stats.centred
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    # The pivots are exact in `dtype`, the rest of the means goes into the table.
-    pivots = stats.means[stats.present].to(dtype)
-    rest = pivots.double() - stats.means[stats.present]
-    squared = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist").square()
-    table = (squared - 2 * rest @ means.T).to(dtype)
-    rank = stats.present.cumsum(0) - 1
-    present = stats.present.nonzero().squeeze(1)
-    own = rank[labels]
-    targets = means.to(dtype).T.contiguous()
-    found = []
+    return _nearest(_rule(stats, _dtype([features])), features, labels)
+
+
+Rule = tuple[Tensor, Tensor, Tensor]
+
+
+def _dtype(chunks: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(chunk.dtype == torch.float64 for chunk in chunks) else torch.float32
+
+
+def _rule(stats: ClassStatistics, dtype: torch.dtype) -> Rule:
+    """Rounded means (K, d), directions (d, K) and offsets (K, K) that take up the rounding; inf if absent."""
+    present = stats.present
+    M = torch.zeros_like(stats.means)
+    M[present] = stats.centred
+    means = stats.means.to(dtype)
+    table = torch.full((len(M), len(M)), torch.inf, dtype=M.dtype, device=M.device)
+    table[present.outer(present)] = stats.distances.square().flatten()
+    table -= 2 * (means.double() - stats.means) @ M.T
+    return means, M.to(dtype).T.contiguous(), table.to(dtype)
+
+
+def _nearest(rule: Rule, features: Tensor, labels: Tensor) -> Tensor:
+    means, directions, table = rule
+    found = [labels.new_empty(0)]
     with full_precision(features.device.type):
-        for x, y in zip(torch.split(features, TILE), torch.split(own, TILE), strict=True):
-            residuals = x.to(dtype) - pivots[y]
-            found.append(torch.addmm(table[y], residuals, targets, alpha=-2).argmin(1))
-    return present[torch.cat(found)] if found else labels
+        for x, y in zip(torch.split(features, TILE), torch.split(labels, TILE), strict=True):
+            residuals = x.to(means.dtype) - means.index_select(0, y)
+            found.append(torch.addmm(table.index_select(0, y), residuals, directions, alpha=-2).argmin(1))
+    return torch.cat(found)
 
 
-def tally_decisions(stats: ClassStatistics, features: Tensor, labels: Tensor, decisions: Tensor) -> Tensor:
+def tally_decisions(
+    stats: ClassStatistics, features: Sequence[Tensor], labels: Sequence[Tensor], decisions: Sequence[Tensor]
+) -> Tensor:
     """Count per class: samples, those not nearest to the mean of the class decided on, those decided right.
 
     Args:
         stats: the means, final over all ranks.
-        features: (N, d).
-        labels: (N,); samples labelled K or above are left out.
-        decisions: (N,) classes from `decide`.
+        features: chunks (n, d), on any device.
+        labels: chunks (n,); samples labelled K or above are left out.
+        decisions: chunks (n,) of classes from `decide`.
 
     Returns:
-        (3, K), float64.
+        (3, K), float64, on the device of `stats`.
 
     """
-    kept = labels < len(stats.counts)
-    features, labels, decisions = features[kept], labels[kept], decisions[kept]
-    differs = nearest_mean(stats, features, labels) != decisions
-    events = torch.stack([torch.ones_like(differs), differs, labels == decisions]).double()
-    return events.new_zeros(3, len(stats.counts)).index_add(1, labels, events)
+    K = len(stats.counts)
+    tally = stats.counts.new_zeros(3, K)
+    rule = _rule(stats, _dtype(features))
+    for chunk in zip(features, labels, decisions, strict=True):
+        x, y, decided = (part.to(tally.device) for part in chunk)
+        if int(y.max()) >= K:
+            x, y, decided = (part[y < K] for part in (x, y, decided))
+        differs = _nearest(rule, x, y) != decided
+        tally.index_add_(1, y, torch.stack([torch.ones_like(differs), differs, y == decided]).double())
+    return tally
 
 
 def nc4(tally: Tensor) -> Tensor:

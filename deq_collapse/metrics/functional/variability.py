@@ -19,7 +19,7 @@ def nc1(stats: ClassStatistics) -> Tensor:
         Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
 
     """
-    values, directions = _between(stats)
+    values, directions = stats.between
     if not values.numel():
         return stats.means.new_tensor(math.inf)
     spread = torch.einsum("kd,kd->k", directions @ stats.within, directions)
@@ -46,7 +46,7 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
         (K', K') symmetric, >= 0; nan on the diagonal and for pairs of coincident means.
 
     """
-    distances = torch.cdist(stats.centred, stats.centred, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = stats.distances
     v = stats.variances[stats.present]
     pairs = (v[:, None] + v) / (2 * distances.square())
     return torch.where(distances > stats.resolution, pairs, math.nan)
@@ -72,23 +72,9 @@ def cdnv(stats: ClassStatistics) -> Tensor:
 
 def coincident_pairs(stats: ClassStatistics) -> Tensor:
     """Number of pairs a < b whose means cannot be told apart in float64."""
-    distances = torch.cdist(stats.centred, stats.centred, compute_mode="donot_use_mm_for_euclid_dist")
-    return (distances.triu(1) + distances.tril(-1) <= stats.resolution).triu(1).sum().double()
+    return (stats.distances <= stats.resolution).triu(1).sum().double()
 
 
 def between_rank(stats: ClassStatistics) -> Tensor:
     """Rank of Sigma_B that `nc1` inverts, at most min(K'-1, d)."""
-    return torch.tensor(float(_between(stats)[0].numel()), dtype=torch.float64)
-
-
-def _between(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    """Non-zero eigenvalues (r,) of M M^T and the matching unit directions (r, d) in feature space."""
-    M = stats.centred
-    classes, width = M.shape
-    values, vectors = torch.linalg.eigh(M @ M.T)
-    rank = min(classes - 1, width)
-    values, vectors = values[-rank:], vectors[:, -rank:]
-    floor = max(classes * torch.finfo(M.dtype).eps * float(values[-1]), classes * stats.resolution**2)
-    kept = values > floor
-    values, vectors = values[kept], vectors[:, kept]
-    return values, vectors.T @ M / values.sqrt()[:, None]
+    return torch.tensor(float(stats.between[0].numel()), dtype=torch.float64)
