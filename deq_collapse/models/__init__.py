@@ -1,0 +1,20 @@
+"""Encoders, explicit and equilibrium refinements, and the LightningModule that trains and measures them."""
+
+from deq_collapse.models.cells import Cell, ConvCell
+from deq_collapse.models.encoders import ConvEncoder
+from deq_collapse.models.equilibrium import Equilibrium
+from deq_collapse.models.explicit import Explicit
+from deq_collapse.models.module import CollapseModule
+from deq_collapse.models.network import Network
+from deq_collapse.models.readouts import GlobalAverage
+
+__all__ = [
+    "Cell",
+    "CollapseModule",
+    "ConvCell",
+    "ConvEncoder",
+    "Equilibrium",
+    "Explicit",
+    "GlobalAverage",
+    "Network",
+]

@@ -1,0 +1,126 @@
+"""Cells: the function f(z, H0) that an equilibrium refinement solves for, and that an explicit one applies
+once.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of a feature map."""
+
+
+class Cell(nn.Module):
+    """Base of every cell: implement ``forward(z, h0)``, of the shape of ``z``, each sample on its own."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        """One evaluation of f at ``z``; ``z`` and ``h0`` have shape ``(N, C, H, W)``."""
+
+    def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map ``z -> f(z, h0)``; override it to compute once what all evaluations of one solve share."""
+        return partial(self, h0=h0)
+
+
+CellFactory = Callable[[Shape], Cell]
+"""Makes a cell for maps of a shape; in a config, the ``class_path`` of a cell and its other arguments."""
+
+
+class BoundedConv2d(nn.Conv2d):
+    """A 3x3 convolution whose operator norm on maps of one size is scaled down to at most ``bound``.
+
+    The norm is that of the linear map with its zero padding, found by power iteration with the convolution
+    and its transpose (Miyato 2018 on the operator itself, not on the reshaped kernel: spectral normalisation
+    of the kernel to 0.9 left operator norms of 2.6). The gradient passes through the scaling. Power iteration
+    approaches the norm from below.
+
+    Args:
+        shape: channels, height and width of the map.
+        bound: largest operator norm allowed, above 0.
+    """
+
+    def __init__(self, shape: Shape, bound: float) -> None:
+        channels, height, width = shape
+        super().__init__(channels, channels, 3, padding=1, bias=False)
+        self.bound = bound
+        self.singular_vector: Tensor
+        self.register_buffer("singular_vector", _unit(torch.ones(1, channels, height, width)))
+        self.power_iteration(50)
+
+    @torch.no_grad()
+    def power_iteration(self, steps: int = 1) -> None:
+        """Moves the stored right singular vector ``steps`` steps towards the leading one."""
+        v = self.singular_vector
+        for _ in range(steps):
+            u = F.conv2d(v, self.weight, padding=1)
+            v = _unit(F.conv_transpose2d(u, self.weight, padding=1))
+        self.singular_vector.copy_(v)
+
+    def operator_norm(self) -> Tensor:
+        """The estimate ``||W v||`` of the operator norm of the unscaled weight; a scalar that carries a
+        gradient.
+        """
+        return _norm(F.conv2d(self.singular_vector, self.weight, padding=1))
+
+    def bounded_weight(self) -> Tensor:
+        """The weight scaled so that the estimated operator norm is at most ``bound``."""
+        return self.weight * (self.bound / self.operator_norm()).clamp(max=1.0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / _norm(x).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x)
+    return norm
+
+
+class ConvCell(Cell):
+    """``f(z, h0) = relu(h0 + B relu(A z))`` with two 3x3 convolutions A and B, and no normalisation inside.
+
+    Args:
+        shape: channels, height and width of ``z`` and ``h0``.
+        lipschitz: bound on the Lipschitz constant of f in z, in (0, 1) for an equilibrium: each convolution's
+            operator norm is kept at most its square root (ReLU is 1-Lipschitz), so that f is a contraction
+            with one fixed point. ``None`` leaves the weights free, as in an explicit network.
+    """
+
+    def __init__(self, shape: Shape, lipschitz: float | None = 0.9) -> None:
+        super().__init__()
+        if lipschitz is not None and not 0 < lipschitz < 1:
+            raise ValueError(
+                f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1."
+            )
+        self.lipschitz = lipschitz
+        self.inner = self._conv(shape)
+        self.outer = self._conv(shape)
+
+    def _conv(self, shape: Shape) -> nn.Conv2d:
+        if self.lipschitz is None:
+            return nn.Conv2d(shape[0], shape[0], 3, padding=1, bias=False)
+        return BoundedConv2d(shape, self.lipschitz**0.5)
+
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        """``relu(h0 + B relu(A z))``."""
+        return self.at(h0)(z)
+
+    def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map with both weights scaled once, after one more power iteration when training."""
+        inner, outer = self._weight(self.inner), self._weight(self.outer)
+
+        def f(z: Tensor) -> Tensor:
+            return F.relu(h0 + F.conv2d(F.relu(F.conv2d(z, inner, padding=1)), outer, padding=1))
+
+        return f
+
+    def _weight(self, conv: nn.Conv2d) -> Tensor:
+        if not isinstance(conv, BoundedConv2d):
+            return conv.weight
+        if self.training:
+            conv.power_iteration()
+        return conv.bounded_weight()

@@ -1,0 +1,32 @@
+"""Encoders: image x -> H0, the same for the explicit and the equilibrium branch."""
+
+from itertools import pairwise
+
+from torch import nn
+
+from deq_collapse.models.cells import Shape
+
+
+class ConvEncoder(nn.Sequential):
+    """3x3 convolutions with batch normalisation and ReLU; each layer after the first halves the map.
+
+    Maps ``(N, C, H, W)`` to ``(N, width, ceil(H / s), ceil(W / s))`` with ``s = stem_stride 2^(depth-1)``.
+
+    Args:
+        image_shape: channels, height and width of an image.
+        width: channels of H0.
+        depth: number of convolutions, at least 1.
+        stem_stride: stride of the first one.
+    """
+
+    def __init__(self, image_shape: Shape, width: int = 64, depth: int = 3, stem_stride: int = 1) -> None:
+        channels = [image_shape[0]] + [width] * depth
+        layers: list[nn.Module] = []
+        for layer, (c_in, c_out) in enumerate(pairwise(channels)):
+            stride = stem_stride if layer == 0 else 2
+            layers += [
+                nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(),
+            ]
+        super().__init__(*layers)

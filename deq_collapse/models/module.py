@@ -1,0 +1,213 @@
+"""The LightningModule: trains the network and measures its collapse. Wiring only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from deq_collapse.errors import UserError
+from deq_collapse.losses import CriterionFactory, CrossEntropy
+from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.models.cells import Shape
+from deq_collapse.models.equilibrium import Equilibrium, Solve
+from deq_collapse.models.measures import SplitMeasures
+from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
+from deq_collapse.models.readouts import GlobalAverage
+
+SPLITS = ("train", "test")
+"""The validation loaders of :class:`~deq_collapse.data.CollapseDataModule`, in order: the clean training
+split, the test split.
+"""
+
+
+class CollapseModule(LightningModule):
+    """Trains encoder, refinement and classifier; measures the clean training split and the test split in eval
+    mode.
+
+    Image shape, class counts and majority are the data module's; the command line links them.
+
+    Args:
+        encoder: image x -> H0; the same for the branches that are compared.
+        refinement: H0 -> feature map: ``Explicit``, ``Equilibrium``, or one of your own.
+        optimizer: takes the parameters.
+        lr_scheduler: takes the optimizer; stepped once per epoch.
+        readout: feature map -> features h (N, d).
+        classifier: takes d and K.
+        criterion: takes the class counts.
+        metrics: names of the collapse metrics to measure; ``null`` for all that are cheap.
+        image_shape: channels, height and width of an image.
+        class_counts: training images per class.
+        majority: majority classes of a step imbalance, else ``null``.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderFactory,
+        refinement: RefinementFactory,
+        optimizer: OptimizerCallable,
+        image_shape: Shape,
+        class_counts: tuple[int, ...],
+        lr_scheduler: LRSchedulerCallable | None = None,
+        readout: nn.Module | None = None,
+        classifier: ClassifierFactory = nn.Linear,
+        criterion: CriterionFactory = CrossEntropy,
+        metrics: Sequence[str] | None = None,
+        majority: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        num_classes = len(class_counts)
+        self.network = Network(
+            image_shape, num_classes, encoder, refinement, readout or GlobalAverage(), classifier
+        )
+        self.criterion = criterion(class_counts)
+        self.measures = nn.ModuleDict(
+            {
+                f"{split}_split": SplitMeasures(
+                    num_classes, self.network.num_features, class_counts, majority, metrics
+                )
+                for split in SPLITS
+            }
+        )
+        self.class_means: dict[str, Tensor] = {}
+        self._solves: dict[str, list[Solve]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W)."""
+        logits: Tensor = self.network(x)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The criterion on one batch; logs its mean, and what the solver did."""
+        x, y = batch
+        loss: Tensor = self.criterion(self(x), y)
+        self.log("fit/loss", loss, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(y))
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Forgets the solves of the epoch before."""
+        self._solves = {"forward": [], "backward": []}
+
+    def on_after_backward(self) -> None:
+        """Notes both solves of the batch."""
+        refinement = self.network.refinement
+        if isinstance(refinement, Equilibrium):
+            for direction, solve in (
+                ("forward", refinement.forward_solve),
+                ("backward", refinement.backward_solve),
+            ):
+                if solve is not None:
+                    self._solves[direction].append(solve)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the epoch's last batch, logs what its solves cost and reached; per batch it would cost a
+        step's time.
+        """
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            for direction, solves in self._solves.items():
+                if solves:
+                    self._log_solves(direction, solves)
+
+    def _log_solves(self, direction: str, solves: list[Solve]) -> None:
+        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
+        evaluations = sum(solve.evaluations for solve in solves) / len(solves)
+        self.log(f"fit/{direction}_evaluations", evaluations, **options)
+        residual = torch.cat([solve.residual for solve in solves]).max()
+        self.log(f"fit/{direction}_residual", residual, reduce_fx="max", **options)
+        missed = torch.cat([solve.missed for solve in solves]).float().mean()
+        self.log(f"fit/{direction}_unconverged", missed, **options)
+
+    def on_validation_epoch_start(self) -> None:
+        """Measures afresh."""
+        self._reset_measures()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Counts a batch of the clean training split (loader 0) or of the test split (loader 1)."""
+        self._measure(SPLITS[dataloader_idx], batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs every measure of both splits."""
+        for split in SPLITS:
+            self._log_measures(split)
+
+    def on_test_epoch_start(self) -> None:
+        """Measures afresh."""
+        self._reset_measures()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Counts a batch of the test split."""
+        self._measure("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs every measure of the test split."""
+        self._log_measures("test")
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Labels (N,), predicted classes (N,) and their probability (N,)."""
+        x, y = batch
+        probability, predicted = self(x).softmax(1).max(1)
+        return {"label": y, "predicted": predicted, "probability": probability}
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over all parameters, and its schedule."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return [optimizer], [self.lr_scheduler(optimizer)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the weights of another architecture in one sentence.
+
+        Raises:
+            UserError: where names or shapes differ.
+        """
+        ours = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"the checkpoint is of another architecture: {name} is {theirs.get(name, 'absent')} there and"
+                f" {ours.get(name, 'absent')} in this model ({len(differing)} tensors differ in all);"
+                " use the config.yaml that lies beside the checkpoint."
+            )
+
+        self.class_means = checkpoint.get("class_means", {})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the class means last measured, so that a run killed after its last epoch can still be
+        recorded.
+        """
+        checkpoint["class_means"] = self.class_means
+
+    def _split(self, split: str) -> SplitMeasures:
+        measures = self.measures[f"{split}_split"]
+        assert isinstance(measures, SplitMeasures)
+        return measures
+
+    def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
+        x, y = batch
+        h = self.network.features(x)
+        logits = self.network.classifier(h)
+        solve = getattr(self.network.refinement, "forward_solve", None)
+        self._split(split).update(h, logits, y, self.criterion(logits, y), self.network.classifier, solve)
+
+    def _log_measures(self, split: str) -> None:
+        measures = self._split(split)
+        values = measures.compute()
+        self.class_means[split] = _means(measures.collapse)
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, add_dataloader_idx=False)
+        measures.reset()
+
+    def _reset_measures(self) -> None:
+        for split in SPLITS:
+            self._split(split).reset()
+
+
+def _means(collapse: NeuralCollapse) -> Tensor:
+    """Raw class means over all ranks, (K, d)."""
+    with collapse.sync_context(dist_sync_fn=collapse.dist_sync_fn):
+        return collapse.statistics().means.clone()
