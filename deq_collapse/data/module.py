@@ -110,7 +110,7 @@ class CollapseDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled, augmented batches."""
         return TrainingBatches(
-            self.train_set, self._normalise, self.batch_size, self.seed, self._shard, self.augment
+            self.train_set, self.normalise, self.batch_size, self.seed, self._shard, self.augment
         )
 
     def val_dataloader(self) -> list[EvaluationBatches]:
@@ -126,10 +126,11 @@ class CollapseDataModule(LightningDataModule):
         return self._evaluation(self.source.test)
 
     def _evaluation(self, data: ImageSet) -> EvaluationBatches:
-        return EvaluationBatches(data, self._normalise, self.eval_batch_size, self._shard)
+        return EvaluationBatches(data, self.normalise, self.eval_batch_size, self._shard)
 
     @property
-    def _normalise(self) -> Normalise:
+    def normalise(self) -> Normalise:
+        """From uint8 images to what the network sees."""
         return Normalise(*self.source.mean_and_std)
 
     @property

@@ -1,0 +1,21 @@
+"""Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
+
+from deq_collapse.callbacks.checkpoint import LastCheckpoint
+from deq_collapse.callbacks.costs import Costs
+from deq_collapse.callbacks.environment import Environment
+from deq_collapse.callbacks.history import History
+from deq_collapse.callbacks.predictions import PredictionWriter
+from deq_collapse.callbacks.progress import RunProgress
+from deq_collapse.callbacks.record import RunRecord
+from deq_collapse.callbacks.schedule import MeasurementSchedule
+
+__all__ = [
+    "Costs",
+    "Environment",
+    "History",
+    "LastCheckpoint",
+    "MeasurementSchedule",
+    "PredictionWriter",
+    "RunProgress",
+    "RunRecord",
+]

@@ -1,0 +1,18 @@
+"""The checkpoint a run continues from."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            save_last=True, save_top_k=0, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The directory is known once there is a trainer."""
+        self.dirpath = trainer.default_root_dir
+        super().setup(trainer, pl_module, stage)

@@ -1,0 +1,73 @@
+"""Where a run was made: versions, commit, device."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from deq_collapse.files import write_json
+
+FILE_NAME = "environment.json"
+PACKAGES = (
+    "deq-collapse",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "torchdeq",
+    "numpy",
+    "scikit-learn",
+)
+
+
+class Environment(Callback):
+    """Writes ``environment.json`` beside the run when it starts."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file."""
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            device = trainer.strategy.root_device
+            write_json(Path(trainer.default_root_dir) / FILE_NAME, environment(device, trainer.world_size))
+
+
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """What another person needs to know to get the same numbers."""
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+def commit() -> str:
+    """The commit of this package: from git, or as an image records it; with ``-dirty`` where files differ
+    from it.
+    """
+    recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
+    if recorded:
+        return recorded
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,72 @@
+"""Every logged value of every epoch, as one tidy table beside the run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from deq_collapse.files import write_atomically
+
+FILE_NAME = "history.csv"
+COLUMNS = ("epoch", "step", "split", "metric", "value")
+
+
+class History(Callback):
+    """Writes ``history.csv``: epoch, step, split, metric, value; one row per value.
+
+    Epochs count completed ones: 1 is after the first. The table is part of the checkpoint, so a run that was
+    killed goes on with exactly the rows its weights belong to.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, str, str, float]] = []
+        self._measured = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remembers that this epoch has fresh measures."""
+        self._measured = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the epoch's values and rewrites the table."""
+        epoch = trainer.current_epoch + 1
+        for name, value in trainer.callback_metrics.items():
+            split, _, metric = name.partition("/")
+            if metric and (split == "fit" or self._measured):
+                self.rows.append((epoch, trainer.global_step, split, metric, float(value)))
+        optimizer = trainer.optimizers[0]
+        self.rows.append(
+            (epoch, trainer.global_step, "fit", "learning_rate", optimizer.param_groups[0]["lr"])
+        )
+        self._measured = False
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            self.write(Path(trainer.default_root_dir))
+
+    @rank_zero_only
+    def write(self, directory: Path) -> None:
+        """Writes the table into a run's directory."""
+        write_atomically(directory / FILE_NAME, self.table().to_csv(index=False))
+
+    def table(self) -> pd.DataFrame:
+        """The rows so far."""
+        return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def values(self, split: str) -> dict[str, float]:
+        """The last value of each metric of a split."""
+        return {metric: value for _, _, its_split, metric, value in self.rows if its_split == split}
+
+    def curve(self, split: str, metric: str) -> dict[int, float]:
+        """A metric's values by epoch."""
+        return {
+            epoch: v for epoch, _, s, m, v in self.rows if (s, m) == (split, metric) and not math.isnan(v)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the checkpoint's rows."""
+        self.rows = [tuple(row) for row in state_dict["rows"]]

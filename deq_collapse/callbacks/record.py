@@ -1,0 +1,135 @@
+"""The record of a finished run: one JSON record and the class geometry, written last."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from deq_collapse.callbacks.costs import Costs, flops_per_image
+from deq_collapse.callbacks.history import History
+from deq_collapse.data import CollapseDataModule
+from deq_collapse.files import write_atomically, write_json
+from deq_collapse.models.equilibrium import Equilibrium
+from deq_collapse.models.module import SPLITS, CollapseModule
+
+RESULT, GEOMETRY = "result.json", "geometry.npz"
+FEATURES_KEPT = 2000
+"""Test features kept for figures, at most."""
+
+
+class RunRecord(Callback):
+    """Writes ``geometry.npz`` and then ``result.json``, whose existence says that the run is finished.
+
+    Args:
+        name: what the run is called.
+        study: the study it belongs to, or ``None``.
+        axes: its place in the study's grid, label by axis.
+    """
+
+    def __init__(self, name: str, study: str | None = None, axes: dict[str, str] | None = None) -> None:
+        self.name, self.study, self.axes = name, study, axes or {}
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes both files."""
+        history, costs = (_find(trainer, kind) for kind in (History, Costs))
+        unfinished = trainer.interrupted or trainer.fast_dev_run or not history.values("train")  # type: ignore[attr-defined]
+        if unfinished or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, CollapseModule)
+        assert isinstance(data, CollapseDataModule)
+        directory = Path(trainer.default_root_dir)
+        images = _test_images(data, pl_module.device)
+        write_atomically(directory / GEOMETRY, _npz(geometry(pl_module, data, images)))
+        record: dict[str, Any] = {"name": self.name, "axes": self.axes, "study": self.study}
+        record |= summary(pl_module, data, history)
+        record |= {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "parameters": pl_module.network.parameter_counts(),
+            "flops_per_image": flops_per_image(pl_module.network, images[:64]),
+            "activation_bytes": costs.activation_bytes,
+            "seconds_per_step": costs.seconds_per_step(),
+        }
+        write_json(directory / RESULT, record)
+
+
+def summary(module: CollapseModule, data: CollapseDataModule, history: History) -> dict[str, Any]:
+    """What came out: final measures of both splits, terminal phase, fall of NC1, solver."""
+    errors, nc1 = history.curve("train", "error"), history.curve("train", "nc1")
+    last = nc1[max(nc1)] if nc1 else math.nan
+    fall = nc1[min(nc1)] / last if nc1 and last > 0 else math.nan
+    return {
+        "dataset": data.source.name,
+        "class_counts": list(data.class_counts),
+        "majority": None if data.majority is None else list(data.majority),
+        "terminal_epoch": min((epoch for epoch, error in errors.items() if error == 0), default=None),
+        "nc1_fall": _finite(fall),
+        **{split: {k: _finite(v) for k, v in history.values(split).items()} for split in SPLITS},
+        "solver": solver(module, history),
+    }
+
+
+def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
+    """What the solver of an equilibrium did; ``None`` for other refinements."""
+    refinement = module.network.refinement
+    if not isinstance(refinement, Equilibrium):
+        return None
+    fit = history.values("fit")
+    missed = history.curve("fit", "forward_unconverged")
+    return {
+        "gradient": refinement.gradient,
+        "tolerance": refinement.tol,
+        "forward_evaluations": fit.get("forward_evaluations"),
+        "backward_evaluations": fit.get("backward_evaluations"),
+        "residual": _finite(fit.get("forward_residual", math.nan)),
+        "unconverged": missed[max(missed)] if missed else None,
+        "unconverged_worst_epoch": max(missed.values(), default=None),
+    }
+
+
+@torch.no_grad()
+def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -> dict[str, Any]:
+    """Arrays for the figures: class means, classifier, some test features."""
+    network = module.network.eval()
+    classifier = network.classifier
+    bias = getattr(classifier, "bias", None)
+    weight = classifier.get_parameter("weight").detach()
+    return {
+        **{f"class_means_{split}": means.cpu().numpy() for split, means in module.class_means.items()},
+        "weight": weight.cpu().numpy(),
+        "bias": np.zeros(len(weight)) if bias is None else bias.detach().cpu().numpy(),
+        "test_features": network.features(images).float().cpu().numpy(),
+        "test_labels": data.source.test.labels[_kept(data)].numpy(),
+        "class_names": np.array(data.class_names),
+        "majority": np.array(data.majority or (), dtype=np.int64),
+    }
+
+
+def _kept(data: CollapseDataModule) -> Tensor:
+    """Evenly spread over the test split, which may be sorted by class."""
+    n = len(data.source.test.labels)
+    return torch.linspace(0, n - 1, min(n, FEATURES_KEPT)).round().long()
+
+
+def _test_images(data: CollapseDataModule, device: torch.device) -> Tensor:
+    return data.normalise(data.source.test.images[_kept(data)]).to(device)
+
+
+def _find(trainer: Trainer, kind: type[Any]) -> Any:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,40 @@
+"""When collapse is measured: after every epoch at first, then ever more rarely, and after the last."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from deq_collapse.errors import UserError
+
+
+class MeasurementSchedule(Callback):
+    """Lets Lightning validate after the epochs worth measuring only.
+
+    Collapse moves fastest at first and is read on a log axis, so later measurements thin out geometrically.
+
+    Args:
+        dense: every one of the first ``dense`` epochs is measured, at least 1.
+        growth: after those, the next epoch measured is at least this factor later, at least 1; 1 measures
+            all.
+    """
+
+    def __init__(self, dense: int = 20, growth: float = 1.1) -> None:
+        if dense < 1 or growth < 1:
+            raise UserError(
+                f"a schedule needs dense >= 1 and growth >= 1, not dense={dense} and growth={growth}."
+            )
+        self.dense = dense
+        self.growth = growth
+
+    def epochs(self, last: int) -> frozenset[int]:
+        """The epochs of 1..last after which to measure."""
+        due, epoch = set(range(1, min(self.dense, last) + 1)) | {last}, self.dense
+        while epoch < last:
+            epoch = max(epoch + 1, round(epoch * self.growth))
+            due.add(min(epoch, last))
+        return frozenset(due)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells the trainer whether this epoch ends with a validation."""
+        epoch = trainer.current_epoch + 1
+        due = trainer.max_epochs is None or trainer.max_epochs < 0 or epoch in self.epochs(trainer.max_epochs)
+        # Lightning validates after epochs that this number divides.
+        trainer.check_val_every_n_epoch = 1 if due else epoch + 1
