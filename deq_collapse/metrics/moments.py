@@ -30,7 +30,7 @@ class Moments:
         squares: (K + 2,) sum of squared residual lengths.
         pivots: (K + 2, d) values that float32 represents exactly.
         sums: (K + 2, d) sum of residuals.
-        scatter: (d, d) sum of r r^T over all classes, true on and above the diagonal, or (0, 0) if it is not kept.
+        scatter: (d, d) sum of r r^T, true on and above the diagonal; (0, 0) if it is not kept.
 
     """
 
@@ -124,17 +124,28 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     finite = x.sum(1).isfinite()
     valid = (labels >= 0) & (labels < num_classes)
     bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
-    _set_first_pivots(moments, x, bucket, num_classes)
 
-    residuals = x - moments.pivots.to(x.dtype).index_select(0, bucket)
+    counts = torch.zeros_like(moments.counts)
+    counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=counts.dtype))
+    totals = torch.zeros_like(moments.sums).index_add_(0, bucket, x.double())
+    totals[num_classes:] = 0
+    # A class that had no sample yet takes the mean of its samples in this tile as pivot.
+    opens = (moments.counts == 0) & (counts > 0)
+    means = (totals / counts.clamp(min=1)[:, None]).float().double()
+    torch.where(opens[:, None], means, moments.pivots, out=moments.pivots)
+
+    residuals = moments.pivots.to(x.dtype).index_select(0, bucket)
+    # In place: memory freshly asked for costs more than the subtraction.
+    torch.sub(x, residuals, out=residuals)
     kept = finite & valid
     # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
     if residuals.device.type != "cpu" or not bool(kept.all()):
         residuals.masked_fill_(~kept[:, None], 0)
 
-    moments.counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
+    moments.counts.add_(counts)
+    # From the features, not from the rounded residuals: means then are exact to float64.
+    moments.sums.add_(totals.addcmul_(counts[:, None], moments.pivots, value=-1))
     moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
-    moments.sums.add_(residuals.new_zeros(moments.sums.shape).index_add_(0, bucket, residuals))
     if moments.scatter.numel():
         _add_scatter(moments.scatter, residuals)
     return bucket
@@ -146,20 +157,6 @@ def _add_scatter(scatter: Tensor, residuals: Tensor) -> None:
         for start in range(0, len(scatter), STRIP):
             strip = slice(start, start + STRIP)
             scatter[strip, start:].add_(residuals[:, strip].T @ residuals[:, start:])
-
-
-def _set_first_pivots(moments: Moments, x: Tensor, bucket: Tensor, num_classes: int) -> None:
-    """Give a class that had no sample yet the mean of its samples in this tile as pivot."""
-    unseen = moments.counts[:num_classes] == 0
-    if x.device.type == "cpu" and not bool(unseen.any()):
-        return
-    counts = torch.zeros_like(moments.counts).index_add_(
-        0, bucket, torch.ones_like(bucket, dtype=torch.float64)
-    )
-    sums = torch.zeros_like(moments.sums).index_add_(0, bucket, x.double())
-    means = (sums / counts[:, None])[:num_classes].float().double()
-    opens = unseen & (counts[:num_classes] > 0)
-    moments.pivots[:num_classes] = torch.where(opens[:, None], means, moments.pivots[:num_classes])
 
 
 @contextmanager

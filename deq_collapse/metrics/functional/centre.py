@@ -64,7 +64,8 @@ def _nearest(rule: Rule, features: Tensor, labels: Tensor) -> Tensor:
     found = [labels.new_empty(0)]
     with full_precision(features.device.type):
         for x, y in zip(torch.split(features, TILE), torch.split(labels, TILE), strict=True):
-            residuals = x.to(means.dtype) - means.index_select(0, y)
+            residuals = means.index_select(0, y)
+            torch.sub(x, residuals, out=residuals)
             found.append(torch.addmm(table.index_select(0, y), residuals, directions, alpha=-2).argmin(1))
     return torch.cat(found)
 
