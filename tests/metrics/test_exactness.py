@@ -22,16 +22,19 @@ def test_within_class_values_match_two_passes(make, measure, reference, noise, n
         assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-20), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("noise", [1.0, 1e-4])
-def test_every_value_matches_two_passes_in_float64(make, measure, reference, noise):
+def test_every_value_matches_two_passes(make, measure, reference, noise, dtype):
     features, labels = make(COUNTS, WIDTH, noise)
+    features = features.to(dtype)
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(5, WIDTH, generator=generator, dtype=torch.float64)
     bias = torch.randn(5, generator=generator, dtype=torch.float64)
     expected = reference(features, labels, weight, bias, 5)
     values = measure(features, labels, weight, bias)
     for name, value in expected.items():
-        assert values[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+        within = name in ("nc1", "nc1_trace_ratio", "cdnv") and dtype != torch.float64
+        assert values[name] == pytest.approx(value, rel=1e-6 if within else 0, abs=1e-9), name
 
 
 @pytest.mark.parametrize("batch", [1, 7, 2000])
