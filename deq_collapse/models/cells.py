@@ -36,7 +36,8 @@ class BoundedConv2d(nn.Conv2d):
     The norm is that of the linear map with its zero padding, found by power iteration with the convolution
     and its transpose (Miyato 2018 on the operator itself, not on the reshaped kernel: spectral normalisation
     of the kernel to 0.9 left operator norms of 2.6). The gradient passes through the scaling. Power iteration
-    approaches the norm from below.
+    approaches the norm from below and lags behind weights that move: one step per training pass left true
+    norms up to 12% above the bound amid a run on `digits`.
 
     Args:
         shape: channels, height and width of the map.
@@ -58,7 +59,8 @@ class BoundedConv2d(nn.Conv2d):
         for _ in range(steps):
             u = F.conv2d(v, self.weight, padding=1)
             v = _unit(F.conv_transpose2d(u, self.weight, padding=1))
-        self.singular_vector.copy_(v)
+        # Weights of zero lead to zero, and from there no later step would find its way out.
+        self.singular_vector.copy_(torch.where(v.any(), v, self.singular_vector))
 
     def operator_norm(self) -> Tensor:
         """The estimate ``||W v||`` of the operator norm of the unscaled weight; a scalar that carries a
@@ -68,7 +70,7 @@ class BoundedConv2d(nn.Conv2d):
 
     def bounded_weight(self) -> Tensor:
         """The weight scaled so that the estimated operator norm is at most ``bound``."""
-        return self.weight * (self.bound / self.operator_norm()).clamp(max=1.0)
+        return self.weight * (self.bound / self.operator_norm().clamp_min(self.bound))
 
 
 def _unit(x: Tensor) -> Tensor:

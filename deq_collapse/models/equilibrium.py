@@ -3,7 +3,7 @@ Models", 2019).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchdeq
@@ -76,18 +76,19 @@ class Equilibrium(nn.Module):
         self.tol, self.eval_tol = tol, eval_tol
         self.forward_solve: Solve | None = None
         self.backward_solve: Solve | None = None
-        self.deq = torchdeq.get_deq(
-            core="indexing",
-            f_solver=solver,
-            b_solver=solver,
-            f_stop_mode="rel",
-            b_stop_mode="rel",
-            b_tol=backward_tol,
-            f_max_iter=max_iter,
-            b_max_iter=max_iter,
-            eval_f_max_iter=eval_max_iter,
-            ift=gradient == "ift",
-        )
+        self.engine = {
+            "core": "indexing",
+            "f_solver": solver,
+            "b_solver": solver,
+            "f_stop_mode": "rel",
+            "b_stop_mode": "rel",
+            "b_tol": backward_tol,
+            "f_max_iter": max_iter,
+            "b_max_iter": max_iter,
+            "eval_f_max_iter": eval_max_iter,
+            "ift": gradient == "ift",
+        }
+        self.deq = torchdeq.get_deq(**self.engine)
 
     def forward(self, h0: Tensor) -> Tensor:
         """Shape ``(N, C, H, W)`` in and out."""
@@ -99,3 +100,13 @@ class Equilibrium(nn.Module):
 
     def _note_backward(self, stat: SolverStat) -> None:
         self.backward_solve = Solve.from_stat(stat)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torchdeq's module holds closures, which cannot be pickled, and no weights: it is made anew.
+        state = self.__dict__.copy()
+        state["_modules"] = {name: module for name, module in self._modules.items() if name != "deq"}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.deq = torchdeq.get_deq(**self.engine).train(self.training)

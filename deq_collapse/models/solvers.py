@@ -43,7 +43,7 @@ def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
         ridge: Tikhonov term as a fraction of each sample's mean squared residual.
 
     Returns:
-        Shape ``(N, m)``, each row summing to one; the newest residual alone where the system is singular.
+        Shape ``(N, m)``, each row summing to one; all equal where the system is singular.
     """
     m = gram.shape[1]
     scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)

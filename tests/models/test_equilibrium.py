@@ -1,0 +1,212 @@
+"""The equilibrium refinement: its value is a fixed point and its gradient that of the fixed point."""
+
+import copy
+import pickle
+from functools import partial
+
+import pytest
+import torch
+
+from deq_collapse.models import Cell, ConvCell, Equilibrium
+
+solvers = pytest.mark.parametrize("solver", ["anderson_relative", "fixed_point_relative"])
+SHAPE = (3, 2, 2)
+cell = partial(ConvCell, lipschitz=0.9)
+
+
+def images(n=5, dtype=torch.float64, requires_grad=False):
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(n, *SHAPE, dtype=dtype, generator=draw).requires_grad_(requires_grad)
+
+
+@solvers
+@pytest.mark.parametrize("training", [True, False])
+def test_a_linear_cells_equilibrium_is_the_closed_form(exact, solver, training):
+    refinement, h0 = exact(solver=solver).train(training), images()
+    torch.testing.assert_close(refinement(h0), refinement.cell.fixed_point(h0), rtol=0, atol=1e-10)
+    assert not refinement.forward_solve.missed.any()
+
+
+@solvers
+def test_a_linear_cells_gradients_are_the_closed_forms(exact, solver):
+    refinement, h0 = exact(solver=solver), images(requires_grad=True)
+    inputs = [h0, *refinement.cell.parameters()]
+    cotangent = torch.randn(5, *SHAPE, dtype=torch.float64)
+    ours = torch.autograd.grad((refinement(h0) * cotangent).sum(), inputs)
+    closed = torch.autograd.grad((refinement.cell.fixed_point(h0) * cotangent).sum(), inputs)
+    for a, b in zip(ours, closed, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
+
+
+@solvers
+def test_gradients_of_a_convolution_cell_pass_gradcheck(solver):
+    torch.manual_seed(0)
+    shape = (2, 2, 2)
+    refinement = Equilibrium(shape, cell, solver, tol=1e-14, backward_tol=1e-14, max_iter=300).double()
+    for conv in (refinement.cell.inner, refinement.cell.outer):
+        conv.weight.data.mul_(10)  # into the bound, so that the scaling is part of what is checked
+        conv.power_iteration(500)
+        conv.power_iteration = lambda: None  # finite differences need one function, not one per call
+    names, values = zip(*refinement.named_parameters(), strict=True)
+
+    def function(h0, *weights):
+        return torch.func.functional_call(refinement, dict(zip(names, weights, strict=True)), (h0,))
+
+    inputs = [
+        v.detach().clone().requires_grad_() for v in (torch.randn(2, *shape, dtype=torch.float64), *values)
+    ]
+    assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_the_one_step_gradient_is_that_of_one_evaluation_at_the_fixed_point(exact):
+    refinement, h0 = exact(gradient="jfb"), images(requires_grad=True)
+    (ours,) = torch.autograd.grad(refinement(h0).sum(), h0)
+    z = refinement.cell.fixed_point(h0).detach()
+    (one_step,) = torch.autograd.grad(refinement.cell(z, h0).sum(), h0)
+    torch.testing.assert_close(ours, one_step)
+    assert refinement.backward_solve is None
+
+
+@solvers
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_gradients_in_float32_are_as_exact_for_a_tiny_loss_as_for_a_large_one(exact, solver, scale):
+    """The terminal phase: with an absolute tolerance of 1e-6 the relative error grows to 1e-2 at 1e-6."""
+    h0, cotangent = images(64, requires_grad=True), torch.randn(64, *SHAPE, dtype=torch.float64)
+    reference = exact(symmetric=True)
+    inputs = [h0, *reference.cell.parameters()]
+    true = torch.autograd.grad((reference.cell.fixed_point(h0) * cotangent).sum(), inputs)
+
+    refinement = exact(solver=solver, symmetric=True, tol=1e-6, backward_tol=1e-4).float()
+
+    def relative_errors(scale):
+        x = h0.detach().float().requires_grad_()
+        loss = scale * (refinement(x) * cotangent.float()).sum()
+        grads = torch.autograd.grad(loss, [x, *refinement.cell.parameters()])
+        assert not refinement.backward_solve.missed.any()
+        return torch.stack([(g / scale - t).norm() / t.norm() for g, t in zip(grads, true, strict=True)])
+
+    errors = relative_errors(scale)
+    assert (errors < 2e-3).all()  # the tolerance over 1 - 0.9
+    torch.testing.assert_close(errors, relative_errors(1.0), rtol=0.1, atol=1e-6)
+
+
+@solvers
+def test_evaluations_reported_are_the_calls_of_the_cell(exact, solver):
+    refinement, h0 = exact(solver=solver), images(requires_grad=True)
+    z = refinement(h0)
+    # One more call attaches the graph, and one more in the backward pass is what its solve differentiates.
+    assert refinement.cell.evaluations == refinement.forward_solve.evaluations + 1
+    z.sum().backward()
+    assert refinement.cell.evaluations == refinement.forward_solve.evaluations + 2
+    assert refinement.backward_solve.evaluations > 1
+    refinement.eval().cell.evaluations = 0
+    refinement(h0)
+    assert refinement.cell.evaluations == refinement.forward_solve.evaluations
+
+
+def test_training_and_measuring_have_tolerances_of_their_own(exact):
+    refinement, h0 = exact(tol=1e-3, eval_tol=1e-9), images()
+    refinement(h0)
+    training = refinement.forward_solve
+    refinement.eval()(h0)
+    measuring = refinement.forward_solve
+    assert measuring.residual.max() <= 1e-9 < training.residual.max() <= 1e-3
+    assert training.evaluations < measuring.evaluations
+
+
+def test_samples_that_missed_the_tolerance_are_told_in_both_directions(exact):
+    refinement, h0 = exact(max_iter=4, eval_max_iter=6), images()
+    refinement(h0).sum().backward()
+    for solve in (refinement.forward_solve, refinement.backward_solve):
+        assert solve.evaluations == 4
+        assert solve.missed.all()
+        assert (solve.residual > 1e-13).all()
+    refinement.eval()(h0)
+    assert refinement.forward_solve.evaluations == 6
+
+
+def test_a_samples_features_do_not_depend_on_its_batch_mates():
+    """To rounding: convolutions of another batch size may add up in another order."""
+    torch.manual_seed(0)
+    refinement = Equilibrium((4, 5, 6), cell).eval()
+    h0 = torch.randn(8, 4, 5, 6) * torch.logspace(-3, 2, 8)[:, None, None, None]
+    alone = torch.cat([refinement(h[None]) for h in h0])
+    torch.testing.assert_close(refinement(h0), alone, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_image_that_is_not_finite_harms_no_other(training):
+    torch.manual_seed(0)
+    refinement, h0 = Equilibrium((4, 5, 6), cell).train(training), torch.randn(4, 4, 5, 6)
+    refinement.cell.eval()
+    whole = refinement(h0)
+    h0[2, 0, 0, 0] = float("nan")
+    broken = refinement(h0)
+    others = torch.tensor([0, 1, 3])
+    assert torch.equal(broken[others], whole[others])
+    assert refinement.forward_solve.missed.tolist() == [False, False, True, False]
+
+
+def test_measuring_twice_gives_equal_bits_and_changes_nothing():
+    torch.manual_seed(0)
+    refinement, h0 = Equilibrium(SHAPE, cell).eval(), images(dtype=torch.float32)
+    before = copy.deepcopy(refinement.state_dict())
+    assert torch.equal(refinement(h0), refinement(h0))
+    after = refinement.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_solves_alike_and_shares_nothing(copied, training):
+    torch.manual_seed(0)
+    refinement, h0 = (
+        Equilibrium(SHAPE, cell, tol=1e-6, max_iter=77).train(training),
+        images(dtype=torch.float32),
+    )
+    refinement(h0).sum().backward() if training else refinement(h0)
+    twin = copied(refinement)
+    assert twin.training == twin.deq.training == training
+    twin.cell.eval(), refinement.cell.eval()
+    assert torch.equal(twin(h0), refinement(h0))
+    assert twin.forward_solve.evaluations == refinement.forward_solve.evaluations
+    assert twin.deq.f_max_iter == 77
+    with torch.no_grad():
+        twin.cell.inner.weight.zero_()
+    assert refinement.cell.inner.weight.any()
+
+
+def test_weights_move_between_two_equilibria_by_state_dict():
+    torch.manual_seed(0)
+    one, other = (Equilibrium(SHAPE, cell).eval() for _ in range(2))
+    h0 = images(dtype=torch.float32)
+    assert not torch.equal(one(h0), other(h0))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(h0), other(h0))
+
+
+def test_a_cell_of_ones_own_is_solved():
+    class Halve(Cell):
+        def forward(self, z, h0):
+            return z / 2 + h0
+
+    h0 = images()
+    z = Equilibrium(SHAPE, lambda shape: Halve(), eval_tol=1e-12).eval()(h0)
+    torch.testing.assert_close(z, 2 * h0)
+
+
+def test_saved_activations_do_not_grow_with_the_number_of_evaluations(exact):
+    """What implicit differentiation is for; an unrolled solver would save one state per evaluation."""
+    saved = {}
+    for max_iter in (2, 50):
+        refinement, h0 = exact(max_iter=max_iter, tol=1e-30), images(requires_grad=True)
+        tensors = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=tensors: kept.append(t) or t, lambda t: t
+        ):
+            refinement(h0)
+        saved[max_iter] = sum(t.numel() for t in tensors)
+    assert saved[2] == saved[50] > 0

@@ -1,0 +1,243 @@
+"""The solvers: what they reach, what it costs, and what becomes of each sample."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from deq_collapse.models.solvers import (
+    CAPPED,
+    CONVERGED,
+    DIVERGED,
+    SOLVERS,
+    anderson,
+    fixed_point,
+    mixing_weights,
+    relative_residual,
+)
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+both = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)
+
+
+class Affine:
+    """``z -> z A^T + c`` per sample, with symmetric A of a known norm; counts its evaluations."""
+
+    def __init__(self, norm: float, n: int = 16, d: int = 40, dtype: torch.dtype = torch.float64) -> None:
+        draw = torch.Generator().manual_seed(0)
+        a = torch.randn(d, d, dtype=torch.float64, generator=draw)
+        a = a + a.T
+        self.A = (norm * a / torch.linalg.matrix_norm(a, 2)).to(dtype)
+        self.c = torch.randn(n, d, dtype=torch.float64, generator=draw).to(dtype)
+        self.evaluations = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.evaluations += 1
+        return z @ self.A.T + self.c
+
+    @property
+    def start(self) -> Tensor:
+        return torch.zeros_like(self.c)
+
+    @property
+    def solution(self) -> Tensor:
+        eye = torch.eye(len(self.A), dtype=torch.float64)
+        return torch.linalg.solve(eye - self.A.double(), self.c.double().T).T
+
+
+@both
+def test_the_solution_of_an_affine_contraction_is_the_closed_form(solve):
+    f = Affine(0.9)
+    z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-13)
+    assert (stat["status"] == CONVERGED).all()
+    torch.testing.assert_close(z, f.solution, rtol=0, atol=1e-11)
+
+
+@both
+def test_what_is_reported_is_what_was_reached(solve):
+    f = Affine(0.9)
+    z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-6)
+    assert stat["evaluations"] == f.evaluations
+    assert (stat["rel_lowest"] <= 1e-6).all()
+    # The z returned is one evaluation further on than the point whose residual was reported.
+    assert (relative_residual(f(z), z) <= 1e-6).all()
+
+
+@both
+@pytest.mark.parametrize("n", [1, 5])
+def test_an_affine_map_that_ignores_z_is_solved_by_its_second_evaluation(solve, n):
+    f = Affine(0.9, n)
+    f.A.zero_()
+    z, _, stat = solve(f, f.start, tol=1e-12)
+    assert torch.equal(z, f.c)
+    assert stat["evaluations"] == 2
+
+
+@both
+def test_a_fixed_point_at_the_start_takes_one_evaluation(solve):
+    z, _, stat = solve(lambda z: z / 2, torch.zeros(3, 4))
+    assert not z.any()
+    assert stat["evaluations"] == 1
+    assert (stat["status"] == CONVERGED).all()
+
+
+@few
+@given(norm=st.floats(0.01, 0.98), tol=st.sampled_from([1e-3, 1e-6, 1e-9]))
+def test_anderson_takes_at_most_one_evaluation_more_than_plain_iteration(norm, tol):
+    f = Affine(norm)
+    counts = [
+        solve(f, f.start, max_iter=3000, tol=tol)[2]["evaluations"] for solve in (anderson, fixed_point)
+    ]
+    assert counts[0] <= counts[1] + 1  # one more in all of 6, where each evaluation gains a digit anyway
+
+
+@pytest.mark.parametrize("norm", [0.9, 0.95, 0.99])
+def test_anderson_takes_less_than_half_the_evaluations_near_the_edge_of_contraction(norm):
+    f = Affine(norm)
+    counts = [
+        solve(f, f.start, max_iter=3000, tol=1e-5)[2]["evaluations"] for solve in (anderson, fixed_point)
+    ]
+    assert counts[0] < counts[1] / 2
+
+
+def test_acceleration_persists_at_tiny_residuals():
+    """An absolute ridge switches it off there: torchdeq's, of 1e-4, does at a residual norm of 1e-2."""
+    f = Affine(0.95)
+    _, _, stat = anderson(f, f.start, max_iter=3000, tol=1e-10)
+    worst = stat["rel_trace"].max(0).values
+    to_5, to_10 = (int((worst > 10.0**-digits).sum()) for digits in (5, 10))
+    _, _, plain = fixed_point(f, f.start, max_iter=3000, tol=1e-10)
+    assert to_10 <= 2.5 * to_5  # the second five digits cost about what the first five did
+    assert plain["evaluations"] > 4 * to_10
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e-12, 1e-16])
+def test_evaluations_and_accuracy_do_not_depend_on_the_scale_of_the_equation(scale):
+    """As the loss vanishes, so does the right side of the adjoint equation; float32."""
+    f, tiny = Affine(0.95, dtype=torch.float32), Affine(0.95, dtype=torch.float32)
+    tiny.c *= scale
+    (z, _, stat), (z_tiny, _, stat_tiny) = (anderson(g, g.start, max_iter=500, tol=1e-4) for g in (f, tiny))
+    assert abs(stat["evaluations"] - stat_tiny["evaluations"]) <= 1
+    assert (stat_tiny["status"] == CONVERGED).all()
+    torch.testing.assert_close(z_tiny / scale, z, rtol=0, atol=1e-2)
+
+
+@both
+def test_a_samples_solution_does_not_depend_on_its_batch_mates(solve):
+    """To rounding: the matrix products of another batch size add up in another order. What must not happen
+    is that a sample goes on being iterated because a mate has not converged, which moves it by the tolerance.
+    """
+    f = Affine(0.95)
+    f.c[::2] *= torch.logspace(-6, 3, 8)[:, None]  # mates that are easy and hard
+    z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-4)
+    for i in range(len(z)):
+        alone = lambda x, i=i: x @ f.A.T + f.c[i : i + 1]  # noqa: E731
+        z_i, _, stat_i = solve(alone, f.start[i : i + 1], max_iter=1000, tol=1e-4)
+        torch.testing.assert_close(z[i], z_i[0], rtol=1e-9, atol=0)
+        torch.testing.assert_close(stat["rel_lowest"][i], stat_i["rel_lowest"][0], rtol=1e-6, atol=0)
+
+
+@both
+def test_a_converged_sample_is_left_alone_while_others_go_on(solve):
+    """Bitwise: the same batch, with a tolerance that only the first sample's equation meets at once."""
+    f = Affine(0.95, n=2)
+    f.c[0] = 0  # its solution is its start
+    seen: list[Tensor] = []
+
+    def watched(z: Tensor) -> Tensor:
+        seen.append(z.clone())
+        return f(z)
+
+    z, _, stat = solve(watched, f.start, max_iter=1000, tol=1e-8)
+    assert not z[0].any()
+    assert torch.equal((stat["rel_trace"] <= 1e-8).sum(1), torch.tensor([len(seen), 1]))
+
+
+@both
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_sample_that_is_not_finite_stays_alone_and_is_called_diverged(solve, bad):
+    f, healthy = Affine(0.9), Affine(0.9)
+    f.c[3, 0] = bad
+    z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-8)
+    z_healthy, _, _ = solve(healthy, healthy.start, max_iter=1000, tol=1e-8)
+    others = torch.arange(16) != 3
+    assert torch.equal(z[others], z_healthy[others])
+    assert (stat["status"][others] == CONVERGED).all()
+    assert stat["status"][3] == DIVERGED
+    assert z.isfinite().all()
+
+
+@both
+def test_a_sample_that_breaks_late_keeps_its_last_finite_value(solve):
+    def f(z: Tensor) -> Tensor:
+        poisoned = (z > 1.4) & torch.tensor([[False], [True]])
+        return torch.where(poisoned, float("nan"), z / 2 + 1)
+
+    z, _, stat = solve(f, torch.zeros(2, 1), max_iter=100, tol=1e-6)
+    assert stat["status"].tolist() == [CONVERGED, DIVERGED]
+    torch.testing.assert_close(z[0], torch.tensor([2.0]), atol=1e-5, rtol=0)
+    assert z[1].isfinite().all()
+    assert stat["rel_lowest"][1] > 1e-6
+
+
+@both
+def test_what_ran_out_of_evaluations_says_so_and_gives_its_last_residual(solve):
+    f = Affine(0.95)
+    f.c[0] = 0
+    _, _, stat = solve(f, f.start, max_iter=3, tol=1e-12)
+    assert f.evaluations == stat["evaluations"] == 3
+    assert stat["status"].tolist() == [CONVERGED] + [CAPPED] * 15
+    assert (stat["rel_lowest"][1:] > 1e-12).all()
+    assert stat["rel_trace"].shape == (16, 3)
+
+
+@both
+def test_one_evaluation_is_enough_to_be_asked_for(solve):
+    f = Affine(0.9)
+    z, _, stat = solve(f, f.start, max_iter=1)
+    assert torch.equal(z, f.c)
+    assert stat["evaluations"] == 1
+
+
+@both
+def test_an_absolute_tolerance_and_no_evaluations_are_refused(solve):
+    with pytest.raises(ValueError, match="stop_mode='rel'"):
+        solve(lambda z: z, torch.zeros(1, 1), stop_mode="abs")
+    with pytest.raises(ValueError, match="at least 1"):
+        solve(lambda z: z, torch.zeros(1, 1), max_iter=0)
+
+
+@both
+def test_an_unknown_option_does_not_pass_silently(solve):
+    with pytest.raises(TypeError, match="lam"):
+        solve(lambda z: z, torch.zeros(1, 1), lam=1e-4)
+
+
+@settings(deadline=None, derandomize=True)
+@given(scale=st.floats(1e-12, 1e12), seed=st.integers(0, 2**31))
+def test_mixing_weights_sum_to_one_and_do_not_depend_on_the_scale_of_the_residuals(scale, seed):
+    r = torch.randn(7, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    weights, scaled = (mixing_weights(x @ x.mT, 1e-7) for x in (r, r * scale))
+    torch.testing.assert_close(weights.sum(1), torch.ones(7, dtype=torch.float64))
+    torch.testing.assert_close(weights, scaled)
+
+
+def test_mixing_weights_give_the_combination_with_the_least_norm():
+    r = torch.randn(1, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = mixing_weights(r @ r.mT, 0.0)
+    combined = weights[:, None] @ r
+    # At the minimum over weights that sum to one, all inner products with the residuals are equal.
+    products = (r @ combined.mT).squeeze()
+    torch.testing.assert_close(products, products[:1].expand(3))
+
+
+def test_mixing_weights_of_a_singular_system_are_equal():
+    for value, ridge in ((0.0, 0.0), (0.0, 1e-7), (1e30, 0.0), (float("nan"), 1e-7)):
+        assert torch.equal(mixing_weights(torch.full((1, 4, 4), value), ridge), torch.full((1, 4), 0.25))
+
+
+def test_the_residual_of_two_zeros_is_zero_and_of_tiny_vectors_is_relative():
+    fx = torch.tensor([[0.0, 0.0], [2e-12, 0.0], [3.0, 4.0]])
+    x = torch.tensor([[0.0, 0.0], [1e-12, 0.0], [3.0, 4.0]])
+    torch.testing.assert_close(relative_residual(fx, x), torch.tensor([0.0, 0.5, 0.0]))
