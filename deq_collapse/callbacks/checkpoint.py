@@ -3,14 +3,15 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+FILE_NAME = "last.ckpt"
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch."""
 
     def __init__(self) -> None:
-        super().__init__(
-            save_last=True, save_top_k=0, save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        # Not save_last, which writes beside other checkpoints only: with none, once, when training ends.
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The directory is known once there is a trainer."""

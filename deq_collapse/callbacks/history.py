@@ -24,6 +24,11 @@ class History(Callback):
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, str, str, float]] = []
         self._measured = False
+        self._learning_rate = math.nan
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the learning rate: when the epoch ends, the schedule has moved on."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers that this epoch has fresh measures."""
@@ -36,10 +41,7 @@ class History(Callback):
             split, _, metric = name.partition("/")
             if metric and (split == "fit" or self._measured):
                 self.rows.append((epoch, trainer.global_step, split, metric, float(value)))
-        optimizer = trainer.optimizers[0]
-        self.rows.append(
-            (epoch, trainer.global_step, "fit", "learning_rate", optimizer.param_groups[0]["lr"])
-        )
+        self.rows.append((epoch, trainer.global_step, "fit", "learning_rate", self._learning_rate))
         self._measured = False
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.write(Path(trainer.default_root_dir))

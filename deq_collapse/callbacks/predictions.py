@@ -1,36 +1,46 @@
 """Predictions as a table beside the run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from deq_collapse.files import write_atomically
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Writes ``predictions.csv``: label, predicted, probability, in the order of the test split.
 
-    Under several processes each writes its own shard, ``predictions-RANK.csv``.
+    Under several processes each writes its own shard, ``predictions-RANK.csv``. Not Lightning's
+    ``BasePredictionWriter``, which warns of every loader that is not torch's own.
     """
 
     def __init__(self) -> None:
-        super().__init__(write_interval="epoch")
+        self._batches: list[dict[str, Tensor]] = []
 
-    def write_on_epoch_end(
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the predictions of an earlier call."""
+        self._batches = []
+
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
+        """Keeps a batch."""
+        self._batches.append({name: values.cpu() for name, values in outputs.items()})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the table."""
         columns = {
-            name: torch.cat([batch[name] for batch in predictions]).cpu().numpy() for name in predictions[0]
+            name: torch.cat([batch[name] for batch in self._batches]).numpy() for name in self._batches[0]
         }
         name = "predictions.csv" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.csv"
         path = Path(trainer.default_root_dir) / name

@@ -1,5 +1,7 @@
 """When collapse is measured: after every epoch at first, then ever more rarely, and after the last."""
 
+import math
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from deq_collapse.errors import UserError
@@ -17,7 +19,7 @@ class MeasurementSchedule(Callback):
     """
 
     def __init__(self, dense: int = 20, growth: float = 1.1) -> None:
-        if dense < 1 or growth < 1:
+        if not (dense >= 1 and 1 <= growth < math.inf):
             raise UserError(
                 f"a schedule needs dense >= 1 and growth >= 1, not dense={dense} and growth={growth}."
             )

@@ -108,5 +108,5 @@ class Equilibrium(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.deq = torchdeq.get_deq(**self.engine).train(self.training)

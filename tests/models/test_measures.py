@@ -1,0 +1,96 @@
+"""Measures of a split: accuracies counted by hand, and batches that add up to the whole."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.models.equilibrium import Solve
+from deq_collapse.models.measures import SplitMeasures, accuracies
+
+
+def test_accuracies_counted_by_hand():
+    confusion = torch.tensor([[6, 2, 0], [1, 1, 0], [2, 0, 0]])  # rows: true classes of 8, 2 and 2 samples
+    values = {name: float(value) for name, value in accuracies(confusion, majority=(0,)).items()}
+    assert values == pytest.approx(
+        {
+            "accuracy": 7 / 12,
+            "error": 5 / 12,
+            "balanced_accuracy": (6 / 8 + 1 / 2 + 0) / 3,
+            "accuracy_majority": 6 / 8,
+            "accuracy_minority": 1 / 4,
+        }
+    )
+
+
+def test_a_class_without_samples_is_left_out_of_the_balanced_accuracy():
+    values = accuracies(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), majority=(0, 1))
+    assert values["balanced_accuracy"] == (0.75 + 1) / 2
+    assert math.isnan(values["accuracy_minority"])
+
+
+def test_without_imbalance_there_are_no_groups():
+    assert accuracies(torch.eye(3), None).keys() == {"accuracy", "error", "balanced_accuracy"}
+
+
+def test_error_is_exactly_zero_when_all_are_right():
+    """The terminal phase begins with a comparison to 0."""
+    assert accuracies(torch.diag(torch.tensor([139, 7, 3])), None)["error"] == 0
+
+
+def data():
+    torch.manual_seed(0)
+    classifier = nn.Linear(4, 3)
+    h, y = torch.randn(50, 4), torch.arange(50) % 3
+    return classifier, h, y
+
+
+def test_uneven_batches_add_up_to_the_whole_split():
+    classifier, h, y = data()
+    measures = SplitMeasures(3, 4, (17, 17, 16), majority=(0,), metrics=None)
+    for part in torch.arange(50).split(17):
+        logits = classifier(h[part])
+        measures.update(h[part], logits, y[part], F.cross_entropy(logits, y[part]), classifier, None)
+    values = measures.compute()
+    assert "residual" not in values
+    torch.testing.assert_close(values["loss"], F.cross_entropy(classifier(h), y))
+    torch.testing.assert_close(
+        values["accuracy"], (classifier(h).argmax(1) == y).double().mean(), check_dtype=False
+    )
+    plain = NeuralCollapse(3, 4, majority=(0,), class_counts=(17, 17, 16))
+    plain.update(h, y, classifier.weight, classifier.bias)
+    for name, value in plain.compute().items():
+        torch.testing.assert_close(values[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_the_worst_residual_and_the_mean_evaluations_of_a_solver_are_told():
+    classifier, h, y = data()
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, None)
+    for part, evaluations, residual in ((slice(0, 40), 10, 1e-6), (slice(40, 50), 20, 3e-5)):
+        logits = classifier(h[part])
+        solve = Solve(evaluations, torch.full((len(logits),), residual), torch.zeros(len(logits), dtype=bool))
+        measures.update(h[part], logits, y[part], F.cross_entropy(logits, y[part]), classifier, solve)
+    values = measures.compute()
+    assert float(values["residual"]) == pytest.approx(3e-5)
+    assert float(values["evaluations"]) == pytest.approx((40 * 10 + 10 * 20) / 50)
+
+
+def test_after_a_reset_nothing_of_the_old_split_is_left():
+    classifier, h, y = data()
+    used, fresh = (SplitMeasures(3, 4, (17, 17, 16), None, None) for _ in range(2))
+    used.update(h, 9 * classifier(h), y, torch.tensor(5.0), classifier, None)
+    used.reset()
+    for measures in (used, fresh):
+        measures.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
+    torch.testing.assert_close(used.compute(), fresh.compute(), rtol=0, atol=0)
+
+
+def test_a_classifier_without_bias_is_measured():
+    _, h, y = data()
+    classifier = nn.Linear(4, 3, bias=False)
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1", "nc4"))
+    measures.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
+    assert {"nc1", "nc4"} <= measures.compute().keys()

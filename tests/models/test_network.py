@@ -1,0 +1,149 @@
+"""The network: what goes through it, what it refuses, and that its two branches are equal in size."""
+
+import copy
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from deq_collapse.callbacks.costs import flops_per_image
+from deq_collapse.errors import UserError
+from deq_collapse.models import ConvCell, ConvEncoder, Equilibrium, Explicit, GlobalAverage, Network
+
+IMAGE = (1, 8, 8)
+REFINEMENTS = {
+    "explicit": partial(Explicit, block=partial(ConvCell, lipschitz=None)),
+    "equilibrium": partial(Equilibrium, cell=partial(ConvCell, lipschitz=0.9)),
+}
+each = pytest.mark.parametrize("refinement", REFINEMENTS.values(), ids=REFINEMENTS)
+
+
+def network(refinement, **parts) -> Network:
+    torch.manual_seed(0)
+    default = {
+        "encoder": partial(ConvEncoder, width=6, depth=2),
+        "refinement": refinement,
+        "readout": GlobalAverage(),
+        "classifier": nn.Linear,
+    }
+    return Network(IMAGE, 3, **(default | parts))
+
+
+@each
+def test_logits_are_the_classifier_on_the_features(refinement):
+    net, x = network(refinement).eval(), torch.randn(5, *IMAGE)
+    assert net.features(x).shape == (5, net.num_features) == (5, 6)
+    assert torch.equal(net(x), net.classifier(net.features(x)))
+
+
+@each
+def test_features_of_another_width_reach_the_classifier(refinement):
+    net = network(refinement, readout=nn.Flatten())
+    assert net.num_features == 6 * 4 * 4
+    assert net(torch.randn(2, *IMAGE)).shape == (2, 3)
+
+
+def test_the_branches_have_equal_parameters_and_they_are_counted_by_hand():
+    counts = [network(refinement).parameter_counts() for refinement in REFINEMENTS.values()]
+    encoder = 6 * 1 * 9 + 6 * 6 * 9 + 2 * 2 * 6  # two convolutions, two batch norms
+    refinement, classifier = 2 * 6 * 6 * 9, 3 * 6 + 3
+    assert counts[0] == counts[1]
+    assert counts[0] == {
+        "encoder": encoder,
+        "refinement": refinement,
+        "classifier": classifier,
+        "total": encoder + refinement + classifier,
+    }
+
+
+def test_the_branches_share_all_but_the_refinement_for_one_seed():
+    one, other = (network(refinement) for refinement in REFINEMENTS.values())
+    for a, b in zip(one.encoder.parameters(), other.encoder.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_frozen_weights_are_not_counted():
+    net = network(REFINEMENTS["explicit"])
+    net.classifier.requires_grad_(False)
+    assert net.parameter_counts()["classifier"] == 0
+
+
+@each
+def test_measuring_twice_gives_equal_bits_and_changes_no_buffer(refinement):
+    net, x = network(refinement), torch.randn(5, *IMAGE)
+    net(x).sum().backward()  # as in a run: batch norm and power iteration have moved
+    net.eval()
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(net(x), net(x))
+        flops_per_image(net, x)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@each
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_computes_the_same(refinement, copied):
+    net, x = network(refinement), torch.randn(5, *IMAGE)
+    net(x).sum().backward()
+    net.eval()
+    assert torch.equal(copied(net)(x), net(x))
+
+
+@each
+def test_weights_reach_another_network_by_state_dict(refinement, tmp_path):
+    one, other, x = network(refinement), network(refinement), torch.randn(5, *IMAGE)
+    one(x).sum().backward()
+    torch.optim.SGD(one.parameters(), lr=0.1).step()
+    assert not torch.equal(one.eval()(x), other.eval()(x))
+    torch.save(one.state_dict(), tmp_path / "weights")
+    other.load_state_dict(torch.load(tmp_path / "weights", weights_only=True))
+    assert torch.equal(one(x), other(x))
+
+
+@each
+def test_making_a_network_changes_no_running_statistics(refinement):
+    """It is tried on an image of zeros, in eval mode, to learn its shapes."""
+    norm = network(refinement).encoder[1]
+    assert not norm.running_mean.any()
+    assert norm.num_batches_tracked == 0
+    assert norm.training
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("part", "made", "said"),
+    [
+        (
+            "encoder",
+            lambda shape: nn.Flatten(),
+            r"the encoder turns \(1, 1, 8, 8\) into \(1, 64\), but \(N, C",
+        ),
+        ("encoder", lambda shape: Pair(), r"the encoder turns \(1, 1, 8, 8\) into tuple"),
+        ("refinement", lambda shape: nn.Flatten(), r"the refinement turns \(1, 6, 4, 4\) into \(1, 96\)"),
+        ("readout", nn.Identity(), r"the readout turns .* into \(1, 6, 4, 4\), but \(N, d\) is needed"),
+    ],
+)
+def test_a_part_of_the_wrong_shape_is_refused_by_name(part, made, said):
+    with pytest.raises(UserError, match=said):
+        network(**{"refinement": REFINEMENTS["explicit"], part: made})
+
+
+@pytest.mark.parametrize(("depth", "stem_stride", "side"), [(1, 1, 7), (1, 2, 4), (3, 1, 2), (2, 2, 2)])
+def test_the_encoder_halves_the_map_rounding_up(depth, stem_stride, side):
+    encoder = ConvEncoder((2, 7, 7), width=5, depth=depth, stem_stride=stem_stride)
+    h0 = encoder(torch.randn(3, 2, 7, 7))
+    assert h0.shape == (3, 5, side, side)
+    assert (h0 >= 0).all()
+
+
+def test_the_global_average_is_the_mean_over_the_map():
+    z = torch.arange(12.0).view(1, 2, 2, 3)
+    assert GlobalAverage()(z).tolist() == [[2.5, 8.5]]
