@@ -78,7 +78,7 @@ def first_difference(old: Any, new: Any, ignore: Sequence[str] = (), key: str = 
                 if found:
                     return found
         return ""
-    return "" if old == new else f"{key} is {old!r} there and {new!r} here"
+    return "" if str(old) == str(new) else f"{key} is {old!r} there and {new!r} here"
 
 
 def sentence(message: str) -> str:

@@ -1,30 +1,38 @@
 """The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
 
 import logging
+import math
 import os
 import sys
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+from rich.table import Table
 
 from deq_collapse import callbacks
 from deq_collapse.config_files import expand_parts, first_difference, sentence
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.mistakes import explain
 from deq_collapse.models import CollapseModule
+from deq_collapse.models.module import SPLITS
 
 CONFIG_FILE = "config.yaml"
-PARSER = {"parser_mode": "omegaconf+", "exit_on_error": False}
-NOT_THE_RUN = ("ckpt_path", "progress_title")
+PARSER = {"parser_mode": "omegaconf+", "exit_on_error": False, "allow_abbrev": False}
+NOT_THE_RUN = ("ckpt_path", "progress_title", "trainer.logger")
 """Keys in which two starts of the same run may differ."""
 COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -40,10 +48,13 @@ class SaveConfig(SaveConfigCallback):
         """Called on rank zero when a stage is set up."""
         if stage != "fit":
             return
-        text = self.parser.dump(self.config, skip_none=False)
-        write_atomically(Path(trainer.default_root_dir) / CONFIG_FILE, text)
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        content = {key: value for key, value in config.items() if key not in ("ckpt_path", "progress_title")}
+        write_atomically(
+            Path(trainer.default_root_dir) / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False)
+        )
         for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(text))
+            logger.log_hyperparams(content)
 
 
 class CollapseCLI(LightningCLI):
@@ -74,6 +85,14 @@ class CollapseCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Keeps the command line's values: Lightning would replace them by the checkpoint's."""
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; a mistake is told in one sentence."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            keys = self._parser(args[0]).get_defaults().keys() if args[0] in COMMANDS else ()
+            raise UserError(explain(str(error), keys)) from error
+
     @property
     def settings(self) -> Any:
         """The parsed configuration of the subcommand."""
@@ -93,10 +112,27 @@ class CollapseCLI(LightningCLI):
                 be written, and a directory that holds another run.
         """
         _check_devices(self.settings.trainer)
-        _check_checkpoint(self.settings.ckpt_path)
+        self._resolve_checkpoint()
         if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
             _check_writable(self.directory)
             self._check_other_run()
+
+    def _resolve_checkpoint(self) -> None:
+        """Lightning would go on with random weights where ``last`` or nothing is to be found."""
+        path = self.settings.ckpt_path
+        if path == "last":
+            path = str(self.directory / callbacks.checkpoint.FILE_NAME)
+            if self.subcommand == "fit" and not Path(path).exists():
+                path = None
+        if path and not Path(path).is_file():
+            raise UserError(f"there is no checkpoint at {path}.")
+        if path and not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not a whole checkpoint: cut short, or another kind of file.")
+        if not path and self.subcommand != "fit":
+            raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
+        self.settings.ckpt_path = path
+        if "verbose" in self.settings:
+            self.settings.verbose = False  # both splits are printed as one table, by us
 
     def _check_other_run(self) -> None:
         saved = self.directory / CONFIG_FILE
@@ -105,31 +141,20 @@ class CollapseCLI(LightningCLI):
         old = yaml.safe_load(saved.read_text())
         new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
         differing = first_difference(old, new, ignore=NOT_THE_RUN)
-        if differing and not self._only_longer(old, new):
+        if differing:
             raise UserError(
                 f"{self.directory} holds a run of another configuration ({differing}): choose another"
                 " --name, or remove that directory."
             )
-        if (self.directory / callbacks.record.RESULT).exists() and not differing:
+        if (self.directory / callbacks.record.RESULT).exists():
             raise FinishedRun(
-                f"{self.directory} holds this run, finished: raise --trainer.max_epochs to go on with"
-                " --ckpt_path last, or choose another --name."
+                f"{self.directory} holds this run, finished: choose another --name for a new one."
             )
-        if (self.directory / "last.ckpt").exists() and not self.settings.ckpt_path:
+        if (self.directory / callbacks.checkpoint.FILE_NAME).exists() and not self.settings.ckpt_path:
             raise UserError(
                 f"{self.directory} holds this run, interrupted: continue it with --ckpt_path last, or choose"
                 " another --name."
             )
-
-    def _only_longer(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
-        """Whether the same run is asked to go on for more epochs."""
-        if not self.settings.ckpt_path or old["trainer"]["max_epochs"] >= new["trainer"]["max_epochs"]:
-            return False
-        shorter = old["trainer"]["max_epochs"]
-        longer = new["trainer"]["max_epochs"]
-        # Schedules that are spelled by max_epochs stretch with it.
-        text = yaml.safe_dump(new).replace(f": {longer}\n", f": {shorter}\n")
-        return not first_difference(old, yaml.safe_load(text), ignore=NOT_THE_RUN)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with what every run leaves behind."""
@@ -144,15 +169,31 @@ class CollapseCLI(LightningCLI):
             callbacks.LastCheckpoint(),
         ]
         self.trainer_defaults = {"callbacks": always}
-        if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.subcommand != "fit":
+            kwargs["logger"] = False  # its curves are those of the fit
         return super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
 
-    def before_fit(self) -> None:
-        """Resolves ``last`` to the run's own checkpoint."""
-        if self.settings.ckpt_path == "last":
-            self.settings.ckpt_path = str(self.directory / "last.ckpt")
-        self.config_init[str(self.subcommand)].ckpt_path = self.settings.ckpt_path
+    def after_fit(self) -> None:
+        """Tells where the run is."""
+        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run and not self.settings.study:
+            print(f"Run: {self.directory}")
+
+    def after_validate(self) -> None:
+        """Prints the measures of both splits."""
+        self._print_measures()
+
+    def after_test(self) -> None:
+        """Prints the measures of the test split."""
+        self._print_measures()
+
+    def _print_measures(self) -> None:
+        values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        splits = [split for split in SPLITS if any(name.startswith(f"{split}/") for name in values)]
+        table = Table("measure", *splits)
+        for metric in dict.fromkeys(name.partition("/")[2] for name in values):
+            table.add_row(metric, *(f"{values.get(f'{split}/{metric}', math.nan):.6g}" for split in splits))
+        if self.trainer.is_global_zero:
+            Console().print(table)
 
 
 def lightning_main(args: Sequence[str]) -> CollapseCLI:
@@ -179,7 +220,7 @@ def lightning_main(args: Sequence[str]) -> CollapseCLI:
                 parser_kwargs=PARSER | dict.fromkeys(COMMANDS, PARSER),
                 args=expand_parts(arguments),
             )
-        except (ArgumentError, MisconfigurationException) as error:
+        except MisconfigurationException as error:
             raise UserError(sentence(str(error))) from error
 
 
@@ -199,28 +240,32 @@ def _silence() -> None:
     for message in (
         "LightningCLI's args parameter",  # we hand them over on purpose, see _program_arguments
         ".*LeafSpec.*is deprecated",  # Lightning 2.6 on torch 2.14
+        "Couldn't infer the batch indices",  # predictions are in the order of the split
+        "The number of training batches",  # every curve is by epoch
+        "It is recommended to use `self.log",  # the measures are the same on all ranks already
+        r"[\s\S]*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # what Lightning calls of jsonargparse
         ".*does not have many workers",  # batches are cut in memory
+        "The dirpath has changed",  # a checkpoint may be measured from anywhere
         ".*exists and is not empty",  # the manifest lies there before the checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def _check_devices(trainer: Any) -> None:
-    count = os.cpu_count() or 1
-    if trainer.accelerator == "cpu" and isinstance(trainer.devices, int) and trainer.devices > count:
-        raise UserError(f"{trainer.devices} CPU processes are asked for, but this machine has {count} cores.")
-
-
-def _check_checkpoint(path: Any) -> None:
-    if path and path not in ("last", "best", "hpc", "registry") and not Path(path).is_file():
-        raise UserError(f"there is no checkpoint at {path}.")
+    asked = int(trainer.devices) if str(trainer.devices).isdigit() else 1
+    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    if trainer.accelerator == "cpu" and asked > cores:
+        raise UserError(f"{asked} CPU processes are asked for, but this machine has {cores} cores.")
+    if trainer.accelerator in ("gpu", "cuda") and asked > gpus:
+        raise UserError(
+            f"{asked} GPUs are asked for, but this machine has {gpus}: --trainer.accelerator cpu."
+        )
 
 
 def _check_writable(directory: Path) -> None:
-    existing = directory
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(
-            f"{directory} cannot be written: {existing} is not a directory this user may write to."
-        )
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"the output directory {directory} cannot be written: {error.strerror}.") from error

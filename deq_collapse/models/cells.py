@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deq_collapse.errors import UserError
+
 Shape = tuple[int, int, int]
 """Channels, height and width of a feature map."""
 
@@ -95,9 +97,7 @@ class ConvCell(Cell):
     def __init__(self, shape: Shape, lipschitz: float | None = 0.9) -> None:
         super().__init__()
         if lipschitz is not None and not 0 < lipschitz < 1:
-            raise ValueError(
-                f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1."
-            )
+            raise UserError(f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1.")
         self.lipschitz = lipschitz
         self.inner = self._conv(shape)
         self.outer = self._conv(shape)

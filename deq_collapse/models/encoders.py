@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Shape
 
 
@@ -20,6 +21,8 @@ class ConvEncoder(nn.Sequential):
     """
 
     def __init__(self, image_shape: Shape, width: int = 64, depth: int = 3, stem_stride: int = 1) -> None:
+        if min(width, depth, stem_stride) < 1:
+            raise UserError(f"width {width}, depth {depth}, stem_stride {stem_stride}: each is at least 1.")
         channels = [image_shape[0]] + [width] * depth
         layers: list[nn.Module] = []
         for layer, (c_in, c_out) in enumerate(pairwise(channels)):

@@ -99,6 +99,10 @@ class Equilibrium(nn.Module):
         return z
 
     def _note_backward(self, stat: SolverStat) -> None:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "second derivatives of an equilibrium are not implemented: create_graph would give wrong ones."
+            )
         self.backward_solve = Solve.from_stat(stat)
 
     def __getstate__(self) -> dict[str, Any]:

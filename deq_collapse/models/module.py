@@ -64,14 +64,11 @@ class CollapseModule(LightningModule):
             image_shape, num_classes, encoder, refinement, readout or GlobalAverage(), classifier
         )
         self.criterion = criterion(class_counts)
-        self.measures = nn.ModuleDict(
-            {
-                f"{split}_split": SplitMeasures(
-                    num_classes, self.network.num_features, class_counts, majority, metrics
-                )
-                for split in SPLITS
-            }
-        )
+        measured = (num_classes, self.network.num_features, class_counts, majority, metrics)
+        try:
+            self.measures = nn.ModuleDict({f"{split}_split": SplitMeasures(*measured) for split in SPLITS})
+        except ValueError as error:
+            raise UserError(f"model.metrics: {error}.") from error
         self.class_means: dict[str, Tensor] = {}
         self._solves: dict[str, list[Solve]] = {}
 

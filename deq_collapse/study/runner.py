@@ -39,7 +39,6 @@ def run_study(study: StudyFile, command: str) -> None:
 
 def arguments(study: StudyFile, cell: Cell, title: str) -> list[str]:
     """The command line of a cell's run."""
-    directory = study.directory / cell.name
     args = ["fit"]
     for config in cell.configs:
         args += ["--config", config]
@@ -53,9 +52,7 @@ def arguments(study: StudyFile, cell: Cell, title: str) -> list[str]:
         "--progress_title",
         title,
     ]
-    args += ["--trainer.default_root_dir", str(directory)]
-    checkpoint = directory / "last.ckpt"
-    return [*args, "--ckpt_path", str(checkpoint)] if checkpoint.exists() else args
+    return [*args, "--trainer.default_root_dir", str(study.directory / cell.name), "--ckpt_path", "last"]
 
 
 def results(study: StudyFile, command: str, failures: dict[str, str]) -> dict[str, Any]:

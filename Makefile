@@ -1,0 +1,44 @@
+# make demo: install and run the demo study. make test: install, lint, types, tests. Either may come first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test lint bench lock clean
+
+help:
+	@echo "make demo    install into $(VENV), run the demo study, write its report"
+	@echo "make test    install into $(VENV), check style and types, run the tests"
+	@echo "make bench   time the metrics beside two-pass and in-memory ones"
+	@echo "make lock    resolve requirements.lock anew (needs uv)"
+
+install: $(INSTALLED)
+
+# A second call finds the stamp newer than the lock file and installs nothing.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "deq-collapse needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: choose another one with make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/deq-collapse study run conf/study/demo.yaml
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/bench_metrics.py
+
+lock:
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \
+		--quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

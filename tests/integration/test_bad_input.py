@@ -1,0 +1,143 @@
+"""A user's mistake: one clear sentence, exit code 2, nothing written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deq_collapse.cli import main
+
+Refused = Callable[..., str]
+STEP = "--data.imbalance.init_args"
+EQUILIBRIUM = ["--config", str(Path(__file__).parents[2] / "conf" / "model" / "equilibrium.yaml")]
+
+MISTAKES = {
+    "data set": (["--data.source", "Digitz"], ["data.source", "Digitz", "did you mean Digits?"]),
+    "class path": (["--data.source", "deq_collapse.data.Digitz"], ["Digitz", "did you mean Digits?"]),
+    "far off": (["--data.source", "Zzz"], ["Zzz", "CIFAR10", "Digits", "FashionMNIST", "import path"]),
+    "loss": (["--model.criterion", "CrossEntropi"], ["model.criterion", "did you mean CrossEntropy?"]),
+    "key": (["--trainer.max_epoch", "3"], ["trainer.max_epoch;", "did you mean trainer.max_epochs"]),
+    "key in YAML": (
+        ["--config", "{modle: {metrics: null}}"],
+        ["modle.metrics", "mean model.metrics?"],
+    ),
+    "option": (["--model.encoder.init_args.widht", "3"], ["ConvEncoder has no option widht", "width?"]),
+    "type": (["--trainer.max_epochs", "many"], ["trainer.max_epochs is many", "a whole number"]),
+    "choice": (
+        [*EQUILIBRIUM, "--model.refinement.init_args.solver", "newton"],
+        ["newton", "anderson_relative, fixed_point_relative"],
+    ),
+    "metric": (["--model.metrics", "[nc9]"], ["model.metrics", "nc9"]),
+    "R below 1": ([f"{STEP}.ratio", "0.5"], ["R is 0.5", "R >= 1"]),
+    "K_A": ([f"{STEP}.num_majority", "10"], ["K_A", "1..9"]),
+    "empty class": ([f"{STEP}.ratio", "1000"], ["no image of class 3", "the largest R allowed is 139"]),
+    "too many images": ([f"{STEP}.n_max", "5000"], ["5000"]),
+    "expansion": (
+        [*EQUILIBRIUM, "--model.refinement.init_args.cell.init_args.lipschitz", "1.5"],
+        ["lipschitz is 1.5", "below 1"],
+    ),
+    "encoder depth": (["--model.encoder.init_args.depth", "0"], ["depth 0", "at least 1"]),
+    "batch size": (["--data.batch_size", "0"], ["0", "at least 1 image"]),
+    "config file": (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
+    "checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint at nowhere.ckpt"]),
+    "GPUs": (
+        ["--trainer.accelerator", "gpu", "--trainer.devices", "4096"],
+        ["4096 GPUs", "--trainer.accelerator cpu"],
+    ),
+    "processes": (["--trainer.devices", "4096"], ["4096 CPU processes", "cores"]),
+}
+
+
+@pytest.mark.parametrize(("args", "words"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_in_one_sentence_and_leaves_nothing(
+    args, words, tmp_path, small_fit, refused: Refused
+):
+    told = refused(*small_fit(tmp_path / "run", *args))
+    for word in words:
+        assert word in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_directory_that_cannot_be_written_is_named(small_fit, tmp_path: Path, refused: Refused):
+    (tmp_path / "file").write_text("in the way")
+    assert f"{tmp_path}/file/run cannot be written" in refused(*small_fit(tmp_path / "file" / "run"))
+
+
+def test_a_missing_configuration_is_listed(refused: Refused):
+    assert "model.encoder, model.refinement" in refused("fit")
+
+
+def test_a_data_file_cut_short_is_named(small_fit, tmp_path: Path, refused: Refused):
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0")
+    source = ["--data.source", "FashionMNIST", "--data.source.init_args.root", str(tmp_path / "data")]
+    told = refused(*small_fit(tmp_path / "run", *source))
+    assert "ubyte" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def run(small_fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small run."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    assert main(small_fit(directory)) == 0
+    return directory
+
+
+class TestBesideAnotherRun:
+    def test_a_finished_run_is_not_overwritten(self, small_fit, run: Path, refused: Refused):
+        before = {path: path.read_bytes() for path in run.iterdir()}
+        assert "finished" in refused(*small_fit(run))
+        assert before == {path: path.read_bytes() for path in run.iterdir()}
+
+    def test_another_configuration_is_told_by_its_first_difference(
+        self, small_fit, run: Path, refused: Refused
+    ):
+        told = refused(*small_fit(run, "--data.batch_size", "64"))
+        assert "data.batch_size is 128 there and 64 here" in told
+
+    def test_an_interrupted_run_is_not_started_over(
+        self, small_fit, run: Path, tmp_path: Path, refused: Refused
+    ):
+        shutil.copytree(run, tmp_path / "run")
+        (tmp_path / "run" / "result.json").unlink()
+        text = (tmp_path / "run" / "config.yaml").read_text()
+        (tmp_path / "run" / "config.yaml").write_text(text.replace(str(run), str(tmp_path / "run")))
+        assert "--ckpt_path last" in refused(*small_fit(tmp_path / "run"))
+
+    def test_a_checkpoint_of_another_architecture_is_refused(self, run: Path, refused: Refused):
+        args = ["--config", str(run / "config.yaml"), "--model.encoder.init_args.width", "9"]
+        told = refused("validate", *args, "--ckpt_path", str(run / "last.ckpt"))
+        assert "another architecture" in told
+
+    def test_a_checkpoint_cut_short_is_refused(self, run: Path, tmp_path: Path, refused: Refused):
+        (tmp_path / "cut.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:1000])
+        config = ["--config", str(run / "config.yaml")]
+        assert "not a whole checkpoint" in refused("test", *config, "--ckpt_path", str(tmp_path / "cut.ckpt"))
+
+    def test_measuring_needs_weights(self, run: Path, refused: Refused):
+        assert "--ckpt_path" in refused("validate", "--config", str(run / "config.yaml"))
+
+
+class TestStudyFiles:
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("name: x\nsead: [0]\n", "did you mean seeds?"),
+            ("axes: {}\n", "needs a name"),
+            ("name: x\nconfig: [nowhere.yaml]\n", "nowhere.yaml"),
+            ("name: x\nconfig: [3]\n", "neither a file nor a configuration"),
+            ("name: x\naxes: {refinement: [a, b]}\n", "labels"),
+            ("name: x\naxes: {refinement: {}}\n", "no runs"),
+            ("name: [x\n", "not valid YAML"),
+        ],
+    )
+    def test_a_mistake_in_a_study_file_is_told(self, text, word, tmp_path: Path, refused: Refused):
+        (tmp_path / "study.yaml").write_text(text)
+        assert word in refused("study", "run", str(tmp_path / "study.yaml"))
+
+    def test_a_directory_without_a_study_has_no_report(self, tmp_path: Path, refused: Refused):
+        assert str(tmp_path) in refused("study", "report", str(tmp_path))

@@ -1,0 +1,38 @@
+"""Every shipped run configuration parses, instantiates and makes one step; study files name real files."""
+
+from pathlib import Path
+
+import pytest
+
+from deq_collapse.cli import main
+from deq_collapse.study.grid import read_study_file
+
+CONF = Path(__file__).parents[2] / "conf"
+RUNS = sorted(
+    path.stem for path in (CONF / "run").glob("fashion*_*_*.yaml") if path.stem != "fashion_mnist_step"
+)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_headline_run_makes_a_step(name, tmp_path: Path, fashion_root: Path):
+    where = ["--trainer.default_root_dir", str(tmp_path), "--data.source.init_args.root", str(fashion_root)]
+    small = ["--data.imbalance.init_args.n_max", "20", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", "--config", str(CONF / "run" / f"{name}.yaml"), *where, *small]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("imbalance", ["balanced", "step", "long_tailed"])
+@pytest.mark.parametrize("refinement", ["explicit", "equilibrium"])
+def test_the_parts_compose(imbalance, refinement, tmp_path: Path):
+    parts = ["run/digits.yaml", f"data/{imbalance}.yaml", f"model/{refinement}.yaml"]
+    named = [arg for part in parts for arg in ("--config", str(CONF / part))]
+    assert (
+        main(["fit", *named, "--trainer.fast_dev_run", "true", "--trainer.default_root_dir", str(tmp_path)])
+        == 0
+    )
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "study").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_file_is_a_grid_of_runs(path: Path):
+    study = read_study_file(path)
+    assert len({cell.name for cell in study.cells}) == len(study.cells) > 1

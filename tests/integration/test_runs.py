@@ -1,0 +1,160 @@
+"""Whole runs through the command line: what they leave, how they resume, and that ranks agree."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from deq_collapse.cli import main
+from deq_collapse.lightning_cli import lightning_main
+
+REFINEMENTS = ("explicit", "equilibrium")
+
+
+def command(args: list[str]) -> list[str]:
+    """The same command as a process of its own."""
+    return [sys.executable, "-m", "deq_collapse.cli", *args]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module", params=REFINEMENTS)
+def run(request, small_fit, tmp_path_factory) -> Path:
+    """A finished small run."""
+    directory = tmp_path_factory.mktemp(request.param) / "run"
+    assert main(small_fit(directory, refinement=request.param, epochs=3)) == 0
+    return directory
+
+
+def test_a_run_leaves_its_files(run: Path):
+    names = {"config.yaml", "environment.json", "geometry.npz", "history.csv", "last.ckpt", "manifest.json"}
+    assert {path.name for path in run.iterdir()} == names | {"result.json"}
+
+
+def test_the_history_is_tidy_and_ends_in_the_record(run: Path):
+    history = pd.read_csv(run / "history.csv")
+    record = json.loads((run / "result.json").read_text())
+    assert list(history) == ["epoch", "step", "split", "metric", "value"]
+    assert not history.duplicated(["epoch", "split", "metric"]).any()
+    last = history[history.epoch == 3].set_index(["split", "metric"]).value
+    for split in ("train", "test"):
+        for metric, value in record[split].items():
+            assert last[split, metric] == pytest.approx(value, rel=1e-12)
+    assert set(history.epoch) == {1, 2, 3}
+    assert record["epochs"] == 3
+    assert record["steps"] == history.step.max()
+
+
+def test_the_record_counts_the_classes_it_trained_on(run: Path):
+    record = json.loads((run / "result.json").read_text())
+    assert record["class_counts"] == [139] * 3 + [13] * 7
+    assert record["majority"] == [0, 1, 2]
+    parts = record["parameters"]
+    assert parts["total"] == parts["encoder"] + parts["refinement"] + parts["classifier"]
+
+
+def test_both_refinements_have_equal_parameters(small_fit, tmp_path: Path):
+    counts = []
+    for refinement in REFINEMENTS:
+        cli = lightning_main(small_fit(tmp_path, "--trainer.fast_dev_run", "true", refinement=refinement))
+        counts.append(cli.model.network.parameter_counts())
+    assert counts[0] == counts[1]
+
+
+def test_a_checkpoint_gives_the_measures_of_its_last_epoch(run: Path, capsys):
+    history = pd.read_csv(run / "history.csv")
+    last = history[history.epoch == 3].set_index(["split", "metric"]).value
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+    values = lightning_main(["validate", *args]).trainer.callback_metrics
+    for split in ("train", "test"):
+        for metric in ("nc1", "nc2_etf_means", "nc3", "nc4", "minority_cos_weights_mean", "accuracy"):
+            assert float(values[f"{split}/{metric}"]) == pytest.approx(last[split, metric], rel=1e-12)
+    assert "nc2_etf_means" in capsys.readouterr().out
+    tested = lightning_main(["test", *args]).trainer.callback_metrics
+    assert float(tested["test/nc1"]) == pytest.approx(last["test", "nc1"], rel=1e-12)
+
+
+def test_predictions_agree_with_the_accuracy(run: Path, tmp_path: Path):
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")]
+    assert main(["predict", *args, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    record = json.loads((run / "result.json").read_text())
+    assert (table.label == table.predicted).mean() == pytest.approx(record["test"]["accuracy"])
+    assert table.probability.between(0.1, 1).all()
+
+
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+def test_a_killed_run_resumes_to_the_same_bits(refinement, small_fit, tmp_path: Path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(small_fit(whole, refinement=refinement, epochs=6)) == 0
+    args = small_fit(broken, refinement=refinement, epochs=6)
+    process = subprocess.Popen(command(args), env=environment(), stdout=subprocess.DEVNULL)
+    while not (broken / "history.csv").exists() or "\n2," not in (broken / "history.csv").read_text():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "result.json").exists()
+    assert main([*args, "--ckpt_path", "last"]) == 0
+    a, b = (torch.load(path / "last.ckpt", weights_only=True) for path in (whole, broken))
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+    assert (whole / "history.csv").read_text() == (broken / "history.csv").read_text()
+
+
+def test_a_run_killed_after_its_last_epoch_is_recorded(small_fit, tmp_path: Path):
+    assert main(small_fit(tmp_path)) == 0
+    before = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "geometry.npz").unlink()
+    assert main([*small_fit(tmp_path), "--ckpt_path", "last"]) == 0
+    after = json.loads((tmp_path / "result.json").read_text())
+    assert after == before
+    assert (tmp_path / "geometry.npz").exists()
+
+
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Path):
+    ddp = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    args = small_fit(tmp_path, *ddp, refinement=refinement)
+    done = subprocess.run(command(args), env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    history = pd.read_csv(tmp_path / "history.csv")
+    last = history[history.epoch == 2].set_index(["split", "metric"]).value
+    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--ckpt_path", "last"]
+    cli = lightning_main(["validate", "--config", str(tmp_path / "config.yaml"), *one])
+    values = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    compared = 0
+    for split in ("train", "test"):
+        for metric in last[split].index:
+            if metric.startswith(("nc", "cdnv", "minority_cos", "accuracy", "seli")):
+                assert values[f"{split}/{metric}"] == pytest.approx(last[split, metric], rel=1e-6, abs=1e-9)
+                compared += 1
+    assert compared > 40
+    assert json.loads((tmp_path / "result.json").read_text())["class_counts"] == [139] * 3 + [13] * 7
+
+
+def test_an_override_reaches_what_is_interpolated_from_it(small_fit, tmp_path: Path, capsys):
+    assert _printed(small_fit(tmp_path, "--seed_everything", "7", epochs=5), capsys)["data"]["seed"] == 7
+    config = _printed(small_fit(tmp_path, epochs=5), capsys)
+    assert config["model"]["lr_scheduler"]["init_args"]["T_max"] == 5
+    named = ["fit", "--config", str(Path(__file__).parents[2] / "conf/run/fashion_mnist_step_deq.yaml")]
+    config = _printed([*named, "--name", "mine"], capsys)
+    assert config["trainer"]["default_root_dir"] == "outputs/runs/mine"
+
+
+def _printed(args: list[str], capsys) -> dict:
+    with pytest.raises(SystemExit) as stopped:
+        main([*args, "--print_config"])
+    assert stopped.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
