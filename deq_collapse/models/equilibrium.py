@@ -101,7 +101,7 @@ class Equilibrium(nn.Module):
     def _note_backward(self, stat: SolverStat) -> None:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "second derivatives of an equilibrium are not implemented: create_graph would give wrong ones."
+                "second derivatives of an equilibrium are not implemented; create_graph gives wrong ones."
             )
         self.backward_solve = Solve.from_stat(stat)
 

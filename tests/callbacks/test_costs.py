@@ -59,6 +59,8 @@ def test_counting_flops_leaves_the_mode_as_it_was(training):
 def test_activations_of_a_linear_layer_are_its_input_and_no_weight():
     x = torch.randn(10, 8)
     assert saved_activation_bytes(nn.Linear(8, 3), x) == 10 * 8 * 4
+    # The second layer saves its weight too, which is not counted.
+    assert saved_activation_bytes(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)), x) == 2 * 10 * 8 * 4
     # A view of the input is the same memory, and counted once.
     assert saved_activation_bytes(nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 3)), x) == 10 * 8 * 4
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -45,6 +46,9 @@ def test_a_run_killed_and_continued_equals_the_run_without_a_break(finished, rea
     records = [json.loads((run.directory / "result.json").read_text()) for run in (finished, goes_on)]
     assert all(record.pop("seconds_per_step") > 0 for record in records)
     assert records[0] == records[1]
+    arrays = [np.load(run.directory / "geometry.npz") for run in (finished, goes_on)]
+    assert set(arrays[0]) == set(arrays[1])
+    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
 
 
 def test_the_checkpoint_of_another_architecture_is_refused_in_one_sentence(finished, ready, tmp_path):

@@ -67,6 +67,28 @@ def test_the_one_step_gradient_is_that_of_one_evaluation_at_the_fixed_point(exac
     assert refinement.backward_solve is None
 
 
+def test_second_derivatives_are_refused(exact):
+    """torchdeq's would be wrong without a word."""
+    refinement, h0 = exact(), images(requires_grad=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        torch.autograd.grad(refinement(h0).sum(), h0, create_graph=True)
+
+
+def test_a_second_backward_pass_over_one_graph_gives_the_same_gradient(exact):
+    refinement, h0 = exact(), images(requires_grad=True)
+    loss = refinement(h0).square().sum()
+    once, again = (torch.autograd.grad(loss, h0, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_the_graphs_of_two_batches_do_not_mix(exact):
+    refinement, one, other = exact(), images(requires_grad=True), images(3, requires_grad=True)
+    z_one, z_other = refinement(one), refinement(2 * other)
+    (grad,) = torch.autograd.grad(z_one.square().sum() + z_other.sum(), one)
+    (alone,) = torch.autograd.grad(refinement(one).square().sum(), one)
+    torch.testing.assert_close(grad, alone)
+
+
 @solvers
 @pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6, 1e-8])
 def test_gradients_in_float32_are_as_exact_for_a_tiny_loss_as_for_a_large_one(exact, solver, scale):
