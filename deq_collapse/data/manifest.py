@@ -11,6 +11,7 @@ from torch import Tensor
 from deq_collapse.data.imbalance import Imbalance
 from deq_collapse.data.source import Source
 from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
 
 
 def manifest(
@@ -40,13 +41,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: where the folder cannot be written to.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, default=str) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write the manifest {path}: {error.strerror}") from error
+    write_atomically(path, json.dumps(content, default=str) + "\n")
 
 
 def verify(path: Path, content: dict[str, Any]) -> None:

@@ -36,9 +36,9 @@ class SplitMeasures(nn.Module):
         self.majority = majority
         self.collapse = NeuralCollapse(num_classes, num_features, metrics, majority, class_counts)
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.loss = MeanMetric()
-        self.residual = MaxMetric()
-        self.evaluations = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite is to be seen
+        self.residual = MaxMetric(nan_strategy="disable")
+        self.evaluations = MeanMetric(nan_strategy="disable")
         self.solved = False
 
     def update(

@@ -15,11 +15,15 @@ def study_main(args: Sequence[str]) -> int:
     options = _parser().parse_args(args)
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.report import write_report
+    from deq_collapse.study.runner import gather, run_study
 
     if options.command == "report":
+        from deq_collapse.study.figure_files import write_figures
+
+        gather(options.directory)
         print(f"Report: {write_report(options.directory)}")
+        print(f"Figures: {write_figures(options.directory)}")
         return 0
-    from deq_collapse.study.runner import run_study
 
     command = f"deq-collapse study run {options.file}"
     study = read_study_file(options.file)
@@ -37,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run what is missing of a study, then write its report")
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
-    report = commands.add_parser("report", help="write a study's report anew from its files")
-    report.add_argument("directory", type=Path, help="the study's directory, e.g. outputs/studies/demo")
+    report = commands.add_parser(
+        "report", help="write the report and figures of a study, or of any directory of runs"
+    )
+    report.add_argument("directory", type=Path, help="e.g. outputs/studies/demo, or outputs/runs")
     return parser

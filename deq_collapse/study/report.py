@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
 from deq_collapse.study.curves import collapse_curves, shared_scales
 from deq_collapse.study.gram import gram_maps
 from deq_collapse.study.records import Run, Study, read_study
@@ -36,18 +35,8 @@ def write_report(study_dir: Path) -> Path:
     Raises:
         UserError: the folder is not a study's, a file in it is broken, or the page cannot be written.
     """
-    page = render(read_study(study_dir))
     path = study_dir / FILE_NAME
-    draft = study_dir / f".{FILE_NAME}.{os.getpid()}"
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); check the folder's permissions."
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(path, render(read_study(study_dir)))
     return path
 
 

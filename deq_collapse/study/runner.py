@@ -68,5 +68,19 @@ def results(study: StudyFile, command: str, failures: dict[str, str]) -> dict[st
     }
 
 
+def gather(directory: Path) -> None:
+    """Writes ``results.json`` for a directory of finished runs that no study made."""
+    records = sorted(directory.glob(f"*/{RESULT}"))
+    if records and not (directory / RESULTS).exists():
+        runs = [_read(path) for path in records]
+        content = {
+            "study": directory.name,
+            "command": "deq-collapse fit, once per run",
+            "runs": runs,
+            "failed": [],
+        }
+        write_json(directory / RESULTS, content)
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())

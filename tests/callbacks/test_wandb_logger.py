@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import signal
 import struct
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 import wandb
 import yaml
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from wandb.proto import wandb_internal_pb2
 
-from deq_collapse.callbacks import wandb_logger
+from deq_collapse.callbacks import History, wandb_logger
 from deq_collapse.callbacks.wandb_logger import CollapseWandbLogger
 from deq_collapse.cli import main
 from deq_collapse.errors import UserError
@@ -100,13 +102,22 @@ def _no_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run of two epochs that was then continued to four; and all it printed."""
+    """A run of four epochs, interrupted in its third and continued; and all it printed."""
     run = tmp_path_factory.mktemp("run")
     printed = io.StringIO()
-    args = [*FIT, *WANDB, *SMALL, *NAMED, "--trainer.default_root_dir", str(run)]
+    args = [*FIT, *WANDB, *SMALL, *NAMED, "--trainer.default_root_dir", str(run), "--trainer.max_epochs", "4"]
+
+    def interrupt(self: History, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        assert main(args) == 0
-        assert main([*args, "--trainer.max_epochs", "4", "--ckpt_path", "last"]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(History, "on_train_epoch_start", interrupt)
+            with pytest.raises(SystemExit):
+                main(args)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+        assert main([*args, "--ckpt_path", "last"]) == 0
     return run, printed.getvalue()
 
 
@@ -119,7 +130,7 @@ def test_run_is_named_grouped_by_study_and_tagged(first: Logged) -> None:
     assert (first.run.project, first.run.run_group) == ("deq-collapse", "tiny")
     assert first.run.display_name == "balanced-explicit-seed0"
     assert list(first.run.tags) == ["refinement:explicit"]
-    assert first.exit_code == 0
+    assert first.exit_code == 1  # interrupted
 
 
 def test_resolved_config_is_attached_whole_and_nested(resumed: tuple[Path, str]) -> None:

@@ -134,7 +134,7 @@ def test_an_error_leaves_the_old_report_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report, "render", lambda study: "new")
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         write_report(study)
     assert path.read_text() == "old"

@@ -1,0 +1,88 @@
+"""A study by its command: what it runs, keeps, records and prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deq_collapse.cli import main
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def study_file(directory: Path, **axes: dict) -> Path:
+    """A study of small runs below a directory."""
+    small = {
+        "trainer": {"max_epochs": 2},
+        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
+    }
+    refinement = {name: str(CONF / "model" / f"{name}.yaml") for name in ("explicit", "equilibrium")}
+    content = {
+        "name": "tiny",
+        "output": str(directory),
+        "config": [str(CONF / "run/digits.yaml"), small],
+        "axes": {"refinement": refinement} | axes,
+    }
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished study."""
+    directory = tmp_path_factory.mktemp("study")
+    assert main(["study", "run", str(study_file(directory))]) == 0
+    return directory / "tiny"
+
+
+def test_a_study_leaves_records_and_a_report(study: Path):
+    results = json.loads((study / "results.json").read_text())
+    assert [run["name"] for run in results["runs"]] == ["explicit-seed0", "equilibrium-seed0"]
+    assert [run["axes"]["refinement"] for run in results["runs"]] == ["explicit", "equilibrium"]
+    assert results["failed"] == []
+    assert results["runs"][0]["parameters"] == results["runs"][1]["parameters"]
+    assert results["runs"][1]["solver"]["gradient"] == "ift"
+    page = (study / "report.html").read_text()
+    assert "not collapsed" in page
+    assert "://" not in page
+
+
+def test_a_finished_study_is_kept(study: Path, capsys):
+    before = {path: path.read_bytes() for path in study.glob("*/*") if path.is_file()}
+    assert main(["study", "run", str(study.parent / "tiny.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("finished before") == 2
+    assert f"Report: {study / 'report.html'}" in printed
+    assert before == {path: path.read_bytes() for path in study.glob("*/*") if path.is_file()}
+
+
+def test_the_report_and_its_figures_are_made_anew(study: Path):
+    (study / "report.html").unlink()
+    assert main(["study", "report", str(study)]) == 0
+    assert (study / "report.html").exists()
+    kinds = {path.name.split("-")[-1] for path in (study / "figures").iterdir()}
+    assert kinds == {"curves.svg", "curves.png", "gram.svg", "gram.png"}
+
+
+def test_a_directory_of_single_runs_gets_a_report_too(study: Path, tmp_path: Path):
+    for run in ("explicit-seed0", "equilibrium-seed0"):
+        (tmp_path / run).symlink_to(study / run)
+    assert main(["study", "report", str(tmp_path)]) == 0
+    assert "equilibrium-seed0" in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_that_fails_is_recorded_and_the_next_one_starts(tmp_path: Path, capsys):
+    weights = {"lr": 1e30, "momentum": 0.0}
+    diverging = {"model": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": weights}}}
+    path = study_file(tmp_path, rate={"diverging": diverging, "sane": {"trainer": {"max_epochs": 2}}})
+    assert main(["study", "run", str(path)]) == 0
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    assert [run["axes"]["rate"] for run in results["runs"]] == ["sane", "sane"]
+    assert [failure["name"] for failure in results["failed"]] == [
+        "explicit-diverging-seed0",
+        "equilibrium-diverging-seed0",
+    ]
+    assert all("finite" in failure["reason"] for failure in results["failed"])
+    assert results["failed"][0]["reason"].split(":")[0] in (tmp_path / "tiny" / "report.html").read_text()
