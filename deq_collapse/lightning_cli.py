@@ -26,14 +26,21 @@ from deq_collapse.config_files import expand_parts, first_difference, sentence
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.help import ShortHelp
 from deq_collapse.mistakes import explain
 from deq_collapse.models import CollapseModule
 from deq_collapse.models.module import SPLITS
 
 CONFIG_FILE = "config.yaml"
-PARSER = {"parser_mode": "omegaconf+", "exit_on_error": False, "allow_abbrev": False}
+PARSER = {
+    "parser_mode": "omegaconf+",
+    "exit_on_error": False,
+    "allow_abbrev": False,
+    "formatter_class": ShortHelp,
+}
 NOT_THE_RUN = ("ckpt_path", "progress_title", "trainer.logger")
 """Keys in which two starts of the same run may differ."""
+USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
 COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -204,6 +211,8 @@ def lightning_main(args: Sequence[str]) -> CollapseCLI:
     """
     # With the default, an override on the command line does not reach values interpolated from it.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a class of the user's own, in a file of the working directory
     arguments = list(args)
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # the progress line tells what the rest of it would
@@ -217,7 +226,7 @@ def lightning_main(args: Sequence[str]) -> CollapseCLI:
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                parser_kwargs=PARSER | dict.fromkeys(COMMANDS, PARSER),
+                parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
                 args=expand_parts(arguments),
             )
         except MisconfigurationException as error:

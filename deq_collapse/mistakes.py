@@ -48,15 +48,15 @@ def _unknown_key(found: re.Match[str], keys: list[str]) -> str:
 
 def _unknown_class(found: re.Match[str], keys: list[str]) -> str:
     key, name = found["key"], found["name"].split(".")[-1]
-    names = _classes(key)
+    names = classes_of(key)
     hint = f"; {nearest(name, names)}" if names else ", and it is not an import path."
     return f"{key}: there is no {found['name']}{hint}" + (
         " A class of your own is given by its import path." if names else ""
     )
 
 
-def _classes(key: str) -> list[str]:
-    """The classes of ours that a key takes."""
+def classes_of(key: str) -> list[str]:
+    """The names of our classes that a key takes, as ``data.source``; empty where it takes others."""
     rooms: dict[str, tuple[ModuleType, tuple[type, ...]]] = {
         "data.source": (data, (data.Source,)),
         "data.imbalance": (data, (data.Imbalance,)),

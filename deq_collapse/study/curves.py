@@ -79,8 +79,8 @@ def _linear_scale(values: NDArray[np.float64]) -> Scale:
     return Scale(min(float(values.min()), 0.9) - 0.02, 1.02, None)
 
 
-def collapse_curves(cell: Cell, scales: Mapping[str, Scale]) -> Figure:
-    """One column of panels for one setting: every metric of `PANELS` that its runs logged, against epochs.
+def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -> Figure:
+    """Panels for one setting, in columns: every metric of `PANELS` that its runs logged, against epochs.
 
     Training curves are thick with marks, test curves thin and dashed. Of several seeds the median is drawn
     in a band from the lowest to the highest. A diamond on the training curve and a vertical rule mark the
@@ -91,22 +91,28 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale]) -> Figure:
     panels = [panel for panel in PANELS if panel.metric in logged and panel.metric in scales]
     notes = [(refinement, _terminal_note(refinement, seeds)) for refinement, seeds in cell.items()]
     top = 0.36 + 0.17 * len(notes)
-    height = top + BOTTOM + PANEL * len(panels) + GAP * (len(panels) - 1)
+    rows = -(-len(panels) // columns)
+    height = top + BOTTOM + PANEL * rows + GAP * (rows - 1)
+    width = WIDTH * columns
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, height))
-        for row, panel in enumerate(panels):
+        figure = Figure(figsize=(width, height))
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, columns)
             bottom = height - top - PANEL - row * (PANEL + GAP)
-            box = (LEFT / WIDTH, bottom / height, (WIDTH - LEFT - RIGHT) / WIDTH, PANEL / height)
-            axes = figure.add_axes(box)
+            left = LEFT + column * WIDTH
+            axes = figure.add_axes(
+                (left / width, bottom / height, (WIDTH - LEFT - RIGHT) / width, PANEL / height)
+            )
             axes.set_title(panel.title, pad=5)
             _set_up(axes, panel, scales[panel.metric], max(run.epochs for run in runs))
             for refinement, seeds in cell.items():
                 _draw(axes, panel.metric, refinement, seeds)
             _label_ends(axes, panel.metric, cell)
-        figure.axes[-1].set_xlabel("completed epochs")
+        for axes in figure.axes[-columns:]:
+            axes.set_xlabel("completed epochs")
         for line, (refinement, note) in enumerate(notes):
             y = 1 - (0.14 + 0.17 * line) / height
-            figure.text(LEFT / WIDTH, y, note, color=series(refinement).text, fontsize=LABEL, va="center")
+            figure.text(LEFT / width, y, note, color=series(refinement).text, fontsize=LABEL, va="center")
     return figure
 
 
@@ -117,7 +123,7 @@ def _terminal_note(refinement: str, runs: Sequence[Run]) -> str:
         return f"{refinement}: training error never 0"
     span = f"epoch {epochs[0]}" if epochs[0] == epochs[-1] else f"epochs {epochs[0]} to {epochs[-1]}"
     some = "" if len(epochs) == len(runs) else f" ({len(epochs)} of {len(runs)} seeds)"
-    return f"◇ {refinement}: training error 0 from {span}{some}"
+    return f"◇ {refinement}: training error first 0 at {span}{some}"
 
 
 def _set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
@@ -144,8 +150,13 @@ def _set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
 
 
 def _ticks(scale: Scale) -> list[float]:
-    """Decades (thinned to six), or 1, 2, 5 where they span less than two; and 0 where the axis holds it."""
+    """Decades (thinned to six), or 1, 2, 5 where they span less than two, or round steps where they span less
+    than two thirds of one; and 0 where the axis holds it.
+    """
     low = scale.low if scale.floor is None else scale.floor
+    if scale.floor is None and np.log10(scale.high / low) < 2 / 3:
+        steps = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, scale.high)
+        return [float(step) for step in steps if low <= step <= scale.high]
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(scale.high))) + 1)
     subs = (1, 2, 5) if np.log10(scale.high / low) < 2 and scale.floor is None else (1,)
     every = max(1, -(-len(exponents) // 6))

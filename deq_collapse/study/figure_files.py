@@ -32,7 +32,7 @@ def write_figures(study_dir: Path) -> Path:
     for setting, cell in study.cells.items():
         name = "-".join(re.findall(r"\w+", setting.lower()))
         first = {refinement: runs[0] for refinement, runs in cell.items()}
-        _write(folder / f"{name}-curves", collapse_curves(cell, scales))
+        _write(folder / f"{name}-curves", collapse_curves(cell, scales, columns=2))
         _write(folder / f"{name}-gram", gram_maps(first))
     return folder
 
