@@ -158,3 +158,16 @@ def _printed(args: list[str], capsys) -> dict:
         main([*args, "--print_config"])
     assert stopped.value.code == 0
     return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_help_lists_our_classes_and_not_every_module(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: deq-collapse fit --config FILE")
+    assert len(text.splitlines()) < 450
+    for name in ("Equilibrium, Explicit", "Digits", "LongTailed", "CosineAnnealingLR", "torch.optim.Adam"):
+        assert name in text
+    assert "torchvision.models" not in text
