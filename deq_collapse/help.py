@@ -7,7 +7,7 @@ from jsonargparse import DefaultHelpFormatter
 
 from deq_collapse.mistakes import classes_of
 
-SHOWN = 8
+SHOWN = 12
 """Classes of other libraries that are listed."""
 
 

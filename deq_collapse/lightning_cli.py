@@ -178,6 +178,9 @@ class CollapseCLI(LightningCLI):
         self.trainer_defaults = {"callbacks": always}
         if self.subcommand != "fit":
             kwargs["logger"] = False  # its curves are those of the fit
+        given = self.config_init[str(self.subcommand)].trainer.plugins or []
+        plugins = given if isinstance(given, list) else [given]
+        kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO()]
         return super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
 
     def after_fit(self) -> None:

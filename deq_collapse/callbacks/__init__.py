@@ -1,6 +1,6 @@
 """Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
 
-from deq_collapse.callbacks.checkpoint import LastCheckpoint
+from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
@@ -10,6 +10,7 @@ from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
 
 __all__ = [
+    "AtomicCheckpointIO",
     "Costs",
     "Environment",
     "History",

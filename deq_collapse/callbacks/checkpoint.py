@@ -1,9 +1,23 @@
 """The checkpoint a run continues from."""
 
+from pathlib import Path
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 FILE_NAME = "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint as a whole: a run killed while it saves still has the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes beside the file, then renames."""
+        draft = Path(f"{path}.part")
+        super().save_checkpoint(checkpoint, draft, storage_options)
+        draft.replace(path)
 
 
 class LastCheckpoint(ModelCheckpoint):
