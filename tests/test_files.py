@@ -2,6 +2,7 @@
 
 import json
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -9,13 +10,15 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically, write_json
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file of this process may grow beyond 1,000 bytes."""
+    """No file of this process may grow beyond 1,000 bytes: not around a whole test, whose output is a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_text_and_bytes_are_written_with_the_folders_they_need(tmp_path):
@@ -26,10 +29,10 @@ def test_text_and_bytes_are_written_with_the_folders_they_need(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_where_writing_fails_the_old_file_stays_and_no_draft_is_left(tmp_path, full_disk):
+def test_where_writing_fails_the_old_file_stays_and_no_draft_is_left(tmp_path):
     path = tmp_path / "result.json"
     write_atomically(path, "old")
-    with pytest.raises(UserError, match=r"result\.json cannot be written: File too large"):
+    with full_disk(), pytest.raises(UserError, match=r"result\.json cannot be written: File too large"):
         write_atomically(path, "new" * 1000)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

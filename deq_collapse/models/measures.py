@@ -2,6 +2,7 @@
 solver.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,9 +37,9 @@ class SplitMeasures(nn.Module):
         self.majority = majority
         self.collapse = NeuralCollapse(num_classes, num_features, metrics, majority, class_counts)
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite is to be seen
-        self.residual = MaxMetric(nan_strategy="disable")
-        self.evaluations = MeanMetric(nan_strategy="disable")
+        self.loss = MeanMetric(nan_strategy=math.inf)  # a loss that is not a number is to be seen
+        self.residual = MaxMetric(nan_strategy=math.inf)
+        self.evaluations = MeanMetric(nan_strategy=math.inf)
         self.solved = False
 
     def update(

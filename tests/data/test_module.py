@@ -123,8 +123,9 @@ def test_what_is_measured_on_is_clean_and_unchanged_by_the_imbalance():
     assert data.majority == (0, 1, 2)
 
 
-@pytest.mark.parametrize("config", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_config_gives_a_data_module_with_the_run_seed(config):
+@pytest.mark.parametrize("name", ["cifar10", "digits", "fashion_mnist"])
+def test_every_shipped_source_gives_a_data_module_with_the_run_seed(name):
+    config = CONF / f"{name}.yaml"
     parser = ArgumentParser(parser_mode="omegaconf+")
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int)
