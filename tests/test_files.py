@@ -12,7 +12,7 @@ from deq_collapse.files import write_atomically, write_json
 
 @contextmanager
 def full_disk():
-    """No file of this process may grow beyond 1,000 bytes: not around a whole test, whose output is a file too."""
+    """No file may grow beyond 1,000 bytes: never around a whole test, whose output may be a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
