@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from deq_collapse.files import write_atomically
 
@@ -46,7 +45,6 @@ class History(Callback):
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.write(Path(trainer.default_root_dir))
 
-    @rank_zero_only
     def write(self, directory: Path) -> None:
         """Writes the table into a run's directory."""
         write_atomically(directory / FILE_NAME, self.table().to_csv(index=False))

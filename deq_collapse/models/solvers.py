@@ -8,6 +8,7 @@ status. Source: Walker & Ni, "Anderson Acceleration for Fixed-Point Iterations",
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -127,19 +128,8 @@ def _statistics(trace: list[Tensor], status: Tensor) -> SolverStat:
     return stats
 
 
-def fixed_point(
-    func: Callable[[Tensor], Tensor],
-    x0: Tensor,
-    max_iter: int = 50,
-    tol: float = 1e-4,
-    stop_mode: Literal["rel"] = "rel",
-    indexing: Sequence[int] | None = None,
-) -> tuple[Tensor, list[Tensor], SolverStat]:
-    """Plain iteration ``x <- func(x)`` with the arguments, the freezing and the statistics of
-    :func:`anderson`.
-    """
-    return anderson(func, x0, max_iter, tol, stop_mode, indexing, window=1)
-
+fixed_point = partial(anderson, window=1)
+"""Plain iteration ``x <- func(x)``, with the arguments, freezing and statistics of :func:`anderson`."""
 
 SOLVERS: dict[str, Callable[..., Any]] = {"anderson_relative": anderson, "fixed_point_relative": fixed_point}
 """Our solvers under the names torchdeq knows them by."""
