@@ -41,7 +41,8 @@ class Equilibrium(nn.Module):
     """``z* = f(z*, H0)`` by torchdeq, with relative tolerances in both directions.
 
     After each forward pass ``forward_solve`` tells what it cost and reached; after each backward pass with
-    ``gradient="ift"``, ``backward_solve`` does.
+    ``gradient="ift"``, ``backward_solve`` does. In eval mode the module ``iterate`` is called with the state
+    after every evaluation of the cell, the last of which is z*: hook it to watch the solver at work.
 
     Args:
         shape: channels, height and width of H0.
@@ -72,6 +73,7 @@ class Equilibrium(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = cell(shape)
+        self.iterate = nn.Identity()
         self.gradient = gradient
         self.tol, self.eval_tol = tol, eval_tol
         self.forward_solve: Solve | None = None
@@ -93,7 +95,12 @@ class Equilibrium(nn.Module):
     def forward(self, h0: Tensor) -> Tensor:
         """Shape ``(N, C, H, W)`` in and out."""
         self.deq.f_tol = self.tol if self.training else self.eval_tol
-        states, stat = self.deq(self.cell.at(h0), torch.zeros_like(h0), backward_writer=self._note_backward)
+        states, stat = self.deq(
+            self.cell.at(h0),
+            torch.zeros_like(h0),
+            solver_kwargs={} if self.training else {"watch": self.iterate},
+            backward_writer=self._note_backward,
+        )
         self.forward_solve = Solve.from_stat(stat)
         z: Tensor = states[-1]
         return z

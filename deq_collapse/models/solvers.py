@@ -64,6 +64,7 @@ def anderson(
     indexing: Sequence[int] | None = None,
     window: int = 5,
     ridge: float = 1e-7,
+    watch: Callable[[Tensor], object] | None = None,
 ) -> tuple[Tensor, list[Tensor], SolverStat]:
     """Solves ``x = func(x)`` for every sample of a batch.
 
@@ -76,6 +77,7 @@ def anderson(
         indexing: torchdeq's request for intermediate states; the last state answers each.
         window: number of past residuals that are combined.
         ridge: see :func:`mixing_weights`.
+        watch: called after each evaluation with the result so far, where samples that are done stay put.
 
     Returns:
         The last ``func(x)`` of each sample (its first below the tolerance), the states asked for, and the
@@ -104,6 +106,8 @@ def anderson(
         residual = torch.where(taken, current, residual)
         status = torch.where(taken & (current <= tol), CONVERGED, torch.where(broken, DIVERGED, status))
         trace.append(residual)
+        if watch is not None:
+            watch(result)
         if k + 1 == max_iter or bool((status != CAPPED).all()):
             break
         slot, used = k % window, min(k + 1, window)
