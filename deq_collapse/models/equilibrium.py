@@ -93,17 +93,16 @@ class Equilibrium(nn.Module):
         self.deq = torchdeq.get_deq(**self.engine)
 
     def forward(self, h0: Tensor) -> Tensor:
-        """Shape ``(N, C, H, W)`` in and out."""
+        """H0 to the cell's output at the fixed point; the shape of H0, unless the cell says otherwise."""
         self.deq.f_tol = self.tol if self.training else self.eval_tol
         states, stat = self.deq(
             self.cell.at(h0),
-            torch.zeros_like(h0),
-            solver_kwargs={} if self.training else {"watch": self.iterate},
+            self.cell.start(h0),
+            solver_kwargs={} if self.training else {"watch": lambda z: self.iterate(self.cell.output(z))},
             backward_writer=self._note_backward,
         )
         self.forward_solve = Solve.from_stat(stat)
-        z: Tensor = states[-1]
-        return z
+        return self.cell.output(states[-1])
 
     def _note_backward(self, stat: SolverStat) -> None:
         if torch.is_grad_enabled():

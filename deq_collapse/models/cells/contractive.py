@@ -1,35 +1,13 @@
-"""Cells: the function f(z, H0) that an equilibrium refinement solves for, and that an explicit one applies
-once.
-"""
+"""The contractive convolution cell, and the convolution of bounded operator norm that it is made of."""
 
-from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
-
-Shape = tuple[int, int, int]
-"""Channels, height and width of a feature map."""
-
-
-class Cell(nn.Module):
-    """Base of every cell: implement ``forward(z, h0)``, of the shape of ``z``, each sample on its own."""
-
-    @abstractmethod
-    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
-        """One evaluation of f at ``z``; ``z`` and ``h0`` have shape ``(N, C, H, W)``."""
-
-    def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map ``z -> f(z, h0)``; override it to compute once what all evaluations of one solve share."""
-        return partial(self, h0=h0)
-
-
-CellFactory = Callable[[Shape], Cell]
-"""Makes a cell for maps of a shape; in a config, the ``class_path`` of a cell and its other arguments."""
+from deq_collapse.models.cells.base import Cell, Shape
 
 
 class BoundedConv2d(nn.Conv2d):

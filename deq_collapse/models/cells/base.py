@@ -1,0 +1,49 @@
+"""What every cell is: the function f(z, H0) that an equilibrium refinement solves for, and that an explicit
+one applies once.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+"""Shape of one sample: channels, height and width of a map, or the length of a vector alone."""
+
+
+class Cell(nn.Module):
+    """Base of every cell: implement ``forward(z, h0)``, of the shape of ``z``, each sample on its own.
+
+    That is enough for a solver. A cell that is solved by iterating another map than f overrides ``at``; where
+    the state of that map is not z itself, ``start`` and ``output`` too.
+    """
+
+    @abstractmethod
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        """One evaluation of f at ``z``; ``z`` and ``h0`` have shape ``(N, C, H, W)`` or ``(N, d)``."""
+
+    def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map that solvers iterate: ``z -> f(z, h0)``, unless overridden. Made once per solve, so what
+        all evaluations share is computed here.
+        """
+        return partial(self, h0=h0)
+
+    def start(self, h0: Tensor) -> Tensor:
+        """The state that a solve starts from: zeros of the shape of ``h0``."""
+        return torch.zeros_like(h0)
+
+    def output(self, state: Tensor) -> Tensor:
+        """What the refinement returns of a state of that map: the state itself."""
+        return state
+
+    def lipschitz_bound(self) -> float | None:
+        """A guaranteed upper bound on the Lipschitz constant of the map ``at(h0)`` in eval mode, for the
+        weights as they are and any ``h0``, up to rounding; ``None`` where none is known.
+        """
+        return None
+
+
+CellFactory = Callable[[Shape], Cell]
+"""Makes a cell for an H0 of a shape; in a config, the ``class_path`` of a cell and its other arguments."""
