@@ -22,11 +22,12 @@ class BoundedConv2d(nn.Conv2d):
     Args:
         shape: channels, height and width of the map.
         bound: largest operator norm allowed, above 0.
+        out_channels: of the map that comes out; as many as go in where ``None``.
     """
 
-    def __init__(self, shape: Shape, bound: float) -> None:
+    def __init__(self, shape: Shape, bound: float, out_channels: int | None = None) -> None:
         channels, height, width = shape
-        super().__init__(channels, channels, 3, padding=1, bias=False)
+        super().__init__(channels, out_channels or channels, 3, padding=1, bias=False)
         self.bound = bound
         self.singular_vector: Tensor
         self.register_buffer("singular_vector", _unit(torch.ones(1, channels, height, width)))
@@ -70,20 +71,25 @@ class ConvCell(Cell):
         lipschitz: bound on the Lipschitz constant of f in z, in (0, 1) for an equilibrium: each convolution's
             operator norm is kept at most its square root (ReLU is 1-Lipschitz), so that f is a contraction
             with one fixed point. ``None`` leaves the weights free, as in an explicit network.
+        inner_width: channels between A and B, as many as ``z`` has where ``None``.
     """
 
-    def __init__(self, shape: Shape, lipschitz: float | None = 0.9) -> None:
+    def __init__(self, shape: Shape, lipschitz: float | None = 0.9, inner_width: int | None = None) -> None:
         super().__init__()
         if lipschitz is not None and not 0 < lipschitz < 1:
             raise UserError(f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1.")
+        channels, *size = shape
+        between = channels if inner_width is None else inner_width
+        if between < 1:
+            raise UserError(f"inner_width is {between}, but a cell has at least 1 channel inside.")
         self.lipschitz = lipschitz
-        self.inner = self._conv(shape)
-        self.outer = self._conv(shape)
+        self.inner = self._conv(shape, between)
+        self.outer = self._conv((between, *size), channels)
 
-    def _conv(self, shape: Shape) -> nn.Conv2d:
+    def _conv(self, shape: Shape, out_channels: int) -> nn.Conv2d:
         if self.lipschitz is None:
-            return nn.Conv2d(shape[0], shape[0], 3, padding=1, bias=False)
-        return BoundedConv2d(shape, self.lipschitz**0.5)
+            return nn.Conv2d(shape[0], out_channels, 3, padding=1, bias=False)
+        return BoundedConv2d(shape, self.lipschitz**0.5, out_channels)
 
     def forward(self, z: Tensor, h0: Tensor) -> Tensor:
         """``relu(h0 + B relu(A z))``."""
