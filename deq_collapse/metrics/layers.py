@@ -1,0 +1,202 @@
+"""Neural collapse along the computation of any network: after every call of the modules named."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from deq_collapse.metrics.neural_collapse import NeuralCollapse
+from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
+
+Key = tuple[str, int]
+"""A module's name, and which of its calls in one forward pass; 1 is the first."""
+
+METRICS = (
+    "nc1",
+    "nc1_trace_ratio",
+    "cdnv",
+    "nc2_norm_means",
+    "nc2_angle_means",
+    "nc2_etf_means",
+    "nc3",
+    "nc3_product",
+    "nc3_alignment",
+    "minority_cos_means_mean",
+)
+"""What is measured if nothing else is said: what changes along a network and needs no stored features."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place of the computation.
+
+    Attributes:
+        module: its name, as in ``model.named_modules()``.
+        call: 1 for the first call of the module in a forward pass, 2 for the second, ...
+        values: what `NeuralCollapse.compute` gives for the features there.
+
+    """
+
+    module: str
+    call: int
+    values: dict[str, Tensor]
+
+
+class LayerwiseCollapse:
+    """Neural collapse after every call of some modules, say the blocks of a ResNet or a solver's iterate.
+
+    In a ``with`` block hooks on the modules note what they give, and `update` counts the batch. A module
+    called several times in one pass (tied weights, the iterates of a solver) has one point per call. Where
+    passes make different numbers of calls, the last call of a module in a pass counts for the later points
+    too: every point counts every sample, and the last point is what left the module. A point costs the memory
+    of its metric, about 2 K d + d^2 float64 values, and its N d features from the pass to `update`.
+
+    Mode and autograd are the caller's business: ``model.eval()`` and ``torch.no_grad()`` as a rule. Under
+    DDP all ranks call `compute`; the calls they saw may differ in number, down to none.
+
+    Args:
+        model: called as usual; what it gives and its gradients do not change.
+        modules: names as in ``model.named_modules()``, or patterns as ``layer*``, whose ``*`` does not reach
+            past a dot.
+        num_classes: K >= 2.
+        metrics: names of the values wanted, from `TABLE`. ``nc4`` would keep all features of all points.
+        pool: makes features (N, d) of what a module gives; by default `average`, over positions. A class
+            token is ``lambda tokens: tokens[:, 0]``, maps with channels last ``lambda z: z.mean((1, 2))``.
+        kwargs: passed to `NeuralCollapse`, e.g. ``majority``, ``class_counts``, ``process_group``.
+
+    Raises:
+        ValueError: for a name that no module has, and for what `NeuralCollapse` refuses.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> model = nn.Sequential(body, nn.Linear(8, 3)).eval()
+        >>> with LayerwiseCollapse(model, ["0.*"], num_classes=3, metrics=["nc1", "nc3"]) as layers:
+        ...     for _ in range(2):
+        ...         logits = model(torch.randn(6, 1, 5, 5))
+        ...         layers.update(torch.arange(6) % 3, model[1].weight, model[1].bias)
+        >>> [(point.module, point.call, *point.values) for point in layers.compute()][:2]
+        [('0.0', 1, 'nc1', 'nc3'), ('0.1', 1, 'nc1', 'nc3')]
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Sequence[str],
+        num_classes: int,
+        metrics: Sequence[str] = METRICS,
+        pool: Pool = average,
+        **kwargs: Any,
+    ) -> None:
+        self._arguments = {"num_classes": num_classes, "metrics": metrics, **kwargs}
+        NeuralCollapse(num_features=1, **self._arguments)  # so that a mistake is told now, not amid a pass
+        self._taps = Taps(model, named_modules(model, modules), pool)
+        self._metrics: dict[Key, NeuralCollapse] = {}
+        self._order: list[Key] = []
+
+    def __enter__(self) -> "LayerwiseCollapse":
+        """Hook the modules."""
+        self._taps.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks, whatever happened."""
+        self._taps.close()
+
+    def update(self, labels: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        """Count the forward pass just made.
+
+        Args:
+            labels: (N,), integers in 0..K-1.
+            weight: (K, d) classifier rows; a point of another width has no values of the classifier.
+            bias: (K,), or None.
+
+        Raises:
+            ValueError: where a module was not called in that pass, and for what `NeuralCollapse` refuses.
+
+        """
+        calls: dict[str, list[Tensor]] = {name: [] for name in self._taps.names}
+        keys = []
+        for name, features in self._taps.take():
+            calls[name].append(features)
+            keys.append((name, len(calls[name])))
+        for name, outputs in calls.items():
+            if not outputs:
+                raise ValueError(f"{name or 'the model'} was not called in a forward pass before this update")
+        for name, call in keys:
+            features = calls[name][call - 1]
+            self._open((name, call), features.shape[-1], features.device)
+        self._order = merged(self._order, keys)
+        for (name, call), metric in self._metrics.items():
+            features = calls[name][min(call, len(calls[name])) - 1]
+            fits = weight is not None and weight.shape[-1] == metric.num_features
+            metric.update(features, labels, *((weight, bias) if fits else ()))
+
+    def compute(self) -> list[Point]:
+        """Return all points in the order of the computation, over all ranks.
+
+        Raises:
+            ValueError: if nothing was counted, and for what `NeuralCollapse.compute` refuses.
+
+        """
+        self._agree()
+        if not self._order:
+            raise ValueError("nothing was counted: call the model, then `update`, inside the `with` block")
+        return [Point(*key, self._value(key)) for key in self._order]
+
+    def _value(self, key: Key) -> dict[str, Tensor]:
+        try:
+            values: dict[str, Tensor] = self._metrics[key].compute()
+        except ValueError as error:
+            raise ValueError(f"{key[0]}, call {key[1]}: {error}") from error
+        return values
+
+    def _open(self, key: Key, width: int, device: torch.device) -> None:
+        """Make the metric of a new point; what it missed is what the point before it has seen."""
+        if key in self._metrics:
+            return
+        before = self._metrics.get((key[0], key[1] - 1))
+        with torch.inference_mode(False):  # states made in inference mode could not be added to outside it
+            if before is not None and before.update_called:
+                group = before.process_group  # which cannot be copied
+                self._metrics[key] = deepcopy(before, {id(group): group})
+            else:
+                self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
+
+    def _agree(self) -> None:
+        """Give every rank the points of all: they meet at each, and a rank with fewer would be waited for."""
+        self._order, own = [], [(key, self._metrics[key].num_features) for key in self._order]
+        for points in self._of_all_ranks(own):
+            self._order = merged(self._order, [key for key, _ in points])
+            for key, width in sorted(points):
+                if key not in self._metrics:
+                    device = next(self._taps.model.parameters(), torch.empty(0)).device
+                    self._open(key, width, device)
+                    nothing = torch.empty(0, width, device=device)
+                    self._metrics[key].update(nothing, nothing[:, 0].long())
+
+    def _of_all_ranks(self, own: list[tuple[Key, int]]) -> list[list[tuple[Key, int]]]:
+        alone = not (distributed.is_available() and distributed.is_initialized())
+        if alone or not self._arguments.get("sync_on_compute", True):
+            return [own]
+        group = self._arguments.get("process_group")
+        gathered: list[list[tuple[Key, int]]] = [[] for _ in range(distributed.get_world_size(group))]
+        distributed.all_gather_object(gathered, own, group)
+        return gathered
+
+
+def merged(order: Sequence[Key], others: Sequence[Key]) -> list[Key]:
+    """Return `order` with the keys of `others` it lacks, each behind the one it follows there."""
+    result, place = list(order), 0
+    for key in others:
+        if key in result:
+            place = result.index(key)
+        else:
+            result.insert(place, key)
+        place += 1
+    return result
