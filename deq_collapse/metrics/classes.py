@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.functional.simplex import cosines
-from deq_collapse.metrics.functional.variability import cdnv_pairs
+from deq_collapse.metrics.functional.variability import cdnv_pairs, nc1_per_class
 from deq_collapse.metrics.known import Known
 
 
@@ -13,13 +13,15 @@ def class_values(known: Known) -> dict[str, Tensor]:
 
     Returns:
         (K,): `counts`, `variances` (v_c), `norms_means` (centred means), `nc1_trace_ratio` (v_c / Tr Sigma_B)
-        and `cdnv` (nan also where all other means coincide). (K, K): `cos_means`, `gram_means` (centred).
-        With a classifier `norms_weights`, `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
+        and `cdnv` (nan also where all other means coincide); `nc1` (`nc1_per_class`) where NC1 is found from
+        the samples. (K, K): `cos_means`, `gram_means` (centred). With a classifier `norms_weights`,
+        `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
 
     """
     stats = known.stats
     means = torch.full_like(stats.means, torch.nan)
     means[stats.present] = stats.centred
+    gram = means @ means.T
     variances = torch.where(stats.present, stats.variances, torch.nan)
     cdnv = torch.full_like(stats.counts, torch.nan)
     cdnv[stats.present] = cdnv_pairs(stats).nanmean(1)
@@ -29,14 +31,15 @@ def class_values(known: Known) -> dict[str, Tensor]:
         "nc1_trace_ratio": variances / stats.centred.square().sum(1).mean(),
         "cdnv": cdnv,
         "norms_means": means.norm(dim=1),
-        "cos_means": cosines(means),
-        "gram_means": means @ means.T,
+        "cos_means": cosines(gram),
+        "gram_means": gram,
     }
+    if known.projects:
+        values["nc1"] = torch.where(stats.present, nc1_per_class(stats, known.tally[3]), torch.nan)
     if known.classifier is not None:
         values["norms_weights"] = known.classifier.norm(dim=1)
-        values["cos_weights"] = cosines(known.classifier)
-        values["gram_weights"] = known.classifier @ known.classifier.T
+        values["cos_weights"] = cosines(known.rows_gram)
+        values["gram_weights"] = known.rows_gram
         if "samples" in known.given:
-            tally = known.tally()
-            values["accuracy"] = tally[2] / tally[0]
+            values["accuracy"] = known.tally[2] / known.tally[0]
     return values

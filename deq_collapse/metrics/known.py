@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from deq_collapse.metrics.statistics import ClassStatistics
+from deq_collapse.metrics.functional import nc1, nc1_per_class
+from deq_collapse.metrics.statistics import ClassStatistics, gram
 
-Need = Literal["scatter", "classifier", "samples", "minority", "minority_pair", "outside"]
+Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class Known:
         class_counts: (K,) counts that set the SELI and GOF targets; None for those of `stats`.
         outside: (d,) mean of out-of-distribution features; not finite if there are none.
         skipped: number of samples left out for non-finite features.
-        buffers: whether samples are kept until their class is decided.
-        tally: gives the counts of `functional.tally_decisions` over all ranks.
+        buffers: whether samples are kept until the means are known.
+        projects: whether NC1 is found from those samples, not from Sigma_W.
+        count: gives the counts of `functional.tally_samples` over all ranks.
 
     """
 
@@ -35,12 +38,13 @@ class Known:
     outside: Tensor
     skipped: Tensor
     buffers: bool
-    tally: Callable[[], Tensor]
+    projects: bool
+    count: Callable[[], Tensor]
 
     @property
     def given(self) -> set[Need]:
         """The needs of formulas that are met."""
-        given: set[Need] = {"scatter"}
+        given: set[Need] = {"within"}
         if self.buffers:
             given.add("samples")
         if self.classifier is not None:
@@ -54,10 +58,54 @@ class Known:
                 given.add("minority_pair")
         return given
 
+    @cached_property
+    def tally(self) -> Tensor:
+        """(4, K) from `functional.tally_samples`, over all ranks."""
+        return self.count()
+
+    @property
+    def nc1(self) -> Tensor:
+        """NC1, by the way that was prepared."""
+        if not self.projects:
+            return nc1(self.stats)
+        shares, present = self.stats.weights, self.stats.present
+        return shares[present] @ nc1_per_class(self.stats, self.tally[3])[present]
+
     @property
     def means(self) -> Tensor:
         """(K', d) centred class means."""
         return self.stats.centred
+
+    @property
+    def gram(self) -> Tensor:
+        """(K', K') Gram matrix of the centred class means."""
+        return self.stats.gram
+
+    @cached_property
+    def raw_gram(self) -> Tensor:
+        """(K', K') Gram matrix of the class means, not centred."""
+        along = self.means @ self.stats.global_mean
+        return self.gram + along + along[:, None] + self.stats.global_mean.square().sum()
+
+    @cached_property
+    def rows_gram(self) -> Tensor:
+        """(K, K) Gram matrix of all classifier rows."""
+        return gram(self.rows)
+
+    @property
+    def weight_gram(self) -> Tensor:
+        """(K', K') Gram matrix of the classifier rows of the classes that have samples."""
+        return self.rows_gram[self.stats.present][:, self.stats.present]
+
+    @cached_property
+    def product(self) -> Tensor:
+        """W M^T, (K', K'), of classifier rows and centred means."""
+        return self.weight @ self.means.T
+
+    @property
+    def raw_product(self) -> Tensor:
+        """The same with class means that are not centred."""
+        return self.product + (self.weight @ self.stats.global_mean)[:, None]
 
     @property
     def rows(self) -> Tensor:
@@ -93,9 +141,10 @@ class Known:
         """(K', d) class means, not centred."""
         return self.stats.means[self.stats.present]
 
-    @property
+    @cached_property
     def counts(self) -> list[int]:
         """K' counts that set the SELI and GOF targets."""
         seen = self.stats.counts
         counts = seen if self.class_counts is None else seen.new_tensor(self.class_counts)
-        return [int(n) for n in counts[self.stats.present]]
+        present: list[float] = counts[self.stats.present].tolist()
+        return [int(n) for n in present]

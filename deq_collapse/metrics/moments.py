@@ -1,9 +1,9 @@
 """One-pass class moments around per-class pivots: float32 arithmetic, float64 sums, exact merges.
 
-Every class c has a pivot p_c close to its mean. A sample adds its residual r = h - p_y, its squared length
-and, in a float32 GEMM, r r^T. Residuals of collapsed features are tiny, so nothing cancels; sums over
-tiles are float64. Moving to another pivot is algebra on the sums, hence ranks merge by moving to one pivot
-and adding.
+Every class c has a pivot p_c close to its mean. A sample adds h to a float64 sum, the squared length of its
+residual r = h - p_y and, in a float32 GEMM, r r^T. Residuals of collapsed features are tiny, so nothing
+cancels; sums over tiles are float64. Moving to another pivot is algebra on the sums, hence ranks merge by
+moving to one pivot and adding.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Moments:
         counts: (K + 2,) samples per class, then non-finite samples, then labels out of range.
         squares: (K + 2,) sum of squared residual lengths.
         pivots: (K + 2, d) values that float32 represents exactly.
-        sums: (K + 2, d) sum of residuals.
+        sums: (K + 2, d) sum of features.
         scatter: (d, d) sum of r r^T, true on and above the diagonal; (0, 0) if it is not kept.
 
     """
@@ -59,18 +59,22 @@ class Moments:
 
     @property
     def means(self) -> Tensor:
-        """Class means, (K + 2, d); the pivot where a class has no sample."""
-        return self.pivots + self.sums / self.counts.clamp(min=1)[:, None]
+        """Class means, (K + 2, d); 0 where a class has no sample."""
+        return self.sums / self.counts.clamp(min=1)[:, None]
+
+    @property
+    def offsets(self) -> Tensor:
+        """Class means less their pivots, (K + 2, d); 0 where a class has no sample."""
+        return torch.where(self.counts[:, None] > 0, self.means - self.pivots, 0)
 
     def move(self, pivots: Tensor) -> None:
         """Re-express all sums around `pivots` (K + 2, d), in place."""
         delta = pivots - self.pivots
-        half = self.sums - 0.5 * self.counts[:, None] * delta
+        half = self.counts[:, None] * (self.offsets - 0.5 * delta)
         if self.scatter.numel():
             cross = delta.T @ half
             self.scatter.sub_(cross).sub_(cross.T)
         self.squares.sub_(2 * (delta * half).sum(1))
-        self.sums.sub_(self.counts[:, None] * delta)
         self.pivots.copy_(pivots)
 
     def recentre(self) -> None:
@@ -100,8 +104,8 @@ def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
     """Merge the flat vectors of several ranks, (R, L), into one, (L,): Chan's update, exact in float64."""
     views = [Moments.of(part.clone(), num_classes, num_features) for part in parts]
     counts = sum((view.counts for view in views), torch.zeros_like(views[0].counts))
-    mean = sum((view.means * view.counts[:, None] for view in views), torch.zeros_like(views[0].means))
-    pivots = (mean / counts.clamp(min=1)[:, None]).float().double()
+    sums = sum((view.sums for view in views), torch.zeros_like(views[0].sums))
+    pivots = (sums / counts.clamp(min=1)[:, None]).float().double()
     for view in views:
         view.move(pivots)
     merged = torch.zeros_like(parts[0])
@@ -125,38 +129,46 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     valid = (labels >= 0) & (labels < num_classes)
     bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
 
-    counts = torch.zeros_like(moments.counts)
-    counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=counts.dtype))
-    totals = torch.zeros_like(moments.sums).index_add_(0, bucket, x.double())
-    totals[num_classes:] = 0
-    # A class that had no sample yet takes the mean of its samples in this tile as pivot.
-    opens = (moments.counts == 0) & (counts > 0)
-    means = (totals / counts.clamp(min=1)[:, None]).float().double()
-    torch.where(opens[:, None], means, moments.pivots, out=moments.pivots)
+    opens = moments.counts == 0
+    moments.counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
+    # From the features, not from the rounded residuals: means then are exact to float64.
+    moments.sums.index_add_(0, bucket, x.double())
+    moments.sums[num_classes:] = 0
+    opens &= moments.counts > 0
+    # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
+    if opens.device.type != "cpu" or bool(opens.any()):
+        # A class that had no sample yet takes the mean of its samples in this tile as pivot.
+        torch.where(opens[:, None], moments.means.float().double(), moments.pivots, out=moments.pivots)
 
     residuals = moments.pivots.to(x.dtype).index_select(0, bucket)
     # In place: memory freshly asked for costs more than the subtraction.
     torch.sub(x, residuals, out=residuals)
     kept = finite & valid
-    # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
     if residuals.device.type != "cpu" or not bool(kept.all()):
         residuals.masked_fill_(~kept[:, None], 0)
 
-    moments.counts.add_(counts)
-    # From the features, not from the rounded residuals: means then are exact to float64.
-    moments.sums.add_(totals.addcmul_(counts[:, None], moments.pivots, value=-1))
     moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
     if moments.scatter.numel():
-        _add_scatter(moments.scatter, residuals)
+        add_scatter(moments.scatter, residuals)
     return bucket
 
 
-def _add_scatter(scatter: Tensor, residuals: Tensor) -> None:
-    """Add r r^T in strips that leave out most of what is below the diagonal: less work than one GEMM."""
-    with full_precision(residuals.device.type):
+def add_scatter(scatter: Tensor, rows: Tensor, alpha: float = 1) -> None:
+    """Add alpha sum_i r_i r_i^T to the upper triangle of `scatter` (d, d), in place.
+
+    Strips leave out most of what is below the diagonal: less work than one GEMM.
+    """
+    with full_precision(rows.device.type):
         for start in range(0, len(scatter), STRIP):
             strip = slice(start, start + STRIP)
-            scatter[strip, start:].add_(residuals[:, strip].T @ residuals[:, start:])
+            scatter[strip, start:].add_(rows[:, strip].T @ rows[:, start:], alpha=alpha)
+
+
+def mirrored(upper: Tensor) -> Tensor:
+    """Symmetric matrix with the upper triangle of `upper` (n, n), of which the lower one is overwritten."""
+    full = upper.triu_() + upper.T
+    full.diagonal().mul_(0.5)
+    return full
 
 
 @contextmanager

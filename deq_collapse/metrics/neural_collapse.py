@@ -6,36 +6,39 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deq_collapse.metrics.classes import class_values
-from deq_collapse.metrics.functional.centre import decide, tally_decisions
+from deq_collapse.metrics.functional import decide
+from deq_collapse.metrics.held_samples import HeldSamples
 from deq_collapse.metrics.inputs import check_arguments, check_batch
 from deq_collapse.metrics.known import Known, Need
-from deq_collapse.metrics.local_states import LocalStates
 from deq_collapse.metrics.moments import Moments, accumulate, merge
-from deq_collapse.metrics.statistics import Centre, ClassStatistics
+from deq_collapse.metrics.statistics import Centre, ClassStatistics, Weighting
 from deq_collapse.metrics.table import COSTLY, TABLE
 
 
-class NeuralCollapse(LocalStates):
+class NeuralCollapse(HeldSamples):
     r"""All measures of neural collapse of features h and, if given, of a classifier argmax(W h + b).
 
-    Features are seen once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
+    The model runs once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
     stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs
-    the final class means: features then stay in a buffer on their own rank until `compute`.
+    the final class means: features then stay in a buffer on their own rank until `compute`. Where they do,
+    and K is at most half of d, `nc1` is read off them too, in the span of the means: N d K operations, no
+    (d, d) matrix. Without `nc4` no feature is kept, and `nc1` costs N d^2 and a (d, d) matrix.
 
     Args:
         num_classes: K >= 2.
         num_features: d, the width of the features.
         metrics: names of the values wanted, from `TABLE`; None for all that can be known but the `COSTLY`.
-            What is not selected costs nothing: without `nc1` no (d, d) matrix is kept, without `nc4` no
-            feature.
+            What is not selected costs nothing.
         majority: indices of the majority classes under step imbalance; without it no minority value is given.
         class_counts: training counts, which set the SELI and GOF targets of a test split; None: those seen.
         centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
+        weighting: in the within-class covariance all "samples" weigh the same (Papyan 2020), or all
+            "classes", for which `nc1` keeps features as `nc4` does.
         nonfinite: on NaN or infinite features, "raise" at compute, or "skip" those samples.
-        buffer_dtype: type of the buffered features; None keeps the type they come in.
+        buffer_dtype: type of the buffered features; None keeps the type they come in, and only then are they
+            good enough for `nc1`.
         buffer_device: where features are buffered; None keeps them where they are.
         buffer_limit: largest buffer in bytes.
         kwargs: passed to `torchmetrics.Metric`.
@@ -60,9 +63,6 @@ class NeuralCollapse(LocalStates):
     moments: Tensor
     classifier: Tensor
     outside: Tensor
-    buffered_features: list[Tensor]
-    buffered_labels: list[Tensor]
-    buffered_decisions: list[Tensor]
 
     def __init__(
         self,
@@ -72,13 +72,14 @@ class NeuralCollapse(LocalStates):
         majority: Sequence[int] | None = None,
         class_counts: Sequence[int] | None = None,
         centre: Centre = "classes",
+        weighting: Weighting = "samples",
         nonfinite: Literal["raise", "skip"] = "raise",
         buffer_dtype: torch.dtype | None = None,
         buffer_device: torch.device | str | None = None,
         buffer_limit: int = 16 * 2**30,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(buffer_dtype, buffer_device, buffer_limit, **kwargs)
         check_arguments(num_classes, num_features, set(metrics or ()) - set(TABLE), majority, class_counts)
         self.num_classes = num_classes
         self.num_features = num_features
@@ -88,17 +89,18 @@ class NeuralCollapse(LocalStates):
         self.majority = majority
         self.class_counts = class_counts
         self.centre = centre
+        self.weighting = weighting
         self.nonfinite = nonfinite
-        self.buffer_dtype = buffer_dtype
-        self.buffer_device = buffer_device
-        self.buffer_limit = buffer_limit
         self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
+        held = "samples" in self._needs and buffer_dtype is None and 2 * num_classes <= num_features
+        self._projects = "within" in self._needs and (held or weighting == "classes")
+        self._holds = self._projects or "samples" in self._needs
         self._rows_seen = self._recentre_at = 0
         self._add_states()
 
     def _add_states(self) -> None:
         K, d = self.num_classes, self.num_features
-        length = Moments.length(K, d, "scatter" in self._needs)
+        length = Moments.length(K, d, "within" in self._needs and not self._projects)
         reduction = partial(merge, num_classes=K, num_features=d)
         self.add_state("moments", torch.zeros(length, dtype=torch.float64), reduction)
         if "classifier" in self._needs:
@@ -106,10 +108,8 @@ class NeuralCollapse(LocalStates):
             self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
         # How many out-of-distribution samples, and the sum of their features.
         self.add_state("outside", torch.zeros(1 + d, dtype=torch.float64), "sum")
-        if "samples" in self._needs:
-            # nc4 needs the final means: until then features, buckets and decisions wait on their rank.
-            for name in ("buffered_features", "buffered_labels", "buffered_decisions"):
-                self.add_local_state(name)
+        if self._holds:
+            self.add_held_samples()
 
     @torch.no_grad()
     def update(
@@ -133,14 +133,14 @@ class NeuralCollapse(LocalStates):
         moments = Moments.of(self.moments, self.num_classes, self.num_features)
         buckets = accumulate(moments, features, labels)
         self._recentre_sometimes(len(features), moments)
-        if weight is None or "classifier" not in self._needs:
-            return
-        K = self.num_classes
-        self.classifier[0] = 1
-        self.classifier[1 : 1 + K] = 0 if bias is None else bias
-        self.classifier[1 + K :] = weight.reshape(-1)
-        if "samples" in self._needs and len(features):
-            self._buffer(features, buckets, decide(features, weight, bias))
+        if weight is not None and "classifier" in self._needs:
+            K = self.num_classes
+            self.classifier[0] = 1
+            self.classifier[1 : 1 + K] = 0 if bias is None else bias
+            self.classifier[1 + K :] = weight.reshape(-1)
+        if len(features) and (self._projects or (self._holds and weight is not None)):
+            decided = torch.full_like(labels, -1) if weight is None else decide(features, weight, bias)
+            self.hold(features, buckets, decided)
 
     @torch.no_grad()
     def update_outside(self, features: Tensor) -> None:
@@ -165,19 +165,6 @@ class NeuralCollapse(LocalStates):
             moments.recentre()
             self._recentre_at = 4 * self._rows_seen
 
-    def _buffer(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
-        size = features.nelement() * (self.buffer_dtype or features.dtype).itemsize
-        held = sum(chunk.nbytes for chunk in self.buffered_features)
-        if held + size > self.buffer_limit:
-            raise ValueError(
-                f"nc4 would buffer more than buffer_limit={self.buffer_limit} bytes of features; "
-                "raise it, choose a smaller buffer_dtype, or leave nc4 out of metrics"
-            )
-        device = self.buffer_device or features.device
-        self.buffered_features.append(features.to(device, self.buffer_dtype or features.dtype, copy=True))
-        self.buffered_labels.append(buckets.to(device))
-        self.buffered_decisions.append(decisions.to(device))
-
     def statistics(self) -> ClassStatistics:
         """Return class statistics: of all ranks inside `compute` or `sync_context`, else of this one.
 
@@ -193,7 +180,7 @@ class NeuralCollapse(LocalStates):
             raise ValueError(f"{misplaced} labels lie outside 0..{K - 1}")
         if skipped and self.nonfinite == "raise":
             raise ValueError(f"{skipped} samples have non-finite features; nonfinite='skip' leaves them out")
-        return ClassStatistics.from_moments(moments, self.centre).checked()
+        return ClassStatistics.from_moments(moments, self.centre, self.weighting).checked()
 
     def compute(self) -> dict[str, Tensor]:
         """Return the values selected, as float64 scalars.
@@ -224,7 +211,8 @@ class NeuralCollapse(LocalStates):
             outside=self.outside[1:] / self.outside[0],
             skipped=Moments.of(self.moments, self.num_classes, self.num_features).counts[self.num_classes],
             buffers="samples" in self._needs,
-            tally=lambda: self._tally(stats),
+            projects=self._projects,
+            count=lambda: self.count_held(stats, spread=self._projects),
         )
 
     def _weight(self) -> Tensor | None:
@@ -233,14 +221,6 @@ class NeuralCollapse(LocalStates):
         if not bool(self.classifier.isfinite().all()):
             raise ValueError("the classifier's weight or bias is not finite")
         return self.classifier[1 + self.num_classes :].view(self.num_classes, self.num_features)
-
-    def _tally(self, stats: ClassStatistics) -> Tensor:
-        """Tally the samples of this rank; add the counts, not the samples, over ranks."""
-        tally = tally_decisions(stats, self.buffered_features, self.buffered_labels, self.buffered_decisions)
-        if self._is_synced:
-            gather = self.dist_sync_fn or gather_all_tensors
-            tally = torch.stack(gather(tally, self.process_group)).sum(0)
-        return tally
 
     def reset(self) -> None:
         """Forget all samples and the classifier."""

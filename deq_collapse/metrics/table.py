@@ -23,30 +23,30 @@ def _row(formula: Callable[[Known], Tensor], *needs: Need) -> Row:
 
 
 TABLE: dict[str, Row] = {
-    "nc1": _row(lambda k: formulas.nc1(k.stats), "scatter"),
+    "nc1": _row(lambda k: k.nc1, "within"),
     "nc1_trace_ratio": _row(lambda k: formulas.nc1_trace_ratio(k.stats)),
     "cdnv": _row(lambda k: formulas.cdnv(k.stats)),
     "nc2_norm_means": _row(lambda k: formulas.norm_variation(k.means)),
     "nc2_norm_weights": _row(lambda k: formulas.norm_variation(k.rows), "classifier"),
-    "nc2_angle_means": _row(lambda k: formulas.angle_deviation(k.means)),
-    "nc2_angle_weights": _row(lambda k: formulas.angle_deviation(k.rows), "classifier"),
-    "nc2_etf_means": _row(lambda k: formulas.etf_distance(k.means)),
-    "nc2_etf_weights": _row(lambda k: formulas.etf_distance(k.rows), "classifier"),
+    "nc2_angle_means": _row(lambda k: formulas.angle_deviation(k.gram)),
+    "nc2_angle_weights": _row(lambda k: formulas.angle_deviation(k.rows_gram), "classifier"),
+    "nc2_etf_means": _row(lambda k: formulas.etf_distance(k.gram)),
+    "nc2_etf_weights": _row(lambda k: formulas.etf_distance(k.rows_gram), "classifier"),
     "nc3": _row(lambda k: formulas.nc3(k.weight, k.means), "classifier"),
-    "nc3_product": _row(lambda k: formulas.nc3_product(k.weight, k.means), "classifier"),
+    "nc3_product": _row(lambda k: formulas.nc3_product(k.product), "classifier"),
     "nc3_alignment": _row(lambda k: formulas.nc3_alignment(k.weight, k.means), "classifier"),
-    "nc4": _row(lambda k: formulas.nc4(k.tally()), "classifier", "samples"),
+    "nc4": _row(lambda k: formulas.nc4(k.tally), "classifier", "samples"),
     "minority_cos_weights_mean": _row(
-        lambda k: formulas.minority_cosines(k.rows, k.minority).mean(), "classifier", "minority_pair"
+        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).mean(), "classifier", "minority_pair"
     ),
     "minority_cos_weights_max": _row(
-        lambda k: formulas.minority_cosines(k.rows, k.minority).max(), "classifier", "minority_pair"
+        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).max(), "classifier", "minority_pair"
     ),
     "minority_cos_means_mean": _row(
-        lambda k: formulas.minority_cosines(k.means, k.minority_present).mean(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.gram, k.minority_present).mean(), "minority_pair"
     ),
     "minority_cos_means_max": _row(
-        lambda k: formulas.minority_cosines(k.means, k.minority_present).max(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.gram, k.minority_present).max(), "minority_pair"
     ),
     "majority_minority_norm_weights": _row(
         lambda k: formulas.majority_minority_norm(k.rows, k.minority), "classifier", "minority"
@@ -56,15 +56,13 @@ TABLE: dict[str, Row] = {
     ),
     "cdnv_majority": _row(lambda k: formulas.cdnv_per_class(k.stats)[~k.minority_present].mean(), "minority"),
     "cdnv_minority": _row(lambda k: formulas.cdnv_per_class(k.stats)[k.minority_present].mean(), "minority"),
-    "uniformity": _row(lambda k: formulas.uniformity(k.means)),
-    "seli_means": _row(lambda k: gram_distance(k.means @ k.means.T, seli(k.counts).means)),
-    "seli_weights": _row(
-        lambda k: gram_distance(k.weight @ k.weight.T, seli(k.counts).weights), "classifier"
-    ),
-    "seli_logits": _row(lambda k: gram_distance(k.weight @ k.means.T, seli(k.counts).logits), "classifier"),
-    "gof_means": _row(lambda k: gram_distance(k.raw_means @ k.raw_means.T, gof(k.counts).means)),
-    "gof_weights": _row(lambda k: gram_distance(k.weight @ k.weight.T, gof(k.counts).weights), "classifier"),
-    "gof_logits": _row(lambda k: gram_distance(k.weight @ k.raw_means.T, gof(k.counts).logits), "classifier"),
+    "uniformity": _row(lambda k: formulas.uniformity(k.gram)),
+    "seli_means": _row(lambda k: gram_distance(k.gram, seli(k.counts).means)),
+    "seli_weights": _row(lambda k: gram_distance(k.weight_gram, seli(k.counts).weights), "classifier"),
+    "seli_logits": _row(lambda k: gram_distance(k.product, seli(k.counts).logits), "classifier"),
+    "gof_means": _row(lambda k: gram_distance(k.raw_gram, gof(k.counts).means)),
+    "gof_weights": _row(lambda k: gram_distance(k.weight_gram, gof(k.counts).weights), "classifier"),
+    "gof_logits": _row(lambda k: gram_distance(k.raw_product, gof(k.counts).logits), "classifier"),
     "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside), "outside"),
     "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),

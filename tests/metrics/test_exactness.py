@@ -3,23 +3,72 @@
 import pytest
 import torch
 
-from deq_collapse.metrics import ClassStatistics, functional
+from deq_collapse.metrics import ClassStatistics, NeuralCollapse, functional
 
 COUNTS = [60, 40, 90, 25, 70]
 WIDTH = 16
+SPREAD = ["nc1", "nc1_trace_ratio", "cdnv"]
 
 
+# With nc4, NC1 comes from the samples that are kept for it; without, from the scatter matrix.
+@pytest.mark.parametrize("metrics", [SPREAD, [*SPREAD, "nc4"]], ids=["scatter", "samples"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("noise", [10.0, 1.0, 1e-2, 1e-3, 1e-4])
-def test_within_class_values_match_two_passes(make, measure, reference, noise, norm, dtype):
+def test_within_class_values_match_two_passes(make, measure, reference, noise, norm, dtype, metrics):
     features, labels = make(COUNTS, WIDTH, noise, norm)
     features = features.to(dtype)
     weight, bias = torch.randn(5, WIDTH), torch.zeros(5)
     expected = reference(features, labels, weight, bias, 5)
-    values = measure(features, labels, metrics=["nc1", "nc1_trace_ratio", "cdnv"])
-    for name, value in values.items():
-        assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-20), name
+    values = measure(features, labels, metrics=metrics)
+    for name in SPREAD:
+        assert values[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-20), name
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-6])
+def test_means_that_nearly_lie_in_few_dimensions(reference, measure, spread, offset):
+    # Minority collapse: some means differ far less than others, and NC1 divides by the small differences.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(6).repeat(200)
+    means = torch.randn(6, 32, generator=generator, dtype=torch.float64)
+    means[3:] = means[3] + spread * (means[3:] - means[3])
+    features = means[labels] + 1e-2 * torch.randn(1200, 32, generator=generator, dtype=torch.float64) + offset
+    features = features.float()
+    expected = reference(features, labels, torch.eye(32)[:6], torch.zeros(6), 6)["nc1"]
+    for metrics in (["nc1"], ["nc1", "nc4"]):
+        assert measure(features, labels, metrics=metrics)["nc1"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [WIDTH, 8])
+def test_classes_that_weigh_the_same(make, measure, width):
+    features, labels = make(COUNTS, width, 0.1)
+    means = torch.stack([features[labels == c].mean(0) for c in range(5)])
+    centred = means - means.mean(0)
+    between = torch.linalg.pinv(centred.T @ centred / 5, rtol=1e-9)
+    scatters = [torch.cov(features[labels == c].T, correction=0) for c in range(5)]
+    values = measure(features, labels, weighting="classes")
+    assert values["nc1"] == pytest.approx(float((sum(scatters) / 5 * between).sum() / 5), rel=1e-9)
+    traces = torch.stack([scatter.trace() for scatter in scatters])
+    expected = traces.mean() / centred.square().sum(1).mean()
+    assert values["nc1_trace_ratio"] == pytest.approx(float(expected), rel=1e-9)
+    stats = ClassStatistics.from_features(features, labels, 5, weighting="classes")
+    assert float(functional.nc1(stats)) == pytest.approx(values["nc1"], rel=1e-9)
+    balanced, same = make([40] * 5, width, 0.1)
+    assert measure(balanced, same, weighting="classes") == pytest.approx(measure(balanced, same), rel=1e-9)
+
+
+def test_nc1_per_class_is_that_of_the_class_alone_and_adds_up(make):
+    features, labels = make(COUNTS, WIDTH, 0.1)
+    metric = NeuralCollapse(5, WIDTH, metrics=["nc1", "nc4"])
+    metric.update(features, labels)
+    centred = ClassStatistics.from_features(features, labels, 5).centred
+    between = torch.linalg.pinv(centred.T @ centred / 5, rtol=1e-9)
+    for c, value in enumerate(metric.class_values()["nc1"]):
+        covariance = torch.cov(features[labels == c].T, correction=0)
+        assert float(value) == pytest.approx(float((covariance * between).sum() / 5), rel=1e-9)
+    pooled = torch.tensor(COUNTS).double() @ metric.class_values()["nc1"] / sum(COUNTS)
+    assert float(pooled) == pytest.approx(float(metric.compute()["nc1"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

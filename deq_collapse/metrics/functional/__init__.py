@@ -1,6 +1,6 @@
 """Formulas of neural collapse as pure functions over class statistics, class means and classifier rows."""
 
-from deq_collapse.metrics.functional.centre import decide, nc4, nearest_mean, tally_decisions
+from deq_collapse.metrics.functional.centre import decide, nc4, nearest_mean
 from deq_collapse.metrics.functional.duality import nc3, nc3_alignment, nc3_product
 from deq_collapse.metrics.functional.generalised import one_vs_rest_margins
 from deq_collapse.metrics.functional.imbalance import (
@@ -9,6 +9,7 @@ from deq_collapse.metrics.functional.imbalance import (
     minority_cosines,
 )
 from deq_collapse.metrics.functional.outside import nc5
+from deq_collapse.metrics.functional.samples import tally_samples
 from deq_collapse.metrics.functional.simplex import (
     angle_deviation,
     cosines,
@@ -23,6 +24,7 @@ from deq_collapse.metrics.functional.variability import (
     cdnv_per_class,
     coincident_pairs,
     nc1,
+    nc1_per_class,
     nc1_trace_ratio,
 )
 
@@ -40,6 +42,7 @@ __all__ = [
     "majority_minority_norm",
     "minority_cosines",
     "nc1",
+    "nc1_per_class",
     "nc1_trace_ratio",
     "nc3",
     "nc3_alignment",
@@ -49,6 +52,6 @@ __all__ = [
     "nearest_mean",
     "norm_variation",
     "one_vs_rest_margins",
-    "tally_decisions",
+    "tally_samples",
     "uniformity",
 ]

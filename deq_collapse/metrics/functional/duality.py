@@ -21,18 +21,17 @@ def nc3(weight: Tensor, means: Tensor) -> Tensor:
     return (normalised(weight) - normalised(means)).square().sum()
 
 
-def nc3_product(weight: Tensor, means: Tensor) -> Tensor:
+def nc3_product(product: Tensor) -> Tensor:
     """|| W M^T/||W M^T||_F - (I - 11^T/K)/sqrt(K-1) ||_F, the product form; Zhu et al. 2021.
 
     Args:
-        weight: (K, d) classifier rows.
-        means: (K, d) centred class means.
+        product: W M^T, (K, K), of classifier rows and centred class means.
 
     Returns:
         Scalar in [0, 2]; 0 when both form one simplex ETF.
 
     """
-    return gram_distance(weight @ means.T, simplex_etf_gram(len(means)))
+    return gram_distance(product, simplex_etf_gram(len(product)))
 
 
 def nc3_alignment(weight: Tensor, means: Tensor) -> Tensor:

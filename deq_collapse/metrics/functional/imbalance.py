@@ -8,18 +8,18 @@ from torch import Tensor
 from deq_collapse.metrics.functional.simplex import cosines, pairs
 
 
-def minority_cosines(rows: Tensor, minority: Tensor) -> Tensor:
+def minority_cosines(gram: Tensor, minority: Tensor) -> Tensor:
     """Cosines of all pairs of minority classes; Fang, He, Long & Su 2021. 1 everywhere is minority collapse.
 
     Args:
-        rows: (K, d), classifier rows or centred class means.
+        gram: (K, K), of classifier rows or centred class means.
         minority: (K,) bool; at least two are True.
 
     Returns:
         (k(k-1)/2,) for the k minority classes, in [-1, 1].
 
     """
-    return pairs(cosines(rows[minority]))
+    return pairs(cosines(gram[minority][:, minority]))
 
 
 def frequency_groups(counts: Tensor, many: int = 100, few: int = 20) -> dict[str, Tensor]:

@@ -18,13 +18,37 @@ def nc1(stats: ClassStatistics) -> Tensor:
     Returns:
         Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
 
+    Raises:
+        ValueError: if `stats` were made without Sigma_W.
+
     """
-    values, directions = stats.between
+    if not stats.within.numel():
+        raise ValueError("nc1 needs the within-class covariance, which these statistics were made without")
+    values = stats.between[0]
     if not values.numel():
         return stats.means.new_tensor(math.inf)
-    spread = torch.einsum("kd,kd->k", directions @ stats.within, directions)
+    spread = torch.einsum("kd,kd->k", stats.directions @ stats.within, stats.directions)
     # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
     return (spread / values).sum()
+
+
+def nc1_per_class(stats: ClassStatistics, spread: Tensor) -> Tensor:
+    """Tr(Sigma_c pinv(Sigma_B)) / K with the covariance Sigma_c of every class alone, (K,).
+
+    Their mean, weighted as Sigma_W weighs classes, is `nc1`. No (d, d) matrix is needed: the trace is a sum
+    over samples of what `tally_samples` finds in the span of the class means.
+
+    Args:
+        stats: the means, final over all ranks.
+        spread: (K,) from `tally_samples`, added over batches and ranks.
+
+    Returns:
+        (K,) in [0, inf]; 0 for a class without samples; inf when all class means coincide.
+
+    """
+    if not stats.between[0].numel():
+        return torch.where(stats.present, math.inf, 0.0).to(spread)
+    return spread / stats.counts.clamp(min=1)
 
 
 def nc1_trace_ratio(stats: ClassStatistics) -> Tensor:
@@ -34,8 +58,8 @@ def nc1_trace_ratio(stats: ClassStatistics) -> Tensor:
         Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
 
     """
-    between = stats.centred.square().sum(1).mean()
-    within = stats.counts @ stats.variances / stats.counts.sum()
+    between = stats.gram.diagonal().mean()
+    within = stats.weights @ stats.variances
     return torch.where(between > stats.resolution**2, within / between, math.inf)
 
 
