@@ -38,7 +38,7 @@ PARSER = {
     "allow_abbrev": False,
     "formatter_class": ShortHelp,
 }
-NOT_THE_RUN = ("ckpt_path", "progress_title", "trainer.logger")
+NOT_THE_RUN = ("ckpt_path", "progress_title", "trainer.logger", "along")
 """Keys in which two starts of the same run may differ."""
 USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -86,6 +86,7 @@ class CollapseCLI(LightningCLI):
             help="What the progress display calls the run, if not its name.",
         )
         parser.add_lightning_class_args(callbacks.MeasurementSchedule, "schedule")
+        parser.add_lightning_class_args(callbacks.Along, "along")
         for fact in ("image_shape", "class_counts", "majority"):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
@@ -97,13 +98,20 @@ class CollapseCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            keys = self._parser(args[0]).get_defaults().keys() if args[0] in COMMANDS else ()
+            command = next((arg for arg in args[:1] if arg in COMMANDS), None)
+            keys = self._parser(command).get_defaults().keys()
             raise UserError(explain(str(error), keys)) from error
 
     @property
     def settings(self) -> Any:
-        """The parsed configuration of the subcommand."""
-        return self.config[str(self.subcommand)]
+        """The parsed configuration of the subcommand, where there is one."""
+        return self.config.get(str(self.subcommand), self.config)
+
+    @property
+    def along(self) -> callbacks.Along:
+        """What measures the trained network along its computation."""
+        along: callbacks.Along = self.config_init[str(self.subcommand)].along
+        return along
 
     @property
     def directory(self) -> Path:
@@ -135,7 +143,7 @@ class CollapseCLI(LightningCLI):
             raise UserError(f"there is no checkpoint at {path}.")
         if path and not zipfile.is_zipfile(path):
             raise UserError(f"{path} is not a whole checkpoint: cut short, or another kind of file.")
-        if not path and self.subcommand != "fit":
+        if not path and self.subcommand not in ("fit", None):
             raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
         self.settings.ckpt_path = path
         if "verbose" in self.settings:
@@ -166,6 +174,7 @@ class CollapseCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with what every run leaves behind."""
         settings = self.settings
+        self.along.check(self.model.network, self.datamodule.image_shape)
         always = [
             callbacks.Environment(),
             callbacks.Costs(),
@@ -206,8 +215,13 @@ class CollapseCLI(LightningCLI):
             Console().print(table)
 
 
-def lightning_main(args: Sequence[str]) -> CollapseCLI:
+def lightning_main(args: Sequence[str], cli: type[CollapseCLI] = CollapseCLI, run: bool = True) -> CollapseCLI:
     """Runs a subcommand in this process.
+
+    Args:
+        args: of the command line, from the subcommand on.
+        cli: the kind of command line.
+        run: false where it has no subcommands, and only builds what the configuration says.
 
     Raises:
         UserError: for every mistake in the configuration.
@@ -222,7 +236,7 @@ def lightning_main(args: Sequence[str]) -> CollapseCLI:
     with _program_arguments(arguments), warnings.catch_warnings():
         _silence()
         try:
-            return CollapseCLI(
+            return cli(
                 CollapseModule,
                 CollapseDataModule,
                 save_config_callback=SaveConfig,
@@ -231,6 +245,7 @@ def lightning_main(args: Sequence[str]) -> CollapseCLI:
                 auto_configure_optimizers=False,
                 parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
                 args=expand_parts(arguments),
+                run=run,
             )
         except MisconfigurationException as error:
             raise UserError(sentence(str(error))) from error

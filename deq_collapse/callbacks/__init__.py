@@ -1,5 +1,6 @@
 """Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
 
+from deq_collapse.callbacks.along import Along
 from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.environment import Environment
@@ -10,6 +11,7 @@ from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
 
 __all__ = [
+    "Along",
     "AtomicCheckpointIO",
     "Costs",
     "Environment",

@@ -101,12 +101,12 @@ class LayerwiseCollapse:
 
     def __enter__(self) -> "LayerwiseCollapse":
         """Hook the modules."""
-        self._taps.open()
+        self._taps.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the hooks, whatever happened."""
-        self._taps.close()
+        self._taps.__exit__()
 
     def update(self, labels: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
         """Count the forward pass just made.

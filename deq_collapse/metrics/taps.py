@@ -64,7 +64,7 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 class Taps:
-    """Notes features of what the modules give, call by call, between `open` and `close`.
+    """Notes features of what the modules give, call by call, inside a ``with`` block.
 
     Args:
         model: called as usual; what it gives and its gradients do not change.
@@ -80,7 +80,7 @@ class Taps:
         self._hooks: list[RemovableHandle] = []
         self._noted: list[tuple[str, Tensor]] = []
 
-    def open(self) -> None:
+    def __enter__(self) -> "Taps":
         """Hook the modules."""
         for name in self.names:
             module = self.model.get_submodule(name)
@@ -88,9 +88,10 @@ class Taps:
         if "" not in self.names:
             # A pass that nobody took, say of a batch left out, must not run on into the next one.
             self._hooks.append(self.model.register_forward_pre_hook(lambda *_: self._noted.clear()))
+        return self
 
-    def close(self) -> None:
-        """Remove all hooks, and forget what was not taken."""
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks, whatever happened, and forget what was not taken."""
         while self._hooks:
             self._hooks.pop().remove()
         self._noted.clear()

@@ -38,8 +38,8 @@ def run(request, small_fit, tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_its_files(run: Path):
-    names = {"config.yaml", "environment.json", "geometry.npz", "history.csv", "last.ckpt", "manifest.json"}
-    assert {path.name for path in run.iterdir()} == names | {"result.json"}
+    names = {"along.csv", "config.yaml", "environment.json", "geometry.npz", "history.csv", "last.ckpt"}
+    assert {path.name for path in run.iterdir()} == names | {"manifest.json", "result.json"}
 
 
 def test_the_history_is_tidy_and_ends_in_the_record(run: Path):

@@ -1,0 +1,177 @@
+"""Collapse along the computation of a trained network: at H0, and after every evaluation of a block."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from deq_collapse.data import CollapseDataModule
+from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
+from deq_collapse.metrics import LayerwiseCollapse
+from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
+from deq_collapse.models.equilibrium import Equilibrium
+from deq_collapse.models.explicit import Explicit
+from deq_collapse.models.module import SPLITS, CollapseModule
+from deq_collapse.models.network import Network
+
+FILE_NAME = "along.csv"
+COLUMNS = ("split", "evaluations", "module", "metric", "value")
+H0 = "encoder"
+"""The module of a network whose output is point 0."""
+
+
+class Along(Callback):
+    """Writes ``along.csv`` when a fit is over: split, evaluations, module, metric, value; one row per value.
+
+    One pass over each split in eval mode. ``evaluations`` is 0 at H0 and one more after each call of the
+    modules watched; calls before H0, inside the encoder, are negative. Features are what the readout makes of
+    the state there, so that the last ones are those the classifier receives.
+
+    Args:
+        modules: names or patterns of the modules to watch instead, as ``refinement.layers.*``. ``null`` is
+            every block of an explicit refinement, every iterate of an equilibrium's solver, and of another
+            refinement its output.
+    """
+
+    def __init__(self, modules: list[str] | None = None) -> None:
+        self.modules = modules
+
+    def check(self, network: Network, image_shape: Sequence[int]) -> None:
+        """Finds a mistake before the fit, not after it.
+
+        Raises:
+            UserError: see `places`.
+        """
+        training = network.training
+        try:
+            places(network.eval(), self.modules, torch.zeros(1, *image_shape))
+        finally:
+            network.train(training)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures, and writes the table."""
+        if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, CollapseModule)
+        assert isinstance(data, CollapseDataModule)
+        try:
+            table = self.measure(trainer, pl_module, data)
+        except ValueError as error:  # say of features that are not finite: no reason to lose the run
+            rank_zero_warn(f"{FILE_NAME} is not written: {error}")
+            return
+        if trainer.is_global_zero:
+            write(table, Path(trainer.default_root_dir))
+
+    @torch.no_grad()
+    def measure(self, trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> pd.DataFrame:
+        """The table, over all ranks of the trainer, on its device and in its precision.
+
+        Raises:
+            UserError: see `places`.
+            ValueError: where features have no collapse that could be measured.
+        """
+        home = module.device
+        network = module.to(trainer.strategy.root_device).network.eval()
+        try:
+            with trainer.precision_plugin.forward_context():
+                (image,) = _moved(trainer, torch.zeros(1, *data.image_shape))
+                names, pool = places(network, self.modules, image)
+            rows = [
+                (split, *row)
+                for split, batches in zip(SPLITS, data.val_dataloader(), strict=True)
+                for row in _measure(trainer, network, data, names, pool, batches)
+            ]
+        finally:
+            module.to(home)
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _measure(
+    trainer: Trainer,
+    network: Network,
+    data: CollapseDataModule,
+    names: Sequence[str],
+    pool: Pool,
+    batches: Any,
+) -> Iterator[tuple[int, str, str, float]]:
+    weight, bias = network.classifier.get_parameter("weight"), getattr(network.classifier, "bias", None)
+    with LayerwiseCollapse(
+        network, names, data.num_classes, pool=pool, majority=data.majority, class_counts=data.class_counts
+    ) as layers:
+        for batch in batches:
+            x, y = _moved(trainer, *batch)
+            with trainer.precision_plugin.forward_context():
+                network.features(x)
+                layers.update(y, weight, bias)
+    points = layers.compute()
+    start = next(place for place, point in enumerate(points) if point.module == H0)
+    for place, point in enumerate(points):
+        for metric, value in point.values.items():
+            yield place - start, point.module, metric, float(value)
+
+
+def _moved(trainer: Trainer, *parts: Tensor) -> tuple[Tensor, ...]:
+    converted = trainer.precision_plugin.convert_input(parts)
+    return tuple(part.to(trainer.strategy.root_device) for part in converted)
+
+
+@torch.no_grad()
+def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> tuple[list[str], Pool]:
+    """Where a network is watched, and what makes features there.
+
+    Args:
+        network: in eval mode; `images` pass through it once.
+        patterns: see `Along`.
+        images: (N, C, H, W).
+
+    Returns:
+        Names of modules, H0's first; and the network's readout, for states of the shape it receives. States
+        of another shape, say inside the encoder, are averaged over positions.
+
+    Raises:
+        UserError: for a name that no module has, a module that is not called, or one that gives no features.
+    """
+    readout, shape = deepcopy(network.readout), network.refinement(network.encoder(images)).shape[1:]
+
+    def pool(state: Any) -> Tensor:
+        if isinstance(state, Tensor) and state.shape[1:] == shape:
+            features: Tensor = readout(state)
+            return features
+        return average(state)
+
+    try:
+        watched = named_modules(network, blocks(network.refinement) if patterns is None else patterns)
+        names = list(dict.fromkeys([H0, *watched]))
+        with Taps(network, names, pool) as taps:
+            network.features(images)
+            called = {name for name, _ in taps.take()}
+    except ValueError as error:
+        raise UserError(f"modules watched along the computation: {error}") from error
+    idle = [name for name in names if name not in called]
+    if idle:
+        raise UserError(
+            f"{idle[0]} cannot be watched along the computation: no pass to the features calls it."
+        )
+    return names, pool
+
+
+def blocks(refinement: nn.Module) -> list[str]:
+    """The modules of a network of which each call is an evaluation of a block of its refinement."""
+    if isinstance(refinement, Equilibrium):
+        return ["refinement.iterate"]
+    if isinstance(refinement, Explicit):
+        return ["refinement.blocks.*"]
+    return ["refinement"]
+
+
+def write(table: pd.DataFrame, directory: Path) -> None:
+    """Writes the table into a run's directory."""
+    write_atomically(directory / FILE_NAME, table.to_csv(index=False))
