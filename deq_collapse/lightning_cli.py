@@ -110,7 +110,7 @@ class CollapseCLI(LightningCLI):
     @property
     def along(self) -> callbacks.Along:
         """What measures the trained network along its computation."""
-        along: callbacks.Along = self.config_init[str(self.subcommand)].along
+        along: callbacks.Along = self._get(self.config_init, "along")
         return along
 
     @property
