@@ -1,0 +1,80 @@
+"""Broyden's good method with a limited memory of steps (Broyden, "A Class of Methods for Solving Nonlinear
+Simultaneous Equations", Math. Comp. 1965; in the form of Kelley, "Iterative Methods for Linear and Nonlinear
+Equations", SIAM 1995, section 7.3).
+
+Differences from torchdeq's ``broyden``: one vector is kept per evaluation instead of two and never more than
+a window of them, a sample whose update is singular starts its memory anew instead of dividing by zero, and
+what :mod:`~deq_collapse.models.solvers.loop` says of each sample.
+"""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from deq_collapse.models.solvers.loop import Function, Options, Solution, Step, solve, workspace
+
+SINGULAR = 1e-4
+"""A step that the update would lengthen beyond the inverse of this is not taken."""
+
+
+def broyden(func: Function, x0: Tensor, window: int = 10, **options: Unpack[Options]) -> Solution:
+    """Solves ``x = func(x)`` by Broyden's method with full steps.
+
+    Args:
+        func: see :func:`~deq_collapse.models.solvers.loop.solve`, also for the options and what is returned.
+        x0: start, shape ``(N, ...)``.
+        window: number of past steps that are kept; then the memory starts anew.
+        options: ``max_iter``, ``tol`` and the others that every solver takes.
+    """
+    with workspace(x0, window) as memory:
+        return solve(func, x0, _Secant(memory), **options)
+
+
+class _Secant(Step):
+    """The step ``s = -H g`` of the residual ``g = f(x) - x``, H being Broyden's inverse Jacobian of g.
+
+    H starts as -I, and each step extends it: ``H_{k+1} = (I + s_{k+1} s_k^T / ||s_k||^2) H_k``. So the steps
+    are all there is to keep, and their inner products turn the product of factors into one triangular solve.
+    Steps are kept in units of the first one: adjoint equations are so small that squares would vanish.
+    """
+
+    def __init__(self, memory: Tensor) -> None:
+        self.steps = memory
+        self.used = 0
+
+    def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
+        g, (n, window, _) = difference.flatten(1), self.steps.shape
+        if self.used in (0, window):
+            self.unit = torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+            self.gram = g.new_zeros(n, window, window + 1)
+            self.inverse = g.new_zeros(n, window)
+            self.used = 0
+            return self._take(x, g, torch.ones_like(self.unit))
+        c = self._coefficients(torch.bmm(g[:, None], self.steps[:, : self.used].mT)[:, 0] / self.unit)
+        remaining = 1 - c[:, -1:]
+        regular = remaining.abs() >= SINGULAR
+        self.inverse *= regular
+        c = torch.where(regular, c, 0) * self.unit
+        z = torch.baddbmm(g[:, None], c[:, None, :-1], self.steps[:, 1 : self.used])[:, 0]
+        return self._take(x, z, torch.where(regular, 1 / remaining, 1))
+
+    def _coefficients(self, projections: Tensor) -> Tensor:
+        """``c_j = s_j^T z_j / ||s_j||^2`` with ``z_j = g + sum_{i<j} c_i s_{i+1}``, from ``s_j^T g``."""
+        inverse = self.inverse[:, : self.used, None]
+        # Column i holds the products with s_{i+1}; the one behind the last step is not reached.
+        system = -inverse * self.gram[:, : self.used, 1 : self.used + 1].tril(-1)
+        right = inverse * projections[:, :, None]
+        solution: Tensor = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+        return solution[:, :, 0]
+
+    def _take(self, x: Tensor, direction: Tensor, factor: Tensor) -> Tensor:
+        """Goes ``factor * direction`` from x, and keeps the step."""
+        slot = self.used
+        self.used += 1
+        step = torch.mul(direction, factor / self.unit, out=self.steps[:, slot])
+        row = torch.bmm(step[:, None], self.steps[:, : self.used].mT)[:, 0]
+        self.gram[:, slot, : self.used] = row
+        self.gram[:, : self.used, slot] = row
+        self.inverse[:, slot] = torch.where(row[:, -1] > 0, 1 / row[:, -1], 0)
+        return torch.addcmul(x.flatten(1), direction, factor).view_as(x)

@@ -1,0 +1,139 @@
+"""What all solvers share: evaluate, see which samples are done, and ask for the next point.
+
+A sample that has converged is frozen (its solution does not depend on its batch mates), NaN or Inf in one
+sample stays in that sample, and each sample gets a status.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor
+from torchdeq.solver.stat import SolverStat
+
+CONVERGED, CAPPED, DIVERGED = 0, 1, 2
+"""What became of a sample: reached the tolerance, ran out of evaluations, or met NaN or Inf."""
+
+Function = Callable[[Tensor], Tensor]
+Solution = tuple[Tensor, list[Tensor], SolverStat]
+
+
+class Step:
+    """Where to evaluate next, for one solve. This one is plain iteration; others remember past points."""
+
+    def difference(self, x: Tensor, fx: Tensor) -> Tensor:
+        """``f(x) - x``; override it to have it written where it is to be kept."""
+        return fx - x
+
+    def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
+        """The next point, from this one; all have shape ``(N, ...)``."""
+        return fx
+
+
+class Options(TypedDict, total=False):
+    """What every solver takes; see :func:`solve`."""
+
+    max_iter: int
+    tol: float
+    stop_mode: Literal["rel"]
+    indexing: Sequence[int] | None
+    watch: Callable[[Tensor], object] | None
+
+
+def relative_residual(fx: Tensor, difference: Tensor) -> Tensor:
+    """``||f(x) - x|| / ||f(x)||`` per sample.
+
+    Args:
+        fx: ``f(x)``, shape ``(N, ...)``.
+        difference: ``f(x) - x``, same shape.
+
+    Returns:
+        Shape ``(N,)``; 0 where both norms are 0. No constant is added to the denominator: gradients of a
+        vanishing loss are far smaller than any such constant, and the backward solve stays relative.
+    """
+    size, step = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (fx, difference))
+    residual: Tensor = step / size.clamp_min(torch.finfo(fx.dtype).tiny)
+    return residual
+
+
+def solve(
+    func: Function,
+    x0: Tensor,
+    step: Step,
+    max_iter: int = 50,
+    tol: float = 1e-4,
+    stop_mode: Literal["rel"] = "rel",
+    indexing: Sequence[int] | None = None,
+    watch: Callable[[Tensor], object] | None = None,
+) -> Solution:
+    """Solves ``x = func(x)`` for every sample of a batch.
+
+    Args:
+        func: the map; its value for a sample must depend on that sample alone.
+        x0: start, shape ``(N, ...)``.
+        step: proposes where to evaluate next.
+        max_iter: evaluations of ``func`` at most, at least 1.
+        tol: a sample is done when its relative residual is at most this.
+        stop_mode: only ``"rel"``; torchdeq hands it over, and an absolute tolerance is refused.
+        indexing: torchdeq's request for intermediate states; the last state answers each.
+        watch: called after each evaluation with the result so far, where samples that are done stay put.
+
+    Returns:
+        The last ``func(x)`` of each sample (its first below the tolerance), the states asked for, and the
+        statistics: torchdeq's keys, and ``evaluations`` (of ``func``), ``status`` (N,), ``rel_lowest`` (N,).
+
+    Raises:
+        ValueError: for an absolute tolerance or fewer than one evaluation.
+    """
+    if stop_mode != "rel" or max_iter < 1:
+        raise ValueError("a relative solver takes stop_mode='rel' and max_iter of at least 1.")
+    n = x0.shape[0]
+    x, result = x0, x0
+    residual = x0.new_full((n,), float("inf"))
+    status = torch.full((n,), CAPPED, dtype=torch.int8, device=x0.device)
+    trace = []
+    for k in range(max_iter):
+        fx = func(x)
+        difference = step.difference(x, fx)
+        current = relative_residual(fx, difference)
+        open_, finite = status == CAPPED, current.isfinite()
+        taken = open_ & finite
+        residual = torch.where(taken, current, residual)
+        done = torch.where(finite, CONVERGED, DIVERGED).to(status.dtype)
+        status = torch.where(open_ & ~(current > tol), done, status)
+        trace.append(residual)
+        # The one look at the device per evaluation: it answers both questions.
+        all_taken, any_open = torch.stack([taken.all(), (status == CAPPED).any()]).tolist()
+        result = fx if all_taken else torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
+        if watch is not None:
+            watch(result)
+        if k + 1 == max_iter or not any_open:
+            break
+        x = step(x, fx, difference)
+    return result, [result for _ in indexing or ()], _statistics(trace, status)
+
+
+def _statistics(trace: list[Tensor], status: Tensor) -> SolverStat:
+    stats = SolverStat(rel_lowest=trace[-1], rel_trace=torch.stack(trace, 1))
+    stats["status"] = status
+    stats["evaluations"] = len(trace)
+    return stats
+
+
+_spare: list[Tensor] = []
+
+
+@contextmanager
+def workspace(like: Tensor, states: int) -> Iterator[Tensor]:
+    """Memory for ``states`` states of the shape of ``like``, not initialised, of shape ``(N, states, d)``.
+
+    On the CPU the next solve gets the same memory: the pages of fresh memory cost 4% of a solve.
+    """
+    numel = states * like.numel()
+    spare = _spare.pop() if _spare and not like.is_cuda else like.new_empty(0)
+    fits = spare.numel() >= numel and (spare.dtype, spare.device) == (like.dtype, like.device)
+    memory = spare if fits else like.new_empty(numel)
+    yield memory[:numel].view(len(like), states, -1)
+    if not like.is_cuda:
+        _spare[:] = [memory]
