@@ -12,7 +12,7 @@ import time
 import torch
 from torch import Tensor
 
-from deq_collapse.metrics import ClassStatistics, NeuralCollapse
+from deq_collapse.metrics import COSTLY, TABLE, ClassStatistics, NeuralCollapse
 from deq_collapse.metrics import functional as formulas
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -31,9 +31,10 @@ def floor(batches: Batches, weight: Tensor) -> tuple[float, float]:
     return clock() - start, 0.0
 
 
-def ours(batches: Batches, weight: Tensor, metrics: list[str] | None = None) -> tuple[float, float]:
+def ours(batches: Batches, weight: Tensor, without: tuple[str, ...] = ()) -> tuple[float, float]:
     """One pass with float64-grade sums, NC1-NC4, CDNV, SELI, GOF and all else that is given by default."""
-    metric = NeuralCollapse(*weight.shape, metrics=metrics)
+    wanted = [name for name in TABLE if name not in (*COSTLY, *without)]
+    metric = NeuralCollapse(*weight.shape, metrics=wanted)
     start = clock()
     for h, y in batches:
         metric.update(h, y, weight)
@@ -43,9 +44,20 @@ def ours(batches: Batches, weight: Tensor, metrics: list[str] | None = None) -> 
 
 
 def without_nc4(batches: Batches, weight: Tensor) -> tuple[float, float]:
-    """The same without NC4, hence without a buffer of features."""
-    wanted = ["nc1", "cdnv", "nc2_norm_means", "nc2_angle_means", "nc2_etf_means", "nc3", "seli_means"]
-    return ours(batches, weight, wanted)
+    """All but NC4, hence no feature is kept, and NC1 comes from a (d, d) matrix."""
+    return ours(batches, weight, without=("nc4",))
+
+
+def without_nc1(batches: Batches, weight: Tensor) -> tuple[float, float]:
+    """All but NC4 and NC1, hence neither features nor a (d, d) matrix."""
+    return ours(batches, weight, without=("nc4", "nc1"))
+
+
+def _formulas(means: Tensor, weight: Tensor) -> None:
+    for gram in (means @ means.T, weight @ weight.T):
+        formulas.angle_deviation(gram), formulas.etf_distance(gram)
+    formulas.norm_variation(means), formulas.norm_variation(weight)
+    formulas.nc3(weight, means), formulas.nc3_product(weight @ means.T)
 
 
 def two_passes(batches: Batches, weight: Tensor) -> tuple[float, float]:
@@ -72,9 +84,7 @@ def two_passes(batches: Batches, weight: Tensor) -> tuple[float, float]:
     pairs = torch.cdist(means, means).square()
     v = spread / counts
     ((v[:, None] + v) / (2 * pairs)).fill_diagonal_(0).mean()
-    for rows in (M, weight):
-        formulas.norm_variation(rows), formulas.angle_deviation(rows), formulas.etf_distance(rows)
-    formulas.nc3(weight, M), formulas.nc3_product(weight, M)
+    _formulas(M, weight)
     return middle - start, clock() - middle
 
 
@@ -85,14 +95,13 @@ def in_memory(batches: Batches, weight: Tensor) -> tuple[float, float]:
     middle = clock()
     features, labels = torch.cat([h for h, _ in held]), torch.cat([y for _, y in held])
     stats = ClassStatistics.from_features(features, labels, len(weight))
-    formulas.nc1(stats), formulas.cdnv(stats), formulas.nc3(weight.double(), stats.centred)
-    for rows in (stats.centred, weight.double()):
-        formulas.norm_variation(rows), formulas.angle_deviation(rows), formulas.etf_distance(rows)
+    formulas.nc1(stats), formulas.cdnv(stats)
+    _formulas(stats.centred, weight.double())
     formulas.nearest_mean(stats, features, labels).ne(formulas.decide(features, weight, None)).sum()
     return middle - start, clock() - middle
 
 
-CONTENDERS = {f.__name__: f for f in (floor, ours, without_nc4, two_passes, in_memory)}
+CONTENDERS = {f.__name__: f for f in (floor, ours, without_nc4, without_nc1, two_passes, in_memory)}
 
 
 def run_one(name: str, N: int, d: int, K: int, repeats: int) -> None:
@@ -113,13 +122,13 @@ def run_one(name: str, N: int, d: int, K: int, repeats: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     times += [CONTENDERS[name](batches, weight) for _ in range(repeats - 1)]
     update, compute = (min(column) for column in zip(*times, strict=True))
-    print(f"{name:12} {update:9.3f} {1000 * compute:11.1f} {peak / 1024:10.0f}", flush=True)
+    print(update, compute, peak / 1024)
 
 
 def main() -> None:
     """Run every contender on every shape, each in a process of its own so that peaks do not mix."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", nargs=5, metavar=("NAME", "N", "D", "K", "REPEATS"))
+    parser.add_argument("--one", nargs=5, metavar=("NAME", "N", "D", "K", "REPEATS"), help=argparse.SUPPRESS)
     parser.add_argument("--shapes", type=int, nargs="*", default=range(len(SHAPES)), help="indices of SHAPES")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -128,10 +137,19 @@ def main() -> None:
         return
     for N, d, K in (SHAPES[i] for i in arguments.shapes):
         print(f"\nN={N}, d={d}, K={K}, batches of {BATCH}")
-        print(f"{'':12} {'update s':>9} {'compute ms':>11} {'peak MiB':>10}")
+        print(f"{'':12} {'update s':>9} {'compute s':>9} {'sum/floor':>9} {'peak MiB':>9}")
+        unit = 0.0
         for name in CONTENDERS:
             one = [name, str(N), str(d), str(K), str(arguments.repeats)]
-            subprocess.run([sys.executable, __file__, "--one", *one], check=True)
+            answer = subprocess.run(
+                [sys.executable, __file__, "--one", *one], check=True, text=True, stdout=subprocess.PIPE
+            )
+            update, compute, peak = map(float, answer.stdout.split())
+            unit = unit or update
+            print(
+                f"{name:12} {update:9.3f} {compute:9.4f} {(update + compute) / unit:9.2f} {peak:9.0f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

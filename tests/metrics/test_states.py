@@ -5,6 +5,7 @@ import pickle
 import matplotlib as mpl
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torchmetrics import MetricCollection
 
 from deq_collapse.metrics import NeuralCollapse
@@ -179,3 +180,20 @@ def test_plot_draws_every_value(data):
     assert figure is axes.figure
     assert len(axes.get_lines()) == 2
     mpl.pyplot.close(figure)
+
+
+@pytest.mark.parametrize("width", [6, 16])
+def test_update_never_waits_for_an_accelerator(width):
+    # Fake tensors have no values: whoever asks for one, as a wait for the device would, raises.
+    metric = NeuralCollapse(5, width, majority=[0])
+    with FakeTensorMode():
+        for name in ("moments", "classifier", "outside"):
+            state = getattr(metric, name)
+            setattr(metric, name, torch.empty(state.shape, dtype=state.dtype, device="cuda"))
+        features, weight = (torch.empty(rows, width, device="cuda") for rows in (64, 5))
+        labels = torch.empty(64, dtype=torch.int64, device="cuda")
+        for _ in range(2):
+            metric.update(features, labels, weight, weight[:, 0])
+        metric.update_outside(features)
+        with pytest.raises(DataDependentOutputException):
+            metric.compute()
