@@ -187,13 +187,12 @@ def test_update_never_waits_for_an_accelerator(width):
     # Fake tensors have no values: whoever asks for one, as a wait for the device would, raises.
     metric = NeuralCollapse(5, width, majority=[0])
     with FakeTensorMode():
-        for name in ("moments", "classifier", "outside"):
+        for name in ("moments", "classifier"):
             state = getattr(metric, name)
             setattr(metric, name, torch.empty(state.shape, dtype=state.dtype, device="cuda"))
         features, weight = (torch.empty(rows, width, device="cuda") for rows in (64, 5))
         labels = torch.empty(64, dtype=torch.int64, device="cuda")
         for _ in range(2):
             metric.update(features, labels, weight, weight[:, 0])
-        metric.update_outside(features)
         with pytest.raises(DataDependentOutputException):
             metric.compute()
