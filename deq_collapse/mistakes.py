@@ -62,7 +62,7 @@ def classes_of(key: str) -> list[str]:
         "data.imbalance": (data, (data.Imbalance,)),
         "data.augment": (data, (data.Augmentation,)),
         "model.criterion": (losses, (nn.Module,)),
-        "model.encoder": (models, (models.ConvEncoder,)),
+        "model.encoder": (models, (models.ConvEncoder, models.ResNetEncoder, models.TorchvisionEncoder)),
         "model.refinement": (models, (models.Explicit, models.Equilibrium)),
         "model.readout": (models, (models.GlobalAverage,)),
     }
@@ -91,6 +91,10 @@ def _wrong_type(found: re.Match[str], keys: list[str]) -> str:
     return f"{found['key']} is {found['value']}, but it takes {allowed}."
 
 
+def _null(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']} is null, but it takes a class; torch.nn.Identity is the one that does nothing."
+
+
 def _missing(found: re.Match[str], keys: list[str]) -> str:
     names = re.sub(r"\b(fit|validate|test|predict)\.", "", found["names"])
     return f"the configuration lacks {names}; compose it by --config, e.g. from the files below conf/."
@@ -100,6 +104,7 @@ RULES = {
     r"arguments are required: (?P<names>.*)": _missing,
     r"(?:does not accept option|[Uu]nrecognized arguments:) '?(?P<key>[^' ]+)": _unknown_key,
     r"No action for (?:key|destination) \"(?P<key>[^\"]+)\"": _unknown_key,
+    r"Parser key \"(?P<key>[^\"]+)\": .*a subclass spec, but got None": _null,
     r"Parser key \"(?P<key>[^\"]+)\": .*Option '(?P<name>\w+)' is not accepted"
     r".*class_path='(?P<path>[\w.]+)'": _unknown_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*typing\.Literal\[(?P<allowed>[^]]*)\]\. Got value: (?P<value>\w+)": (

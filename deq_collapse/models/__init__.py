@@ -7,6 +7,8 @@ from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
 from deq_collapse.models.readouts import GlobalAverage
+from deq_collapse.models.resnet import ResNetEncoder
+from deq_collapse.models.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
     "Cell",
@@ -17,4 +19,6 @@ __all__ = [
     "Explicit",
     "GlobalAverage",
     "Network",
+    "ResNetEncoder",
+    "TorchvisionEncoder",
 ]

@@ -1,28 +1,64 @@
-"""The explicit refinement: H0 -> features map by a stack of blocks."""
+"""The explicit refinement: H0 -> feature map by a stack of blocks, an equilibrium's twins among them."""
+
+from collections import Counter
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from deq_collapse.models.cells import CellFactory, Shape
+from deq_collapse.errors import UserError
+from deq_collapse.models.cells import Cell, CellFactory, Shape
+from deq_collapse.models.matching import matched_widths
 
 
 class Explicit(nn.Module):
-    """A stack of ``depth`` blocks with weights of their own: ``z_0 = H0, z_l = f_l(z_{l-1}, H0)``.
+    """A stack of blocks: ``z_0 = H0, z_l = f_l(z_{l-1}, H0)`` for l = 1..depth; features are ``z_depth``.
 
-    At depth 1 it is the equilibrium's cell evaluated once, with free weights: the same number of parameters.
+    Three of them have the parameters of an equilibrium on the same block: depth 1, the cell evaluated once;
+    ``tied``, one block applied ``depth`` times, the equilibrium's iteration cut off; and ``matched``, blocks
+    with weights of their own, each narrower inside. Otherwise the parameters are those of ``depth`` blocks.
 
     Args:
-        shape: channels, height and width of H0.
+        shape: of one sample of H0, ``(C, H, W)`` or ``(d,)``.
         block: makes one block for that shape.
-        depth: number of blocks, at least 1.
+        depth: how often a block is applied, at least 1.
+        tied: the same block every time.
+        matched: give the blocks the inner widths, at most 1 apart, at which all of them together have the
+            parameters of one block at its own width. The block must take ``inner_width``.
+
+    Raises:
+        UserError: for a depth below 1, for ``tied`` and ``matched`` at once, and where no inner widths bring
+            the parameters within 1% of one block's.
     """
 
-    def __init__(self, shape: Shape, block: CellFactory, depth: int = 1) -> None:
+    def __init__(
+        self, shape: Shape, block: CellFactory, depth: int = 1, tied: bool = False, matched: bool = False
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(block(shape) for _ in range(depth))
+        if depth < 1:
+            raise UserError(f"depth is {depth}, but an explicit refinement applies a block at least once.")
+        if tied and matched:
+            raise UserError(
+                "tied blocks are one block, whose parameters need no matching: leave out matched."
+            )
+        self.depth, self.tied = depth, tied
+        self.inner_widths = matched_widths(block, shape, depth) if matched and depth > 1 else []
+        make: Callable[..., Cell] = block
+        narrow = [make(shape, inner_width=width) for width in self.inner_widths]
+        self.blocks = nn.ModuleList(narrow or [make(shape) for _ in range(1 if tied else depth)])
 
     def forward(self, h0: Tensor) -> Tensor:
-        """Shape ``(N, C, H, W)`` in and out."""
+        """Shape ``(N, ...)`` in and out."""
         z = h0
-        for block in self.blocks:
-            z = block(z, h0)
+        for step in range(self.depth):
+            z = self.blocks[0 if self.tied else step](z, h0)
         return z
+
+    def extra_repr(self) -> str:
+        """Depth, and how the blocks share the parameters of one."""
+        words = [f"depth={self.depth}"]
+        if self.tied:
+            words.append("tied")
+        if self.inner_widths:
+            counts = Counter(self.inner_widths).items()
+            words.append("inner widths " + " + ".join(f"{n} x {width}" for width, n in counts))
+        return ", ".join(words)

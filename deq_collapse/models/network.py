@@ -24,13 +24,13 @@ class Network(nn.Module):
     Args:
         image_shape: channels, height and width of an image.
         num_classes: K.
-        encoder: makes the module x -> H0, ``(N, C, H, W)`` to ``(N, C', H', W')``.
-        refinement: makes the module H0 -> feature map, of the same shape.
+        encoder: makes the module x -> H0, ``(N, C, H, W)`` to ``(N, C', H', W')``, ``(N, d)`` or the like.
+        refinement: makes the module H0 -> feature map; ``torch.nn.Identity`` where the encoder is all.
         readout: feature map -> features h, ``(N, d)``.
         classifier: makes the module h -> logits, ``(N, K)``.
 
     Raises:
-        UserError: where a part's output does not have the shape the next one needs.
+        UserError: where a part cannot take its input, or gives one that the next part cannot take.
     """
 
     def __init__(
@@ -44,23 +44,30 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder(image_shape)
-        h0 = self._probe(self.encoder, torch.zeros(1, *image_shape), "encoder", dims=4)
-        self.refinement = refinement((h0.shape[1], h0.shape[2], h0.shape[3]))
+        h0 = self._probe(self.encoder, torch.zeros(1, *image_shape), "encoder")
+        self.refinement = refinement(tuple(h0.shape[1:]))
+        refined = self._probe(self.refinement, h0, "refinement")
         self.readout = readout
-        refined = self._probe(self.refinement, h0, "refinement", dims=4)
-        h = self._probe(self.readout, refined, "readout", dims=2)
+        h = self._probe(self.readout, refined, "readout", vectors=True)
         self.num_features = h.shape[1]
         self.classifier = classifier(self.num_features, num_classes)
 
     @staticmethod
     @torch.no_grad()
-    def _probe(module: nn.Module, x: Tensor, name: str, dims: int) -> Tensor:
+    def _probe(module: nn.Module, x: Tensor, name: str, vectors: bool = False) -> Tensor:
+        """What a part makes of one sample, in eval mode."""
         training = module.training
-        y = module.eval()(x)
+        try:
+            y = module.eval()(x)
+        except UserError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:  # what torch says of shapes
+            reason = " ".join(str(error).split())
+            raise UserError(f"the {name} cannot take an input of shape {tuple(x.shape)}: {reason}") from error
         module.train(training)
-        if not isinstance(y, Tensor) or y.dim() != dims:
-            wanted = "(N, C, H, W)" if dims == 4 else "(N, d)"
+        if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != 1 or (vectors and y.dim() > 2):
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            wanted = "(N, d)" if vectors else "(N, d) or (N, C, ...)"
             raise UserError(f"the {name} turns {tuple(x.shape)} into {got}, but {wanted} is needed.")
         return y
 
@@ -74,11 +81,15 @@ class Network(nn.Module):
         logits: Tensor = self.classifier(self.features(x))
         return logits
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts by name, in the order in which an image passes through them."""
+        return {name: getattr(self, name) for name in ("encoder", "refinement", "readout", "classifier")}
+
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters of each part, and their total."""
-        parts = {"encoder": self.encoder, "refinement": self.refinement, "classifier": self.classifier}
         counts = {
-            name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()
+            name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+            for name, part in self.parts().items()
         }
         counts["total"] = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return counts

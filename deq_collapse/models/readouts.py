@@ -4,8 +4,10 @@ from torch import Tensor, nn
 
 
 class GlobalAverage(nn.Module):
-    """The mean over the map: ``(N, C, H, W)`` to ``(N, C)``, as in residual networks."""
+    """The mean over the map: ``(N, C, H, W)`` to ``(N, C)``, as in residual networks; vectors stay as they
+    are.
+    """
 
     def forward(self, z: Tensor) -> Tensor:
         """Features h."""
-        return z.mean(dim=(2, 3))
+        return z.flatten(2).mean(2) if z.dim() > 2 else z

@@ -53,6 +53,7 @@ def test_the_branches_have_equal_parameters_and_they_are_counted_by_hand():
     assert counts[0] == {
         "encoder": encoder,
         "refinement": refinement,
+        "readout": 0,
         "classifier": classifier,
         "total": encoder + refinement + classifier,
     }
@@ -123,11 +124,14 @@ class Pair(nn.Module):
     [
         (
             "encoder",
-            lambda shape: nn.Flatten(),
-            r"the encoder turns \(1, 1, 8, 8\) into \(1, 64\), but \(N, C",
+            lambda shape: nn.Flatten(0),
+            r"the encoder turns \(1, 1, 8, 8\) into \(64,\), but \(N, d\) or \(N, C",
         ),
         ("encoder", lambda shape: Pair(), r"the encoder turns \(1, 1, 8, 8\) into tuple"),
-        ("refinement", lambda shape: nn.Flatten(), r"the refinement turns \(1, 6, 4, 4\) into \(1, 96\)"),
+        ("encoder", lambda shape: nn.Conv2d(3, 6, 1), r"the encoder cannot take .* \(1, 1, 8, 8\): Given"),
+        ("encoder", lambda shape: nn.Flatten(), r"ConvCell works on maps .* H0 has the shape \(64,\)"),
+        ("refinement", lambda shape: nn.Flatten(0), r"the refinement turns \(1, 6, 4, 4\) into \(96,\)"),
+        ("refinement", lambda shape: nn.Linear(3, 3), r"the refinement cannot take .* \(1, 6, 4, 4\): mat1"),
         ("readout", nn.Identity(), r"the readout turns .* into \(1, 6, 4, 4\), but \(N, d\) is needed"),
     ],
 )
@@ -144,6 +148,31 @@ def test_the_encoder_halves_the_map_rounding_up(depth, stem_stride, side):
     assert (h0 >= 0).all()
 
 
-def test_the_global_average_is_the_mean_over_the_map():
+def test_the_global_average_is_the_mean_over_the_map_and_leaves_vectors():
     z = torch.arange(12.0).view(1, 2, 2, 3)
     assert GlobalAverage()(z).tolist() == [[2.5, 8.5]]
+    assert GlobalAverage()(z[:, :, 0, 0]).tolist() == [[0.0, 6.0]]
+
+
+@pytest.mark.parametrize("readout", [GlobalAverage(), nn.Identity(), nn.Flatten()])
+def test_a_backbone_alone_is_an_identity_for_refinement_and_its_vectors_are_the_features(readout):
+    net = network(nn.Identity, encoder=lambda shape: nn.Flatten(), readout=readout)
+    x = torch.randn(5, *IMAGE)
+    assert torch.equal(net.features(x), x.flatten(1))
+    assert net.num_features == 64
+    assert net.parameter_counts()["refinement"] == 0
+
+
+@pytest.mark.parametrize("sizes", [(64,), (8, 8), (2, 4, 8), (2, 2, 2, 8)])
+def test_h0_may_have_any_number_of_dimensions(sizes):
+    told = []
+
+    def refinement(shape):
+        told.append(shape)
+        return nn.Identity()
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Unflatten(1, sizes))
+    net = network(refinement, encoder=lambda shape: encoder)
+    assert told == [sizes]
+    assert net.num_features == sizes[0]
+    assert net(torch.randn(3, *IMAGE)).shape == (3, 3)

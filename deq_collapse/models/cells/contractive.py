@@ -78,6 +78,8 @@ class ConvCell(Cell):
         super().__init__()
         if lipschitz is not None and not 0 < lipschitz < 1:
             raise UserError(f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1.")
+        if len(shape) != 3:
+            raise UserError(f"ConvCell works on maps (C, H, W), but H0 has the shape {shape} a sample.")
         channels, *size = shape
         between = channels if inner_width is None else inner_width
         if between < 1:

@@ -1,0 +1,158 @@
+"""The explicit twins of an equilibrium: one block, tied blocks, and matched blocks of equal parameters."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from deq_collapse.callbacks.costs import flops_per_image
+from deq_collapse.errors import UserError
+from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit
+
+FREE = partial(ConvCell, lipschitz=None)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+class Biased(Cell):
+    """A cell on vectors whose parameters are not proportional to its inner width, but affine in it."""
+
+    def __init__(self, shape: tuple[int, ...], inner_width: int | None = None) -> None:
+        super().__init__()
+        self.inner = nn.Linear(shape[0], inner_width or 2 * shape[0])
+        self.outer = nn.Linear(inner_width or 2 * shape[0], shape[0])
+
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        return torch.tanh(h0 + self.outer(torch.tanh(self.inner(z))))
+
+
+@given(depth=st.integers(1, 6), lipschitz=st.sampled_from([None, 0.5]), seed=st.integers(0, 99))
+def test_tied_blocks_are_fixed_point_iterations_from_h0(depth, lipschitz, seed):
+    torch.manual_seed(seed)
+    tied = Explicit((3, 4, 4), partial(ConvCell, lipschitz=lipschitz), depth, tied=True).eval()
+    h0 = torch.randn(2, 3, 4, 4)
+    z, f = h0, tied.blocks[0].at(h0)
+    for _ in range(depth):
+        z = f(z)
+    assert torch.equal(tied(h0), z)
+    assert parameters(tied) == parameters(FREE((3, 4, 4)))
+
+
+def test_tied_blocks_of_a_contraction_approach_its_fixed_point_as_fast_as_banach_says():
+    torch.manual_seed(0)
+    equilibrium = Equilibrium((4, 4, 4), partial(ConvCell, lipschitz=0.5), eval_tol=1e-7).eval()
+    h0 = torch.randn(3, 4, 4, 4)
+    errors = []
+    for depth in range(1, 12):
+        tied = Explicit((4, 4, 4), partial(ConvCell, lipschitz=0.5), depth, tied=True).eval()
+        tied.blocks[0].load_state_dict(equilibrium.cell.state_dict())
+        errors.append((tied(h0) - equilibrium(h0)).flatten(1).norm(dim=1))
+    start = (h0 - equilibrium(h0)).flatten(1).norm(dim=1)
+    for depth, error in enumerate(errors, 1):
+        assert (error <= 1.01 * 0.5**depth * start + 1e-5).all()
+
+
+@pytest.mark.parametrize(("tied", "calls"), [(True, [4]), (False, [1, 1, 1, 1])])
+def test_a_block_is_called_once_per_application(tied, calls):
+    twin = Explicit((3, 2, 2), FREE, 4, tied=tied)
+    called = []
+    for block in twin.blocks:
+        block.register_forward_hook(lambda block, _inputs, _output: called.append(block))
+    twin(torch.randn(1, 3, 2, 2))
+    assert [called.count(block) for block in twin.blocks] == calls
+
+
+def test_untied_blocks_have_weights_of_their_own_and_are_applied_in_order():
+    torch.manual_seed(0)
+    stack, h0 = Explicit((3, 4, 4), FREE, 3), torch.randn(2, 3, 4, 4)
+    one, two, three = stack.blocks
+    assert torch.equal(stack(h0), three(two(one(h0, h0), h0), h0))
+    assert parameters(stack) == 3 * parameters(one)
+    assert not torch.equal(one.inner.weight, two.inner.weight)
+
+
+@given(channels=st.integers(1, 40), depth=st.integers(1, 12))
+def test_matched_convolution_blocks_have_exactly_the_parameters_of_one(channels, depth):
+    if depth > 1.01 * channels:
+        with pytest.raises(UserError, match=f"{depth} matched blocks have .* more than 1% away"):
+            Explicit((channels, 2, 2), FREE, depth, matched=True)
+        return
+    matched = Explicit((channels, 2, 2), FREE, depth, matched=True)
+    assert len(matched.blocks) == depth
+    assert parameters(matched) == parameters(FREE((channels, 2, 2)))
+    widths = [block.inner.out_channels for block in matched.blocks]
+    assert sum(widths) == channels
+    assert max(widths) - min(widths) <= 1
+
+
+@given(width=st.integers(2, 60), depth=st.integers(2, 6))
+def test_matched_blocks_of_any_kind_are_the_nearest_or_refused(width, depth):
+    wanted, one = parameters(Biased((width,))), parameters(Biased((width,), 1))
+    step = parameters(Biased((width,), 2)) - one
+    nearest = min(abs(depth * one + step * extra - wanted) for extra in range(2 * width + 1))
+    if nearest > 0.01 * wanted:
+        with pytest.raises(UserError, match="more than 1% away"):
+            Explicit((width,), Biased, depth, matched=True)
+    else:
+        matched = Explicit((width,), Biased, depth, matched=True)
+        assert abs(parameters(matched) - wanted) == nearest
+
+
+def test_matched_blocks_of_512_channels_are_found_without_building_large_ones():
+    matched = Explicit((512, 4, 4), FREE, 4, matched=True)
+    assert matched.extra_repr() == "depth=4, inner widths 4 x 128"
+    assert parameters(matched) == parameters(FREE((512, 4, 4)))
+
+
+def test_matching_draws_no_random_numbers_of_the_caller():
+    def blocks(make):
+        torch.manual_seed(0)
+        return make().blocks[0].inner.weight
+
+    narrow = blocks(lambda: Explicit((6, 2, 2), partial(FREE, inner_width=2), 3))
+    assert torch.equal(narrow, blocks(lambda: Explicit((6, 2, 2), FREE, 3, matched=True)))
+
+
+def test_flops_of_tied_and_matched_blocks_counted_by_hand():
+    one = 2 * 2 * (4 * 2 * 2) * (4 * 3 * 3)  # two convolutions of a multiply-add for every output and entry
+    h0 = torch.randn(5, 4, 2, 2)
+    assert flops_per_image(Explicit((4, 2, 2), FREE), h0) == one
+    assert flops_per_image(Explicit((4, 2, 2), FREE, 3, tied=True), h0) == 3 * one
+    assert flops_per_image(Explicit((4, 2, 2), FREE, 3), h0) == 3 * one
+    assert flops_per_image(Explicit((4, 2, 2), FREE, 3, matched=True), h0) == one
+
+
+def test_the_state_of_tied_blocks_is_that_of_one_block():
+    assert (
+        Explicit((3, 2, 2), FREE, 5, tied=True).state_dict().keys()
+        == Explicit((3, 2, 2), FREE).state_dict().keys()
+    )
+
+
+class NoWidth(Cell):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        return h0
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "said"),
+    [
+        (FREE, {"depth": 0}, "depth is 0, but .* at least once"),
+        (FREE, {"depth": 3, "tied": True, "matched": True}, "leave out matched"),
+        (NoWidth, {"depth": 3, "matched": True}, "inner_width, which NoWidth does not take"),
+        (FREE, {"depth": 5, "matched": True}, "5 matched blocks have 180 parameters .* one block has 72"),
+        (partial(FREE, inner_width=0), {}, "inner_width is 0"),
+    ],
+)
+def test_a_twin_that_cannot_be_is_refused(block, options, said):
+    with pytest.raises(UserError, match=said):
+        Explicit((2, 2, 2), block, **options)
