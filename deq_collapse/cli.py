@@ -27,6 +27,14 @@ def main(args: Sequence[str] | None = None) -> int:
 def _dispatch(args: list[str]) -> int:
     # The heavy imports wait until the command is known, so that --help answers at once.
     command, rest = _parser().parse_known_args(args[:1])[0].command, args[1:]
+    if command == "summary":
+        from deq_collapse.summary.command import summary_main
+
+        return summary_main(rest)
+    if command == "along":
+        from deq_collapse.study.remeasure import along_main
+
+        return along_main(rest)
     if command == "study":
         from deq_collapse.study.commands import study_main
 
@@ -46,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
+    commands.add_parser("summary", help="print what one or several models cost, untrained", add_help=False)
+    commands.add_parser(
+        "along", help="draw how trained networks collapse along their computation", add_help=False
+    )
     commands.add_parser("study", help="run a grid of runs, or rebuild its report", add_help=False)
     return parser
 

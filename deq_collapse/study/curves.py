@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
 
+from deq_collapse.study.axes import LABEL, End, Panel, Scale, label_ends, scale_of, set_vertical
 from deq_collapse.study.records import Run
-from deq_collapse.study.style import FAINT, RC, Series, series, spread
+from deq_collapse.study.style import RC, Series, series
 
 Cell = Mapping[str, Sequence[Run]]
 """The runs of one setting by refinement; a sequence holds the seeds."""
@@ -22,17 +21,6 @@ Cell = Mapping[str, Sequence[Run]]
 SPLITS = ("train", "test")
 WIDTH, PANEL, GAP = 5.6, 1.5, 0.52  # inches
 LEFT, RIGHT, BOTTOM = 0.55, 1.45, 0.5
-LABEL = 8.5  # points
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One set of axes: a metric, its title, and whether its values span decades."""
-
-    metric: str
-    title: str
-    decades: bool = True
-
 
 PANELS = (
     Panel("nc1", "NC1: within-class over between-class variability"),
@@ -45,15 +33,6 @@ PANELS = (
 )
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A vertical axis shared by all settings; `floor` is where it turns linear to hold exact zeros."""
-
-    low: float
-    high: float
-    floor: float | None
-
-
 def shared_scales(runs: Iterable[Run]) -> dict[str, Scale]:
     """One scale per metric that any run logged, so that settings can be compared by eye."""
     history = pd.concat([run.history for run in runs])
@@ -62,21 +41,8 @@ def shared_scales(runs: Iterable[Run]) -> dict[str, Scale]:
     for panel in PANELS:
         values = history.loc[history["metric"] == panel.metric, "value"].to_numpy(dtype=float)
         if len(values):
-            scales[panel.metric] = _log_scale(values) if panel.decades else _linear_scale(values)
+            scales[panel.metric] = scale_of(panel, values)
     return scales
-
-
-def _log_scale(values: NDArray[np.float64]) -> Scale:
-    positive = values[values > 0]
-    low, high = (positive.min(), positive.max()) if len(positive) else (1e-2, 1.0)
-    if len(positive) < len(values):
-        floor = float(10.0 ** np.floor(np.log10(low)))
-        return Scale(-0.12 * floor, max(high * 1.3, 2 * floor), floor)
-    return Scale(low / 1.3, high * 1.3, None)
-
-
-def _linear_scale(values: NDArray[np.float64]) -> Scale:
-    return Scale(min(float(values.min()), 0.9) - 0.02, 1.02, None)
 
 
 def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -> Figure:
@@ -107,7 +73,7 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
             _set_up(axes, panel, scales[panel.metric], max(run.epochs for run in runs))
             for refinement, seeds in cell.items():
                 _draw(axes, panel.metric, refinement, seeds)
-            _label_ends(axes, panel.metric, cell)
+            label_ends(axes, list(_ends(panel.metric, cell)), PANEL)
         for axes in figure.axes[-columns:]:
             axes.set_xlabel("completed epochs")
         for line, (refinement, note) in enumerate(notes):
@@ -129,49 +95,7 @@ def _terminal_note(refinement: str, runs: Sequence[Run]) -> str:
 def _set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
     axes.set_xlim(0, epochs)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if not panel.decades:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
-    elif scale.floor is None:
-        axes.set_yscale("log")
-    else:
-        axes.set_yscale("symlog", linthresh=scale.floor, linscale=0.35)
-    axes.set_ylim(scale.low, scale.high)
-    if panel.decades:
-        ticks = _ticks(scale)
-        axes.yaxis.set_major_locator(FixedLocator(ticks))
-        axes.yaxis.set_minor_locator(NullLocator())
-        plain = min(tick for tick in ticks if tick > 0) >= 1e-3 and max(ticks) <= 1e3
-        axes.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if plain else _power(value))
-        )
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _ticks(scale: Scale) -> list[float]:
-    """Decades (thinned to six), or 1, 2, 5 where they span less than two, or round steps where they span less
-    than two thirds of one; and 0 where the axis holds it.
-    """
-    low = scale.low if scale.floor is None else scale.floor
-    if scale.floor is None and np.log10(scale.high / low) < 2 / 3:
-        steps = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, scale.high)
-        return [float(step) for step in steps if low <= step <= scale.high]
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(scale.high))) + 1)
-    subs = (1, 2, 5) if np.log10(scale.high / low) < 2 and scale.floor is None else (1,)
-    every = max(1, -(-len(exponents) // 6))
-    ticks = [sub * 10.0**e for e in exponents if e % every == 0 for sub in subs]
-    return ([0.0] if scale.floor is not None else []) + [t for t in ticks if low * 0.999 <= t <= scale.high]
-
-
-def _power(value: float) -> str:
-    """`0.001` as 10⁻³, in characters, so that it is set in the page's font."""
-    if value == 0:
-        return "0"
-    exponent = int(np.floor(np.log10(value) + 1e-9))
-    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    factor = round(value / 10.0**exponent)
-    return power if factor == 1 else f"{factor}·{power}"
+    set_vertical(axes, panel, scale)
 
 
 def _seeds(runs: Sequence[Run], split: str, metric: str) -> pd.DataFrame:
@@ -225,27 +149,10 @@ def _mark_terminal(axes: Axes, epoch: int, curve: pd.Series[float], look: Series
         )
 
 
-def _label_ends(axes: Axes, metric: str, cell: Cell) -> None:
-    """Name every curve where it ends, moved apart where ends are close."""
-    ends = []
+def _ends(metric: str, cell: Cell) -> Iterator[End]:
     for refinement, runs in cell.items():
         for split in SPLITS:
             median = _seeds(runs, split, metric).median(axis=1).dropna()
             if len(median):
-                ends.append((refinement, split, float(median.index[-1]), float(median.iloc[-1])))
-    points = np.array([axes.transData.transform((x, y)) for _, _, x, y in ends]).reshape(-1, 2)
-    anchors = axes.transAxes.inverted().transform(points)
-    gap = (LABEL + 1.5) / (PANEL * 72)
-    heights = spread(anchors[:, 1].tolist(), gap, 0.02, 0.98)
-    for (refinement, split, *_), (x, y), height in zip(ends, anchors, heights, strict=True):
-        axes.annotate(
-            f"{refinement}, {split}",
-            xy=(x, y),
-            xytext=(1.045, height),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=series(refinement).text,
-            fontsize=LABEL,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
-        )
+                name, colour = f"{refinement}, {split}", series(refinement).text
+                yield End(name, colour, float(median.index[-1]), float(median.iloc[-1]))

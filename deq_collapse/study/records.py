@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,9 @@ COLLAPSE_FALL = 20.0
 """A run counts as collapsed when training NC1 ends at least this many times below its first value."""
 
 HISTORY_COLUMNS = ("epoch", "step", "split", "metric", "value")
+ALONG_COLUMNS = ("split", "evaluations", "module", "metric", "value")
+TYPES = {"epoch": int, "step": int, "evaluations": int, "value": float}
+"""Of the columns that hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its record in `results.json`, every logged value, and its final geometry."""
+    """One finished run: its record in `results.json`, every logged value, its final geometry, and its values
+    along the computation if it left any.
+    """
 
     name: str
     axes: dict[str, str]
@@ -75,6 +80,7 @@ class Run:
     history: pd.DataFrame
     geometry: Geometry
     environment: dict[str, Any]
+    along: pd.DataFrame | None
 
     @property
     def refinement(self) -> str:
@@ -163,7 +169,7 @@ def read_study(directory: Path) -> Study:
 
 def _run(directory: Path, record: dict[str, Any]) -> Run:
     """One record completed by the files of the run's folder."""
-    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment"}
+    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along"}
     values = {name: record[name] for name in own}
     for split in ("train", "test"):
         values[split] = {name: _number(value) for name, value in values[split].items()}
@@ -175,9 +181,10 @@ def _run(directory: Path, record: dict[str, Any]) -> Run:
     values["nc1_fall"] = _number(values["nc1_fall"])
     return Run(
         **values,
-        history=_read_history(directory / "history.csv"),
+        history=_read_table(directory / "history.csv", HISTORY_COLUMNS),
         geometry=_read_geometry(directory / "geometry.npz"),
         environment=_read_json(directory / "environment.json"),
+        along=_read_table(along, ALONG_COLUMNS) if (along := directory / "along.csv").exists() else None,
     )
 
 
@@ -193,19 +200,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_history(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        history = pd.read_csv(path, dtype={"epoch": int, "split": str, "metric": str, "value": float})
+        table = pd.read_csv(path, dtype={name: TYPES.get(name, str) for name in columns})
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; the run's folder is incomplete, run it again.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a table of logged values ({_reason(error)}).") from error
-    missing = [name for name in HISTORY_COLUMNS if name not in history.columns]
+    missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise UserError(
-            f"{path} lacks the columns {', '.join(missing)}; it should have all of {HISTORY_COLUMNS}."
-        )
-    return history
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}; it should have all of {columns}.")
+    return table
 
 
 def _read_geometry(path: Path) -> Geometry:

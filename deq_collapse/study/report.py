@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from deq_collapse.files import write_atomically
+from deq_collapse.study.along import along_figure, along_scales, courses, lines
 from deq_collapse.study.curves import collapse_curves, shared_scales
 from deq_collapse.study.gram import gram_maps
 from deq_collapse.study.records import Run, Study, read_study
@@ -64,6 +65,7 @@ def render(study: Study) -> str:
         cost=cost_table(study),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
         curves=_curves(study),
+        along=_along(study),
         grams=_grams(study),
         maps=_maps(study),
         seeds=max((len(runs) for cell in study.cells.values() for runs in cell.values()), default=0),
@@ -87,6 +89,21 @@ def _curves(study: Study) -> dict[str, Markup]:
     return {
         setting: Markup(svg(collapse_curves(cell, scales), f"curves{i}", f"Collapse curves, {setting}"))
         for i, (setting, cell) in enumerate(study.cells.items())
+    }
+
+
+def _along(study: Study) -> dict[str, Markup]:
+    settings = lines(courses(study.runs))
+    scales = along_scales(settings) if settings else {}
+    return {
+        setting: Markup(
+            svg(
+                along_figure({setting: drawn}, scales),
+                f"along{i}",
+                f"Collapse along the computation, {setting}",
+            )
+        )
+        for i, (setting, drawn) in enumerate(settings.items())
     }
 
 

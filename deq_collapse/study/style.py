@@ -37,6 +37,7 @@ RC: Any = {
     "ytick.labelsize": 8.5,
     # Text stays text: selectable, and set in the fonts of the page.
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     # Ids are hashed with a random salt unless one is given: the same study must give the same bytes.
     "svg.hashsalt": "deq_collapse",
 }

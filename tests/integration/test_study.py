@@ -63,7 +63,9 @@ def test_the_report_and_its_figures_are_made_anew(study: Path):
     assert main(["study", "report", str(study)]) == 0
     assert (study / "report.html").exists()
     kinds = {path.name.split("-")[-1] for path in (study / "figures").iterdir()}
-    assert kinds == {"curves.svg", "curves.png", "gram.svg", "gram.png"}
+    assert kinds == {
+        f"{figure}.{kind}" for figure in ("curves", "gram", "along") for kind in ("svg", "png", "pdf")
+    }
 
 
 def test_a_directory_of_single_runs_gets_a_report_too(study: Path, tmp_path: Path):
