@@ -32,7 +32,7 @@ def _dispatch(args: list[str]) -> int:
 
         return summary_main(rest)
     if command == "along":
-        from deq_collapse.study.remeasure import along_main
+        from deq_collapse.study.commands import along_main
 
         return along_main(rest)
     if command == "study":

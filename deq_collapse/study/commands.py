@@ -1,4 +1,4 @@
-"""``deq-collapse study run FILE`` and ``deq-collapse study report DIRECTORY``."""
+"""``deq-collapse study run FILE``, ``deq-collapse study report DIRECTORY``, ``deq-collapse along RUN``."""
 
 import argparse
 import sys
@@ -36,6 +36,19 @@ def study_main(args: Sequence[str]) -> int:
     return 0
 
 
+def along_main(args: Sequence[str]) -> int:
+    """Runs ``deq-collapse along``; returns its exit code.
+
+    Raises:
+        UserError: see `remeasure.draw`.
+    """
+    options = _along_parser().parse_args(args)
+    from deq_collapse.study.remeasure import draw
+
+    print(f"Figure: {draw(options.runs, options.modules, options.figure)}, as svg, png and pdf")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -45,4 +58,26 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write the report and figures of a study, or of any directory of runs"
     )
     report.add_argument("directory", type=Path, help="e.g. outputs/studies/demo, or outputs/runs")
+    return parser
+
+
+def _along_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deq-collapse along",
+        description="Measures trained networks at H0 and after every evaluation of a block, from their last"
+        " checkpoints; writes along.csv beside each and one figure of all.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        metavar="NAME",
+        help="modules of the network to watch instead of its blocks or iterates, as 'encoder.*'",
+    )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="PATH",
+        help="where the figure goes, without suffix; by default the directory that holds all the runs",
+    )
     return parser

@@ -1,6 +1,5 @@
-"""``deq-collapse along RUN [RUN ...]``: measures runs along their computation, and draws them together."""
+"""Measures runs along their computation from what they left, and draws them in one figure."""
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -13,27 +12,33 @@ from deq_collapse.config_files import read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.lightning_cli import CONFIG_FILE, CollapseCLI, lightning_main
 from deq_collapse.study.along import Course, along_figure, along_scales, lines
-from deq_collapse.study.figure_files import METADATA, write_figure
+from deq_collapse.study.figure_files import write_figure
 from deq_collapse.study.records import setting_in_words
 
 
-def along_main(args: Sequence[str]) -> int:
-    """Measures every run from its last checkpoint, and draws all of them; returns the exit code.
+def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -> Path:
+    """Writes each run's ``along.csv`` anew from its last checkpoint, and the figure of all.
+
+    Args:
+        runs: their directories.
+        modules: what is watched, see `callbacks.Along`; ``None`` for what a run's configuration says.
+        figure: where the figure goes, without its suffix; ``None`` for the directory that holds all the runs.
+
+    Returns:
+        The figure's place, without its suffix.
 
     Raises:
-        UserError: for a directory without a run or checkpoint, a module that cannot be watched, and a figure
-            that cannot be written.
+        UserError: for a directory without a run or checkpoint, a module that cannot be watched, features
+            without any collapse to measure, and a file that cannot be written.
     """
-    options = _parser().parse_args(args)
-    for directory in options.runs:
+    for directory in runs:
         _check(directory)
-    settings = lines([measure(load(directory, options.modules)) for directory in options.runs])
+    settings = lines([measure(load(directory, modules)) for directory in runs])
     if not settings:
         raise UserError("no run has a finite value of NC1, NC2 or NC3: there is nothing to draw.")
-    figure = options.figure or _beside(options.runs)
-    write_figure(figure, along_figure(settings, along_scales(settings)))
-    print(f"Figure: {figure}.{{{','.join(METADATA)}}}")
-    return 0
+    place = figure or _beside(runs)
+    write_figure(place, along_figure(settings, along_scales(settings)))
+    return place
 
 
 def _check(directory: Path) -> None:
@@ -108,25 +113,3 @@ def measure(cli: CollapseCLI) -> Course:
         setting=setting_in_words(axes) or cli.datamodule.source.name,
         table=table,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="deq-collapse along",
-        description="Measures trained networks at H0 and after every evaluation of a block, from their last"
-        " checkpoints, and draws them in one figure.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a run")
-    parser.add_argument(
-        "--modules",
-        nargs="+",
-        metavar="NAME",
-        help="modules of the network to watch instead of blocks or iterates, e.g. 'encoder.*' refinement",
-    )
-    parser.add_argument(
-        "--figure",
-        type=Path,
-        metavar="PATH",
-        help="where the figure goes, without its suffix (default: along, beside or in the runs)",
-    )
-    return parser

@@ -110,7 +110,8 @@ def test_a_killed_run_resumes_to_the_same_bits(refinement, small_fit, tmp_path: 
     a, b = (torch.load(path / "last.ckpt", weights_only=True) for path in (whole, broken))
     assert a["state_dict"].keys() == b["state_dict"].keys()
     assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
-    assert (whole / "history.csv").read_text() == (broken / "history.csv").read_text()
+    for name in ("history.csv", "along.csv"):
+        assert (whole / name).read_text() == (broken / name).read_text()
 
 
 def test_a_run_killed_after_its_last_epoch_is_recorded(small_fit, tmp_path: Path):
@@ -142,6 +143,10 @@ def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Pa
                 assert values[f"{split}/{metric}"] == pytest.approx(last[split, metric], rel=1e-6, abs=1e-9)
                 compared += 1
     assert compared > 40
+    tables = [pd.read_csv(tmp_path / "along.csv")]
+    assert main(["along", str(tmp_path)]) == 0
+    tables.append(pd.read_csv(tmp_path / "along.csv"))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-9)
     assert json.loads((tmp_path / "result.json").read_text())["class_counts"] == [139] * 3 + [13] * 7
 
 
