@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo    install into $(VENV), run the demo study, write its report"
 	@echo "make test    install into $(VENV), check style and types, run the tests"
-	@echo "make bench   time the metrics beside two-pass and in-memory ones"
+	@echo "make bench   time the metrics: beside two-pass and in-memory ones, and in a validation epoch"
 	@echo "make lock    resolve requirements.lock anew (needs uv)"
 
 install: $(INSTALLED)
@@ -35,6 +35,7 @@ test: lint
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_metrics.py
+	$(BIN)/python tests/benchmarks/bench_epoch.py
 
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \
