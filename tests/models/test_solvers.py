@@ -149,6 +149,16 @@ def test_where_broydens_update_is_singular_a_sample_starts_anew_and_its_mates_do
 
 
 @each
+def test_solves_in_and_out_of_inference_mode_may_follow_each_other(solve):
+    f = Affine(0.9)
+    z, _, _ = solve(f, f.start, tol=1e-8, max_iter=300)
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            g = Affine(0.9)
+            assert torch.equal(solve(g, g.start, tol=1e-8, max_iter=300)[0], z)
+
+
+@each
 def test_what_one_solve_returns_outlives_the_next(solve):
     """They may share memory."""
     f, g = Affine(0.9), Affine(0.5)

@@ -57,6 +57,7 @@ def relative_residual(fx: Tensor, difference: Tensor) -> Tensor:
     return residual
 
 
+@torch.no_grad()
 def solve(
     func: Function,
     x0: Tensor,
@@ -67,7 +68,7 @@ def solve(
     indexing: Sequence[int] | None = None,
     watch: Callable[[Tensor], object] | None = None,
 ) -> Solution:
-    """Solves ``x = func(x)`` for every sample of a batch.
+    """Solves ``x = func(x)`` for every sample of a batch; no gradient passes through.
 
     Args:
         func: the map; its value for a sample must depend on that sample alone.
@@ -93,24 +94,25 @@ def solve(
     residual = x0.new_full((n,), float("inf"))
     status = torch.full((n,), CAPPED, dtype=torch.int8, device=x0.device)
     trace = []
-    for k in range(max_iter):
-        fx = func(x)
-        difference = step.difference(x, fx)
-        current = relative_residual(fx, difference)
-        open_, finite = status == CAPPED, current.isfinite()
-        taken = open_ & finite
-        residual = torch.where(taken, current, residual)
-        done = torch.where(finite, CONVERGED, DIVERGED).to(status.dtype)
-        status = torch.where(open_ & ~(current > tol), done, status)
-        trace.append(residual)
-        # The one look at the device per evaluation: it answers both questions.
-        all_taken, any_open = torch.stack([taken.all(), (status == CAPPED).any()]).tolist()
-        result = fx if all_taken else torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
-        if watch is not None:
-            watch(result)
-        if k + 1 == max_iter or not any_open:
-            break
-        x = step(x, fx, difference)
+    with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
+        for k in range(max_iter):
+            fx = func(x)
+            difference = step.difference(x, fx)
+            current = relative_residual(fx, difference)
+            open_, finite = status == CAPPED, current.isfinite()
+            taken = open_ & finite
+            residual = torch.where(taken, current, residual)
+            done = torch.where(finite, CONVERGED, DIVERGED).to(status.dtype)
+            status = torch.where(open_ & ~(current > tol), done, status)
+            trace.append(residual)
+            # The one look at the device per evaluation: it answers both questions.
+            all_taken, any_open = torch.stack([taken.all(), (status == CAPPED).any()]).tolist()
+            result = fx if all_taken else torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
+            if watch is not None:
+                watch(result)
+            if k + 1 == max_iter or not any_open:
+                break
+            x = step(x, fx, difference)
     return result, [result for _ in indexing or ()], _statistics(trace, status)
 
 
@@ -133,7 +135,8 @@ def workspace(like: Tensor, states: int) -> Iterator[Tensor]:
     numel = states * like.numel()
     spare = _spare.pop() if _spare and not like.is_cuda else like.new_empty(0)
     fits = spare.numel() >= numel and (spare.dtype, spare.device) == (like.dtype, like.device)
-    memory = spare if fits else like.new_empty(numel)
+    with torch.inference_mode(False):  # else it could not serve a training step after a measurement
+        memory = spare if fits else like.new_empty(numel)
     yield memory[:numel].view(len(like), states, -1)
     if not like.is_cuda:
         _spare[:] = [memory]
