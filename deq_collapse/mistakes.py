@@ -65,6 +65,7 @@ def classes_of(key: str) -> list[str]:
         "model.encoder": (models, (models.ConvEncoder, models.ResNetEncoder, models.TorchvisionEncoder)),
         "model.refinement": (models, (models.Explicit, models.Equilibrium)),
         "model.readout": (models, (models.GlobalAverage,)),
+        "model.classifier": (models, (models.CosineClassifier, models.FixedETF)),
     }
     if key not in rooms:
         return []

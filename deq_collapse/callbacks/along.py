@@ -16,6 +16,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.metrics import LayerwiseCollapse
 from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
+from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.module import SPLITS, CollapseModule
@@ -102,7 +103,7 @@ def _measure(
     pool: Pool,
     batches: Any,
 ) -> Iterator[tuple[int, str, str, float]]:
-    weight, bias = network.classifier.get_parameter("weight"), getattr(network.classifier, "bias", None)
+    weight, bias = linear_map(network.classifier)
     with LayerwiseCollapse(
         network, names, data.num_classes, pool=pool, majority=data.majority, class_counts=data.class_counts
     ) as layers:

@@ -14,6 +14,7 @@ from deq_collapse.callbacks.costs import Costs, flops_per_image
 from deq_collapse.callbacks.history import History
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.files import write_atomically, write_json
+from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import SPLITS, CollapseModule
 
@@ -97,13 +98,11 @@ def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
 def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -> dict[str, Any]:
     """Arrays for the figures: class means, classifier, some test features."""
     network = module.network.eval()
-    classifier = network.classifier
-    bias = getattr(classifier, "bias", None)
-    weight = classifier.get_parameter("weight").detach()
+    weight, bias = linear_map(network.classifier)
     return {
         **{f"class_means_{split}": means.cpu().numpy() for split, means in module.class_means.items()},
         "weight": weight.cpu().numpy(),
-        "bias": np.zeros(len(weight)) if bias is None else bias.detach().cpu().numpy(),
+        "bias": np.zeros(len(weight)) if bias is None else bias.cpu().numpy(),
         "test_features": network.features(images).float().cpu().numpy(),
         "test_labels": data.source.test.labels[_kept(data)].numpy(),
         "class_names": np.array(data.class_names),

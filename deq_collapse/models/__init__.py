@@ -1,9 +1,11 @@
 """Encoders, explicit and equilibrium refinements, and the LightningModule that trains and measures them."""
 
 from deq_collapse.models.cells import Cell, ConvCell
+from deq_collapse.models.classifiers import CosineClassifier, FixedETF
 from deq_collapse.models.encoders import ConvEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
+from deq_collapse.models.lr_schedules import WarmupMultiStep
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
 from deq_collapse.models.readouts import GlobalAverage
@@ -15,10 +17,13 @@ __all__ = [
     "CollapseModule",
     "ConvCell",
     "ConvEncoder",
+    "CosineClassifier",
     "Equilibrium",
     "Explicit",
+    "FixedETF",
     "GlobalAverage",
     "Network",
     "ResNetEncoder",
     "TorchvisionEncoder",
+    "WarmupMultiStep",
 ]

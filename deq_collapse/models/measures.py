@@ -3,14 +3,17 @@ solver.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.metrics.functional import frequency_groups
+from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Solve
 
 
@@ -23,6 +26,7 @@ class SplitMeasures(nn.Module):
         class_counts: training images per class, (K,): they set the SELI target, also of a test split.
         majority: majority classes of a step imbalance, else ``None``.
         metrics: names of the collapse metrics wanted; ``None`` for all that are cheap.
+        groups: classes by the name of the group they are in, for the accuracy of each.
     """
 
     def __init__(
@@ -32,14 +36,16 @@ class SplitMeasures(nn.Module):
         class_counts: Sequence[int],
         majority: Sequence[int] | None,
         metrics: Sequence[str] | None,
+        groups: Mapping[str, Sequence[int]],
     ) -> None:
         super().__init__()
-        self.majority = majority
+        self.groups = groups
         self.collapse = NeuralCollapse(num_classes, num_features, metrics, majority, class_counts)
         self.confusion = MulticlassConfusionMatrix(num_classes)
         self.loss = MeanMetric(nan_strategy=math.inf)  # a loss that is not a number is to be seen
         self.residual = MaxMetric(nan_strategy=math.inf)
         self.evaluations = MeanMetric(nan_strategy=math.inf)
+        self.unconverged = MeanMetric()
         self.solved = False
 
     def update(
@@ -52,41 +58,42 @@ class SplitMeasures(nn.Module):
         solve: Solve | None,
     ) -> None:
         """Counts a batch of features (N, d), logits (N, K) and labels (N,), with its mean loss."""
-        weight, bias = classifier.get_parameter("weight"), getattr(classifier, "bias", None)
-        self.collapse.update(h, labels, weight, bias)
+        self.collapse.update(h, labels, *linear_map(classifier))
         self.confusion.update(logits, labels)
         self.loss.update(loss, len(labels))
         if solve is not None:
             self.solved = True
             self.residual.update(solve.residual)
             self.evaluations.update(float(solve.evaluations), len(labels))
+            self.unconverged.update(solve.missed.float())
 
     def compute(self) -> dict[str, Tensor]:
         """The values over all ranks, as scalars by name."""
-        values = self.collapse.compute() | accuracies(self.confusion.compute(), self.majority)
+        values = self.collapse.compute() | accuracies(self.confusion.compute(), self.groups)
         values["loss"] = self.loss.compute()
         if self.solved:
             values["residual"] = self.residual.compute()
             values["evaluations"] = self.evaluations.compute()
+            values["unconverged"] = self.unconverged.compute()
         return values
 
     def reset(self) -> None:
         """Forgets everything counted."""
-        for metric in (self.collapse, self.confusion, self.loss, self.residual, self.evaluations):
+        solves = (self.residual, self.evaluations, self.unconverged)
+        for metric in (self.collapse, self.confusion, self.loss, *solves):
             metric.reset()
 
 
-def accuracies(confusion: Tensor, majority: Sequence[int] | None) -> dict[str, Tensor]:
+def accuracies(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Accuracy as the imbalance literature reports it.
 
     Args:
         confusion: counts of (true class, predicted class), (K, K).
-        majority: majority classes, or ``None``.
+        groups: classes by the name of their group; see `class_groups`.
 
     Returns:
-        ``error`` and ``accuracy`` over samples, ``balanced_accuracy`` over the classes present, and with
-        ``majority`` the accuracy over the samples of either group; each in [0, 1], nan for a group without
-        samples.
+        ``error`` and ``accuracy`` over samples, ``balanced_accuracy`` over the classes present, and
+        ``accuracy_<group>`` over the samples of each group; each in [0, 1], nan for a group without samples.
     """
     confusion = confusion.double()
     right, seen = confusion.diagonal(), confusion.sum(1)
@@ -96,9 +103,36 @@ def accuracies(confusion: Tensor, majority: Sequence[int] | None) -> dict[str, T
         "error": (seen.sum() - right.sum()) / seen.sum(),
         "balanced_accuracy": recall.mean(),
     }
-    if majority is not None:
-        group = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
-        group[list(majority)] = True
-        values["accuracy_majority"] = right[group].sum() / seen[group].sum()
-        values["accuracy_minority"] = right[~group].sum() / seen[~group].sum()
+    for name, classes in groups.items():
+        members = list(classes)
+        values[f"accuracy_{name}"] = right[members].sum() / seen[members].sum()
     return values
+
+
+def class_groups(
+    class_counts: Sequence[int], majority: Sequence[int] | None, many: int = 100, few: int = 20
+) -> dict[str, tuple[int, ...]]:
+    """The groups of classes that accuracies are told for.
+
+    Under step imbalance ``majority`` and ``minority``; else, where the counts differ so much, those of
+    ``many``, ``medium`` and ``few`` that have classes (Liu et al., "Large-Scale Long-Tailed Recognition in an
+    Open World", 2019).
+
+    Args:
+        class_counts: training images per class, (K,).
+        majority: majority classes, or ``None``.
+        many: classes with more training images are many.
+        few: classes with fewer are few.
+
+    Raises:
+        UserError: for thresholds the wrong way round.
+    """
+    if not 0 <= few <= many:
+        raise UserError(f"the thresholds are many={many} and few={few}, but 0 <= few <= many.")
+    if majority is not None:
+        rest = tuple(c for c in range(len(class_counts)) if c not in majority)
+        return {"majority": tuple(majority), "minority": rest}
+    split = frequency_groups(torch.tensor(class_counts), many, few)
+    groups = {name: tuple(members.nonzero().flatten().tolist()) for name, members in split.items()}
+    groups = {name: classes for name, classes in groups.items() if classes}
+    return groups if len(groups) > 1 else {}

@@ -1,5 +1,6 @@
 """The LightningModule: trains the network and measures its collapse. Wiring only."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
-from deq_collapse.losses import CriterionFactory, CrossEntropy
+from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import Shape
+from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium, Solve
-from deq_collapse.models.measures import SplitMeasures
+from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
 from deq_collapse.models.readouts import GlobalAverage
 
@@ -38,6 +41,9 @@ class CollapseModule(LightningModule):
         classifier: takes d and K.
         criterion: takes the class counts.
         metrics: names of the collapse metrics to measure; ``null`` for all that are cheap.
+        many: without step imbalance, classes with more training images are many in the accuracies told.
+        few: classes with fewer are few, those between the two medium.
+        tau: exponent of the tau-normalised classifier whose accuracy on the test split is told too.
         image_shape: channels, height and width of an image.
         class_counts: training images per class.
         majority: majority classes of a step imbalance, else ``null``.
@@ -56,6 +62,9 @@ class CollapseModule(LightningModule):
         criterion: CriterionFactory = CrossEntropy,
         metrics: Sequence[str] | None = None,
         majority: tuple[int, ...] | None = None,
+        many: int = 100,
+        few: int = 20,
+        tau: float = 1.0,
     ) -> None:
         super().__init__()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -64,12 +73,22 @@ class CollapseModule(LightningModule):
             image_shape, num_classes, encoder, refinement, readout or GlobalAverage(), classifier
         )
         self.criterion = criterion(class_counts)
-        measured = (num_classes, self.network.num_features, class_counts, majority, metrics)
+        if isinstance(self.criterion, Criterion):
+            self.criterion.check(self.network.classifier)
+        self.groups = class_groups(class_counts, majority, many, few)
+        measured = (num_classes, self.network.num_features, class_counts, majority, metrics, self.groups)
         try:
             self.measures = nn.ModuleDict({f"{split}_split": SplitMeasures(*measured) for split in SPLITS})
         except ValueError as error:
             raise UserError(f"model.metrics: {error}.") from error
+        if not 0 <= tau < math.inf:
+            raise UserError(
+                f"model.tau is {tau}, but the exponent of a tau-normalised classifier is at least 0."
+            )
+        self.alternatives = Alternatives(num_classes, tau)
         self.class_means: dict[str, Tensor] = {}
+        self.confusions: dict[str, Tensor] = {}
+        self._train_means: Tensor | None = None
         self._solves: dict[str, list[Solve]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +104,9 @@ class CollapseModule(LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Forgets the solves of the epoch before."""
+        """Tells the criterion the epoch; forgets the solves of the epoch before."""
+        if isinstance(self.criterion, Criterion):
+            self.criterion.at_epoch(self.current_epoch, self.trainer.max_epochs or 0)
         self._solves = {"forward": [], "backward": []}
 
     def on_after_backward(self) -> None:
@@ -123,6 +144,8 @@ class CollapseModule(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts a batch of the clean training split (loader 0) or of the test split (loader 1)."""
+        if SPLITS[dataloader_idx] == "test" and batch_idx == 0:
+            self._train_means = _means(self._split("train").collapse)
         self._measure(SPLITS[dataloader_idx], batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -173,12 +196,14 @@ class CollapseModule(LightningModule):
             )
 
         self.class_means = checkpoint.get("class_means", {})
+        self.confusions = checkpoint.get("confusions", {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the class means last measured, so that a run killed after its last epoch can still be
-        recorded.
+        """Keeps the class means and confusion matrices last measured, so that a run killed after its last
+        epoch can still be recorded.
         """
         checkpoint["class_means"] = self.class_means
+        checkpoint["confusions"] = self.confusions
 
     def _split(self, split: str) -> SplitMeasures:
         measures = self.measures[f"{split}_split"]
@@ -191,17 +216,24 @@ class CollapseModule(LightningModule):
         logits = self.network.classifier(h)
         solve = getattr(self.network.refinement, "forward_solve", None)
         self._split(split).update(h, logits, y, self.criterion(logits, y), self.network.classifier, solve)
+        if split == "test":
+            self.alternatives.update(h, y, linear_map(self.network.classifier)[0], self._train_means)
 
     def _log_measures(self, split: str) -> None:
         measures = self._split(split)
         values = measures.compute()
         self.class_means[split] = _means(measures.collapse)
+        self.confusions[split] = measures.confusion.compute().clone()
+        if split == "test":
+            values |= self.alternatives.compute()
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, add_dataloader_idx=False)
         measures.reset()
 
     def _reset_measures(self) -> None:
         for split in SPLITS:
             self._split(split).reset()
+        self.alternatives.reset()
+        self._train_means = None
 
 
 def _means(collapse: NeuralCollapse) -> Tensor:

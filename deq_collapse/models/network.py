@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Shape
+from deq_collapse.models.readouts import UnitLength
 
 EncoderFactory = Callable[[Shape], nn.Module]
 """Makes an encoder for images of a shape."""
 RefinementFactory = Callable[[Shape], nn.Module]
 """Makes a refinement for an H0 of a shape."""
 ClassifierFactory = Callable[[int, int], nn.Module]
-"""Makes a classifier from the feature width d and the number of classes K; it has ``weight`` (K, d) and
-``bias``.
+"""Makes a classifier from the feature width d and the number of classes K; see
+:mod:`deq_collapse.models.classifiers`.
 """
 
 
@@ -26,7 +27,7 @@ class Network(nn.Module):
         num_classes: K.
         encoder: makes the module x -> H0, ``(N, C, H, W)`` to ``(N, C', H', W')``, ``(N, d)`` or the like.
         refinement: makes the module H0 -> feature map; ``torch.nn.Identity`` where the encoder is all.
-        readout: feature map -> features h, ``(N, d)``.
+        readout: feature map -> features h, ``(N, d)``; for a classifier that normalises, their direction.
         classifier: makes the module h -> logits, ``(N, K)``.
 
     Raises:
@@ -51,6 +52,8 @@ class Network(nn.Module):
         h = self._probe(self.readout, refined, "readout", vectors=True)
         self.num_features = h.shape[1]
         self.classifier = classifier(self.num_features, num_classes)
+        if getattr(self.classifier, "normalises", False):
+            self.readout = nn.Sequential(readout, UnitLength())
 
     @staticmethod
     @torch.no_grad()

@@ -37,7 +37,9 @@ EVERY = {
     "squared error": partial(SquaredError, k=2.0, M=3.0),
     "dot regression": DotRegression,
 }
-SHIFT_INVARIANT = [name for name in EVERY if name not in ("squared error", "dot regression", "vector scaling")]
+SHIFT_INVARIANT = [
+    name for name in EVERY if name not in ("squared error", "dot regression", "vector scaling")
+]
 
 
 def batch(seed=0):

@@ -7,38 +7,61 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.models.equilibrium import Solve
-from deq_collapse.models.measures import SplitMeasures, accuracies
+from deq_collapse.models.measures import SplitMeasures, accuracies, class_groups
 
 
 def test_accuracies_counted_by_hand():
     confusion = torch.tensor([[6, 2, 0], [1, 1, 0], [2, 0, 0]])  # rows: true classes of 8, 2 and 2 samples
-    values = {name: float(value) for name, value in accuracies(confusion, majority=(0,)).items()}
+    values = {
+        name: float(value) for name, value in accuracies(confusion, {"first": (0,), "rest": (1, 2)}).items()
+    }
     assert values == pytest.approx(
         {
             "accuracy": 7 / 12,
             "error": 5 / 12,
             "balanced_accuracy": (6 / 8 + 1 / 2 + 0) / 3,
-            "accuracy_majority": 6 / 8,
-            "accuracy_minority": 1 / 4,
+            "accuracy_first": 6 / 8,
+            "accuracy_rest": 1 / 4,
         }
     )
 
 
 def test_a_class_without_samples_is_left_out_of_the_balanced_accuracy():
-    values = accuracies(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), majority=(0, 1))
+    values = accuracies(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), {"absent": (2,)})
     assert values["balanced_accuracy"] == (0.75 + 1) / 2
-    assert math.isnan(values["accuracy_minority"])
+    assert math.isnan(values["accuracy_absent"])
 
 
-def test_without_imbalance_there_are_no_groups():
-    assert accuracies(torch.eye(3), None).keys() == {"accuracy", "error", "balanced_accuracy"}
+def test_groups_are_majority_and_minority_under_step_imbalance_alone():
+    assert class_groups((500, 5, 500, 5), majority=(0, 2)) == {"majority": (0, 2), "minority": (1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "thresholds", "expected"),
+    [
+        ((500, 101, 100, 20, 19), {}, {"many": (0, 1), "medium": (2, 3), "few": (4,)}),
+        ((500, 5), {}, {"many": (0,), "few": (1,)}),
+        ((500, 400, 300), {"many": 350, "few": 350}, {"many": (0, 1), "few": (2,)}),
+        ((500, 400, 300), {}, {}),
+        ((7, 7, 7), {}, {}),
+    ],
+)
+def test_groups_of_a_long_tail_are_those_that_counts_and_thresholds_make(counts, thresholds, expected):
+    """A threshold belongs to the medium classes; one group of all classes would say nothing."""
+    assert class_groups(counts, None, **thresholds) == expected
+
+
+def test_thresholds_the_wrong_way_round_are_refused():
+    with pytest.raises(UserError, match="many=10 and few=20, but 0 <= few <= many"):
+        class_groups((5, 5), None, many=10, few=20)
 
 
 def test_error_is_exactly_zero_when_all_are_right():
     """The terminal phase begins with a comparison to 0."""
-    assert accuracies(torch.diag(torch.tensor([139, 7, 3])), None)["error"] == 0
+    assert accuracies(torch.diag(torch.tensor([139, 7, 3])), {})["error"] == 0
 
 
 def data():
@@ -50,7 +73,7 @@ def data():
 
 def test_uneven_batches_add_up_to_the_whole_split():
     classifier, h, y = data()
-    measures = SplitMeasures(3, 4, (17, 17, 16), majority=(0,), metrics=None)
+    measures = SplitMeasures(3, 4, (17, 17, 16), (0,), None, {"majority": (0,)})
     for part in torch.arange(50).split(17):
         logits = classifier(h[part])
         measures.update(h[part], logits, y[part], F.cross_entropy(logits, y[part]), classifier, None)
@@ -68,7 +91,7 @@ def test_uneven_batches_add_up_to_the_whole_split():
 
 def test_the_worst_residual_and_the_mean_evaluations_of_a_solver_are_told():
     classifier, h, y = data()
-    measures = SplitMeasures(3, 4, (17, 17, 16), None, None)
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, None, {})
     for part, evaluations, residual in ((slice(0, 40), 10, 1e-6), (slice(40, 50), 20, 3e-5)):
         logits = classifier(h[part])
         solve = Solve(evaluations, torch.full((len(logits),), residual), torch.zeros(len(logits), dtype=bool))
@@ -80,7 +103,7 @@ def test_the_worst_residual_and_the_mean_evaluations_of_a_solver_are_told():
 
 def test_after_a_reset_nothing_of_the_old_split_is_left():
     classifier, h, y = data()
-    used, fresh = (SplitMeasures(3, 4, (17, 17, 16), None, None) for _ in range(2))
+    used, fresh = (SplitMeasures(3, 4, (17, 17, 16), None, None, {}) for _ in range(2))
     used.update(h, 9 * classifier(h), y, torch.tensor(5.0), classifier, None)
     used.reset()
     for measures in (used, fresh):
@@ -91,6 +114,6 @@ def test_after_a_reset_nothing_of_the_old_split_is_left():
 def test_a_classifier_without_bias_is_measured():
     _, h, y = data()
     classifier = nn.Linear(4, 3, bias=False)
-    measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1", "nc4"))
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1", "nc4"), {})
     measures.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
     assert {"nc1", "nc4"} <= measures.compute().keys()
