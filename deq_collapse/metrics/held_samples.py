@@ -34,9 +34,12 @@ class HeldSamples(LocalStates):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if buffer_dtype is not None and not buffer_dtype.is_floating_point:
+            raise ValueError(f"buffer_dtype must be a floating type, got {buffer_dtype}")
         self.buffer_dtype = buffer_dtype
         self.buffer_device = buffer_device
         self.buffer_limit = buffer_limit
+        self._counted, self._held = 0, 0
 
     def add_held_samples(self) -> None:
         """Add the states: without this call nothing can be held."""
@@ -51,8 +54,10 @@ class HeldSamples(LocalStates):
 
         """
         dtype, device = self.buffer_dtype or features.dtype, self.buffer_device or features.device
-        held = sum(chunk.nbytes for chunk in self.buffered_features)
-        if held + features.nelement() * dtype.itemsize > self.buffer_limit:
+        if len(self.buffered_features) != self._counted:  # reset, merged or loaded since the last call
+            self._held = sum(chunk.nbytes for chunk in self.buffered_features)
+        self._held += features.nelement() * dtype.itemsize
+        if self._held > self.buffer_limit:
             raise ValueError(
                 f"features kept for nc4 would take more than buffer_limit={self.buffer_limit} bytes; "
                 "raise it, choose a smaller buffer_dtype, or leave nc4 (and weighting='classes') out"
@@ -60,12 +65,21 @@ class HeldSamples(LocalStates):
         self.buffered_features.append(features.to(device, dtype, copy=True))
         self.buffered_labels.append(buckets.to(device))
         self.buffered_decisions.append(decisions.to(device))
+        self._counted = len(self.buffered_features)
 
     def count_held(self, stats: ClassStatistics, spread: bool) -> Tensor:
         """Return `tally_samples` of this rank or, inside `compute`, of all: counts travel, samples stay."""
         buffers = (self.buffered_features, self.buffered_labels, self.buffered_decisions)
+        if self.buffer_dtype is not None and not self._fits(len(stats.counts)):
+            raise ValueError(f"features are too large for buffer_dtype={self.buffer_dtype}")
         tally = tally_samples(stats, *buffers, spread=spread)
+        if not bool(tally.isfinite().all()):
+            raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
         if self._is_synced:
             gather = self.dist_sync_fn or gather_all_tensors
             tally = torch.stack(gather(tally, self.process_group)).sum(0)
         return tally
+
+    def _fits(self, num_classes: int) -> bool:
+        pairs = zip(self.buffered_features, self.buffered_labels, strict=True)
+        return all(bool((x.isfinite().all(1) | (y >= num_classes)).all()) for x, y in pairs)

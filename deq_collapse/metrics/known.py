@@ -12,6 +12,13 @@ from deq_collapse.metrics.functional import nc1, nc1_per_class
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
 Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
+LACKS: dict[Need, str] = {
+    "classifier": "no weight was given",
+    "minority": "no majority was given, or one of both groups has no samples",
+    "minority_pair": "there are not two minority classes",
+    "outside": "no out-of-distribution features were given",
+}
+"""What is missing where a need is not met."""
 
 
 @dataclass(frozen=True)

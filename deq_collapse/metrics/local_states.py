@@ -34,6 +34,31 @@ class LocalStates(Metric):
         finally:
             self._reductions = reductions
 
+    def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
+        """Torchmetrics' own, but a batch that raises takes nothing with it that was counted before."""
+        states, count = self._copy_state_dict(), self._update_count
+        settings = {name: getattr(self, name) for name in ("_to_sync", "_should_unsync", "compute_on_cpu")}
+        try:
+            return super()._forward_reduce_state_update(*args, **kwargs)
+        except Exception:
+            for name, value in {**states, **settings}.items():
+                setattr(self, name, value)
+            self._update_count, self._computed, self._enable_grad = count, None, False
+            raise
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Torchmetrics' own, but `compute` does not answer with what it gave before.
+
+        Raises:
+            ValueError: if the states of the other metric have other names or shapes.
+
+        """
+        other = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        if _shapes(other) != _shapes(self.metric_state):
+            raise ValueError("metrics of different arguments have different states and cannot be merged")
+        super().merge_state(incoming_state)
+        self._computed = None
+
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # Chunks are never written to: another list of the same tensors saves copying all samples.
         kept = {name: list(getattr(self, name)) for name in self._local}
@@ -53,3 +78,7 @@ class LocalStates(Metric):
 
         super()._apply(move, exclude_state)
         return self
+
+
+def _shapes(states: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(state, "shape", None) for name, state in states.items()}

@@ -10,11 +10,20 @@ from torch import Tensor
 from deq_collapse.metrics.classes import class_values
 from deq_collapse.metrics.functional import decide
 from deq_collapse.metrics.held_samples import HeldSamples
-from deq_collapse.metrics.inputs import check_arguments, check_batch
-from deq_collapse.metrics.known import Known, Need
+from deq_collapse.metrics.inputs import (
+    check_batch,
+    check_choices,
+    check_counts,
+    check_majority,
+    check_names,
+    check_sizes,
+)
+from deq_collapse.metrics.known import LACKS, Known, Need
 from deq_collapse.metrics.moments import Moments, accumulate, merge
 from deq_collapse.metrics.statistics import Centre, ClassStatistics, Weighting
 from deq_collapse.metrics.table import COSTLY, TABLE
+
+Policy = Literal["raise", "skip"]
 
 
 class NeuralCollapse(HeldSamples):
@@ -58,7 +67,6 @@ class NeuralCollapse(HeldSamples):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
-    plot_lower_bound = 0.0
 
     moments: Tensor
     classifier: Tensor
@@ -73,21 +81,25 @@ class NeuralCollapse(HeldSamples):
         class_counts: Sequence[int] | None = None,
         centre: Centre = "classes",
         weighting: Weighting = "samples",
-        nonfinite: Literal["raise", "skip"] = "raise",
+        nonfinite: Policy = "raise",
         buffer_dtype: torch.dtype | None = None,
         buffer_device: torch.device | str | None = None,
         buffer_limit: int = 16 * 2**30,
         **kwargs: Any,
     ) -> None:
         super().__init__(buffer_dtype, buffer_device, buffer_limit, **kwargs)
-        check_arguments(num_classes, num_features, set(metrics or ()) - set(TABLE), majority, class_counts)
+        check_sizes(num_classes, num_features)
+        check_choices(
+            centre=(centre, Centre), weighting=(weighting, Weighting), nonfinite=(nonfinite, Policy)
+        )
+        if weighting == "classes" and buffer_dtype is not None:
+            raise ValueError("weighting='classes' reads nc1 off the features kept: buffer_dtype must be None")
         self.num_classes = num_classes
         self.num_features = num_features
-        self.metrics = (
-            tuple(name for name in TABLE if name not in COSTLY) if metrics is None else tuple(metrics)
-        )
-        self.majority = majority
-        self.class_counts = class_counts
+        everything = [name for name in TABLE if name not in COSTLY]
+        self.metrics = check_names(everything if metrics is None else metrics, TABLE)
+        self.majority = check_majority(majority, num_classes)
+        self.class_counts = check_counts(class_counts, num_classes)
         self.centre = centre
         self.weighting = weighting
         self.nonfinite = nonfinite
@@ -106,8 +118,8 @@ class NeuralCollapse(HeldSamples):
         if "classifier" in self._needs:
             # Whether it was given at all, the bias, the weight.
             self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
-        # How many out-of-distribution samples, and the sum of their features.
-        self.add_state("outside", torch.zeros(1 + d, dtype=torch.float64), "sum")
+        # How many out-of-distribution samples are finite, how many are not, and the sum of their features.
+        self.add_state("outside", torch.zeros(2 + d, dtype=torch.float64), "sum")
         if self._holds:
             self.add_held_samples()
 
@@ -138,7 +150,7 @@ class NeuralCollapse(HeldSamples):
             self.classifier[0] = 1
             self.classifier[1 : 1 + K] = 0 if bias is None else bias
             self.classifier[1 + K :] = weight.reshape(-1)
-        if len(features) and (self._projects or (self._holds and weight is not None)):
+        if len(features) and self._holds:
             decided = torch.full_like(labels, -1) if weight is None else decide(features, weight, bias)
             self.hold(features, buckets, decided)
 
@@ -152,8 +164,10 @@ class NeuralCollapse(HeldSamples):
         """
         check_batch(features, torch.zeros(len(features), dtype=torch.int64), None, None, 1, self.num_features)
         self._computed = None
-        self.outside[0] += len(features)
-        self.outside[1:] += features.sum(0, dtype=torch.float64)
+        finite = features.sum(1).isfinite()
+        self.outside[0] += finite.sum()
+        self.outside[1] += (~finite).sum()
+        self.outside[2:] += torch.where(finite[:, None], features, 0).sum(0, dtype=torch.float64)
 
     def _recentre_sometimes(self, rows: int, moments: Moments) -> None:
         """Recentre whenever the rows seen have grown fourfold, which needs no answer from the device.
@@ -180,21 +194,28 @@ class NeuralCollapse(HeldSamples):
             raise ValueError(f"{misplaced} labels lie outside 0..{K - 1}")
         if skipped and self.nonfinite == "raise":
             raise ValueError(f"{skipped} samples have non-finite features; nonfinite='skip' leaves them out")
+        if not bool(moments.scatter.isfinite().all()):
+            raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
         return ClassStatistics.from_moments(moments, self.centre, self.weighting).checked()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the values selected, as float64 scalars.
-
-        Left out are: values of the classifier if no `weight` was given, minority values without `majority`,
-        and minority cosines with fewer than two minority classes.
+        """Return the values selected, as float64 scalars, but those that are `left_out`.
 
         Raises:
-            ValueError: see `statistics`.
+            ValueError: see `statistics`; also if the classifier is not finite, if `nc4` is asked for and no
+                sample came with a classifier, and if float32 or `buffer_dtype` cannot hold the features.
 
         """
         known = self._known()
         given = known.given
         return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= given}
+
+    def left_out(self) -> dict[str, str]:
+        """Return the values selected that `compute` does not give, over all ranks, and what each lacks."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            given = self._known().given
+        lacks = {name: sorted(TABLE[name].needs - given) for name in self.metrics}
+        return {name: LACKS[needs[0]] for name, needs in lacks.items() if needs}
 
     def class_values(self) -> dict[str, Tensor]:
         """Return values per class and pair of classes, over all ranks; see `classes.class_values`."""
@@ -203,12 +224,17 @@ class NeuralCollapse(HeldSamples):
 
     def _known(self) -> Known:
         stats = self.statistics()
+        if self.outside[1] and self.nonfinite == "raise":
+            raise ValueError(
+                f"{int(self.outside[1])} out-of-distribution samples have non-finite features; "
+                "nonfinite='skip' leaves them out"
+            )
         return Known(
             stats=stats,
             classifier=self._weight(),
             majority=self.majority,
             class_counts=self.class_counts,
-            outside=self.outside[1:] / self.outside[0],
+            outside=self.outside[2:] / self.outside[0],
             skipped=Moments.of(self.moments, self.num_classes, self.num_features).counts[self.num_classes],
             buffers="samples" in self._needs,
             projects=self._projects,

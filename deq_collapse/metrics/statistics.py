@@ -59,7 +59,7 @@ class ClassStatistics:
             ValueError: if fewer than two classes have samples.
 
         """
-        h = features.double()
+        h = features.detach().double()
         counts = torch.bincount(labels, minlength=num_classes).double()
         shares = counts.clamp(min=1)
         zeros = h.new_zeros(num_classes, h.shape[1])

@@ -143,3 +143,65 @@ def test_nc4_without_any_decided_sample_is_refused(make, metric):
     metric.update(features[:0], labels[:0], torch.ones(3, 4))
     with pytest.raises(ValueError, match="nc4 needs samples"):
         metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"centre": "sample"}, "centre must be 'classes' or 'samples', got 'sample'"),
+        ({"weighting": "class"}, "weighting must be 'samples' or 'classes'"),
+        ({"nonfinite": "ignore"}, "nonfinite must be 'raise' or 'skip'"),
+        ({"buffer_dtype": torch.int8}, "floating type"),
+        ({"weighting": "classes", "buffer_dtype": torch.float16}, "must be None"),
+    ],
+)
+def test_choices_that_do_not_exist(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        NeuralCollapse(3, 4, **arguments)
+
+
+def test_a_single_name_and_tensors_of_classes_are_taken_as_they_are_meant():
+    metric = NeuralCollapse(
+        3, 4, metrics="nc1", majority=torch.tensor([0]), class_counts=torch.tensor([5, 2, 2])
+    )
+    assert (metric.metrics, metric.majority, metric.class_counts) == (("nc1",), [0], [5, 2, 2])
+
+
+def test_features_that_a_type_cannot_hold_are_refused():
+    y = torch.arange(30) % 3
+    far = 1e25 * torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    for metrics in (["nc1"], ["nc1", "nc4"]):
+        metric = NeuralCollapse(3, 8, metrics=metrics)
+        metric.update(far, y)
+        with pytest.raises(ValueError, match="too large for float32"):
+            metric.compute()
+    metric = NeuralCollapse(3, 8, metrics=["nc4"], buffer_dtype=torch.float16)
+    metric.update(1e-20 * far, y, torch.randn(3, 8))
+    with pytest.raises(ValueError, match="too large for buffer_dtype"):
+        metric.compute()
+
+
+def test_outside_features_that_are_not_finite():
+    outside = torch.randn(4, 6)
+    outside[1, 2] = torch.nan
+    values = []
+    for policy, given in (("skip", outside), ("raise", outside[[0, 2, 3]])):
+        metric = NeuralCollapse(3, 6, metrics=["nc5"], nonfinite=policy)
+        metric.update(torch.eye(6)[:3].repeat(2, 1), torch.arange(6) % 3)
+        metric.update_outside(given)
+        values.append(float(metric.compute()["nc5"]))
+    assert values[0] == pytest.approx(values[1])
+    metric.update_outside(outside)
+    with pytest.raises(ValueError, match="1 out-of-distribution samples"):
+        metric.compute()
+
+
+def test_what_is_left_out_is_said():
+    metric = NeuralCollapse(3, 6, metrics=["nc1", "nc3", "nc4", "nc5", "minority_cos_means_mean"])
+    metric.update(torch.eye(6)[:3].repeat(2, 1), torch.arange(6) % 3)
+    assert set(metric.compute()) == {"nc1"}
+    left_out = metric.left_out()
+    assert left_out["nc3"] == left_out["nc4"] == "no weight was given"
+    assert set(left_out) == {"nc3", "nc4", "nc5", "minority_cos_means_mean"}
+    metric.update(torch.eye(6)[:3], torch.arange(3), torch.eye(6)[:3])
+    assert not {"nc3", "nc4"} & set(metric.left_out())

@@ -196,3 +196,51 @@ def test_update_never_waits_for_an_accelerator(width):
             metric.update(features, labels, weight, weight[:, 0])
         with pytest.raises(DataDependentOutputException):
             metric.compute()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_forward_that_raises_takes_nothing_with_it(data, rows):
+    features, labels, weight, _ = data
+    metric = NeuralCollapse(4, 6)
+    metric.update(features, labels, weight)
+    expected = metric.compute()
+    with pytest.raises(ValueError, match="at least 2 need samples"):
+        metric(features[:rows], labels[:rows], weight)
+    found = metric.compute()
+    assert found == expected
+    assert metric(features, labels, weight)["nc1"] == pytest.approx(float(expected["nc1"]))
+
+
+def test_a_group_of_a_collection_measures_batches_without_a_classifier_too(data):
+    features, labels, weight, _ = data
+    both = MetricCollection(
+        {"a": NeuralCollapse(4, 6, ["nc4"]), "b": NeuralCollapse(4, 6, ["nc4", "nc1"], weighting="classes")}
+    )
+    alone = NeuralCollapse(4, 6, ["nc4", "nc1"], weighting="classes")
+    for metric in (both, alone):
+        metric.update(features=features[:90], labels=labels[:90], weight=weight)
+        metric.update(features=features[90:], labels=labels[90:])
+    found = both.compute()
+    assert found["b_nc1" if "b_nc1" in found else "nc1"] == pytest.approx(float(alone.compute()["nc1"]))
+
+
+def test_merging_forgets_what_was_computed_and_refuses_other_arguments(data):
+    features, labels, weight, _ = data
+    one, two = NeuralCollapse(4, 6), NeuralCollapse(4, 6)
+    one.update(features[:70], labels[:70], weight)
+    before = one.compute()["nc1"]
+    two.update(features[70:], labels[70:], weight)
+    one.merge_state(two)
+    assert one.compute()["nc1"] != before
+    with pytest.raises(ValueError, match="cannot be merged"):
+        one.merge_state(NeuralCollapse(4, 6, ["nc3"]))
+
+
+def test_exactly_collapsed_features_never_give_a_negative_value():
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        means = torch.randn(5, 7, generator=generator)
+        labels = torch.arange(5).repeat(3)
+        metric = NeuralCollapse(5, 7, ["nc1", "nc1_trace_ratio", "cdnv"])
+        metric.update(means[labels], labels)
+        assert min(metric.compute().values()) >= 0

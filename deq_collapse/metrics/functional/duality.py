@@ -15,7 +15,7 @@ def nc3(weight: Tensor, means: Tensor) -> Tensor:
         means: (K, d) centred class means.
 
     Returns:
-        Scalar in [0, 4]; 0 when dual, 1 if one of both is 0.
+        Scalar in [0, 4]; 0 when dual or both are 0, 1 if one of both is 0.
 
     """
     return (normalised(weight) - normalised(means)).square().sum()

@@ -20,7 +20,7 @@ def one_vs_rest_margins(rows: Tensor) -> Tensor:
 
     """
     # Imported here, for it takes seconds and few ask for these margins.
-    from scipy.optimize import nnls  # type: ignore[import-untyped]
+    from scipy.optimize import nnls
 
     unit = normalize(rows.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
     margins = []

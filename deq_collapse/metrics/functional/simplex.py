@@ -75,7 +75,7 @@ def etf_distance(gram: Tensor) -> Tensor:
         gram: G, (K, K), of centred class means or classifier rows.
 
     Returns:
-        Scalar in [0, 2]; 0 for a simplex ETF, 1 if all rows are 0.
+        Scalar in [0, sqrt(2)]; 0 for a simplex ETF, 1 if all rows are 0.
 
     """
     return gram_distance(gram, simplex_etf_gram(len(gram)))

@@ -29,7 +29,7 @@ def nc1(stats: ClassStatistics) -> Tensor:
         return stats.means.new_tensor(math.inf)
     spread = torch.einsum("kd,kd->k", stats.directions @ stats.within, stats.directions)
     # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
-    return (spread / values).sum()
+    return (spread / values).sum().clamp(min=0)
 
 
 def nc1_per_class(stats: ClassStatistics, spread: Tensor) -> Tensor:
@@ -101,4 +101,4 @@ def coincident_pairs(stats: ClassStatistics) -> Tensor:
 
 def between_rank(stats: ClassStatistics) -> Tensor:
     """Rank of Sigma_B that `nc1` inverts, at most min(K'-1, d)."""
-    return torch.tensor(float(stats.between[0].numel()), dtype=torch.float64)
+    return stats.means.new_tensor(stats.between[0].numel())
