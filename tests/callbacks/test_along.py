@@ -126,6 +126,18 @@ def test_an_equilibrium_iterate_by_iterate():
     assert_points(table, module, data, iterate_by_iterate)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_the_last_point_is_what_validation_measures_in_any_precision(precision):
+    _, module, data = parts(partial(Explicit, block=BLOCK, depth=2))
+    trainer = Trainer(**QUIET, precision=precision)
+    trainer.validate(module, data, verbose=False)
+    measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    table = Along().measure(trainer, module, data)
+    for split in ("train", "test"):
+        last = values(table, split, 2)
+        assert last == {name: measured[f"{split}/{name}"] for name in last}
+
+
 def test_a_refinement_of_ones_own_is_watched_at_its_end_or_where_it_is_told():
     trainer, module, data = parts(Own)
     table = Along().measure(trainer, module, data)
