@@ -31,7 +31,7 @@ def expand_parts(args: Sequence[str]) -> list[str]:
             expanded.append(arg)
             continue
         value = value if equals else next(rest, "")
-        for part in [value] if isinstance(_yaml(value), dict) else _parts(Path(value)):
+        for part in [value] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
     return expanded
 
@@ -44,11 +44,12 @@ def _parts(path: Path) -> Iterator[str]:
         yield yaml.safe_dump(content, sort_keys=False)
 
 
-def _yaml(text: str) -> Any:
+def is_configuration(text: str) -> bool:
+    """Whether it is YAML itself, and not the name of a file."""
     try:
-        return yaml.safe_load(text)
+        return isinstance(yaml.safe_load(text), dict)
     except yaml.YAMLError:
-        return None
+        return False
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 import copy
 import time
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from deq_collapse.data import CollapseDataModule
 from deq_collapse.models.module import CollapseModule
+
+TOTAL = "total"
 
 
 class Costs(Callback):
@@ -57,6 +62,15 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def cost_images(data: CollapseDataModule, device: torch.device) -> Tensor:
+    """The images that FLOPs are counted on: up to 64, evenly spread over the test split, which may be sorted
+    by class; (n, C, H, W).
+    """
+    images = data.source.test.images
+    kept = torch.linspace(0, len(images) - 1, min(len(images), 64)).round().long()
+    return data.normalise(images[kept]).to(device)
+
+
 def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:
     """Bytes that one training-mode forward pass keeps for its backward pass, weights not counted.
 
@@ -64,8 +78,21 @@ def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:
         network: left as it is; a copy runs.
         x: a training batch, (N, C, H, W).
     """
-    network = copy.deepcopy(network).train()
-    own = {p.untyped_storage().data_ptr() for p in (*network.parameters(), *network.buffers())}
+    return saved_by_part({"network": network}, x)[TOTAL]
+
+
+def saved_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
+    """The bytes of :func:`saved_activation_bytes` by the part that keeps them, and their total.
+
+    What two parts keep is counted for the first.
+
+    Args:
+        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        x: a training batch, (N, C, H, W).
+    """
+    parts = {name: part.train() for name, part in copy.deepcopy(dict(parts)).items()}
+    weights = [tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers())]
+    own = {tensor.untyped_storage().data_ptr() for tensor in weights}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -74,28 +101,65 @@ def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    counts: dict[str, int] = {}
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
-        loss = network(x).sum()
-        del loss
-    return sum(kept.values())
+        for name, part in parts.items():
+            x = part(x)
+            counts[name] = sum(kept.values()) - sum(counts.values())
+    return counts | {TOTAL: sum(counts.values())}
 
 
-@torch.no_grad()
+def saved_per_image(parts: Mapping[str, nn.Module], x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
+    """The bytes of :func:`saved_by_part` as a line in the size of the batch, found from four images, so that
+    a training step that needs a large machine can be weighed on a small one.
+
+    Args:
+        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        x: images, (N, C, H, W).
+
+    Returns:
+        What each image adds, and what is kept whatever their number, as a cell's scaled weights.
+    """
+    two, four = (saved_by_part(parts, x[torch.arange(n) % len(x)]) for n in (2, 4))
+    slope = {name: (four[name] - two[name]) // 2 for name in two}
+    return slope, {name: two[name] - 2 * slope[name] for name in two}
+
+
 def flops_per_image(network: nn.Module, x: Tensor) -> int:
     """Floating-point operations of one eval-mode forward pass, per image; a multiply-add counts as two.
 
-    For an equilibrium this holds the evaluations its solver needs for these images, and the solver's own
-    products.
+    Convolutions and matrix products, attention's included, are counted. For an equilibrium this holds the
+    evaluations its solver needs for these images, and the solver's own products.
 
     Args:
         network: returned to the mode it came in.
         x: images, (N, C, H, W).
     """
-    training = network.training
-    with FlopCounterMode(display=False) as counter:
-        network.eval()(x)
-    network.train(training)
-    return int(counter.get_total_flops()) // len(x)
+    return flops_by_part({"network": network}, x)[TOTAL]
+
+
+@torch.no_grad()
+def flops_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
+    """The operations of :func:`flops_per_image` by part, and their total.
+
+    Args:
+        parts: by name, in the order in which ``x`` passes through them; returned to the mode they came in.
+        x: images, (N, C, H, W).
+    """
+    images, counts = len(x), {}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into fused attention
+    try:
+        for name, part in parts.items():
+            training = part.training
+            part.eval()(x[:1])  # what it computes once for its weights is no work of an image
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                x = part(x)
+            part.train(training)
+            counts[name] = int(counter.get_total_flops())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return {name: count // images for name, count in (counts | {TOTAL: sum(counts.values())}).items()}

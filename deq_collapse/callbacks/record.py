@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from deq_collapse.callbacks.costs import Costs, flops_per_image
+from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image
 from deq_collapse.callbacks.history import History
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.files import write_atomically, write_json
@@ -53,7 +53,7 @@ class RunRecord(Callback):
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "parameters": pl_module.network.parameter_counts(),
-            "flops_per_image": flops_per_image(pl_module.network, images[:64]),
+            "flops_per_image": flops_per_image(pl_module.network, cost_images(data, pl_module.device)),
             "activation_bytes": costs.activation_bytes,
             "seconds_per_step": costs.seconds_per_step(),
         }
@@ -82,15 +82,21 @@ def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
     if not isinstance(refinement, Equilibrium):
         return None
     fit = history.values("fit")
-    missed = history.curve("fit", "forward_unconverged")
+    missed, missed_backward = (history.curve("fit", f"{d}_unconverged") for d in ("forward", "backward"))
     return {
-        "gradient": refinement.gradient,
+        "solver": refinement.solver,
+        "backward_solver": refinement.backward_solver,
+        "gradient": str(refinement.gradient),
         "tolerance": refinement.tol,
         "forward_evaluations": fit.get("forward_evaluations"),
         "backward_evaluations": fit.get("backward_evaluations"),
         "residual": _finite(fit.get("forward_residual", math.nan)),
         "unconverged": missed[max(missed)] if missed else None,
         "unconverged_worst_epoch": max(missed.values(), default=None),
+        "backward_tolerance": refinement.backward_tol,
+        "backward_residual": _finite(fit.get("backward_residual", math.nan)),
+        "backward_unconverged": missed_backward[max(missed_backward)] if missed_backward else None,
+        "backward_unconverged_worst_epoch": max(missed_backward.values(), default=None),
     }
 
 

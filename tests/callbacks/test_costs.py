@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from deq_collapse.callbacks import Costs
-from deq_collapse.callbacks.costs import flops_per_image, saved_activation_bytes
+from deq_collapse.callbacks.costs import (
+    cost_images,
+    flops_by_part,
+    flops_per_image,
+    saved_activation_bytes,
+    saved_by_part,
+    saved_per_image,
+)
 from deq_collapse.models import ConvCell, ConvEncoder, Equilibrium, Explicit, GlobalAverage, Network
 
 
@@ -54,6 +61,49 @@ def test_counting_flops_leaves_the_mode_as_it_was(training):
     net = explicit().train(training)
     flops_per_image(net, torch.randn(2, 1, 8, 8))
     assert net.training == training
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_flops_of_attention_counted_by_hand():
+    """In eval mode torch fuses it into one operation, which torch's counter passes over."""
+    n, d, hidden = 10, 8, 32
+    layer = nn.TransformerEncoderLayer(d, 2, hidden, batch_first=True)
+    projections, attention, feedforward = 4 * 2 * n * d * d, 2 * 2 * n * n * d, 2 * 2 * n * d * hidden
+    assert flops_per_image(layer, torch.randn(3, n, d)) == projections + attention + feedforward
+
+
+def test_costs_by_part_counted_by_hand():
+    parts, x = explicit().parts(), torch.randn(4, 1, 8, 8)
+    first, second = 2 * (6 * 8 * 8) * 9, 2 * (6 * 4 * 4) * (6 * 9)
+    flops = {"encoder": first + second, "refinement": 2 * second, "readout": 0, "classifier": 2 * 6 * 3}
+    assert flops_by_part(parts, x) == flops | {"total": sum(flops.values())}
+    large, small = 4 * 6 * 8 * 8, 4 * 6 * 4 * 4
+    # What convolutions, batch norms and the last ReLU of the encoder work on; both ReLUs of the block, of
+    # which the first is what its second convolution works on; what the classifier works on.
+    bytes_ = {
+        "encoder": 4 * 64 + 2 * large + 2 * small,
+        "refinement": 2 * small,
+        "readout": 0,
+        "classifier": 24,
+    }
+    per_image, fixed = saved_per_image(parts, x)
+    assert per_image == bytes_ | {"total": sum(bytes_.values())}
+    assert fixed["total"] == fixed["encoder"] == 2 * 2 * 6 * 4  # mean and deviation of both batch norms
+
+
+@pytest.mark.parametrize("net", [explicit(3), equilibrium()], ids=["explicit", "equilibrium"])
+def test_the_parts_add_up_to_the_network(net):
+    x = torch.randn(8, 1, 8, 8)
+    assert flops_by_part(net.parts(), x)["total"] == flops_per_image(net, x)
+    assert saved_by_part(net.parts(), x)["total"] == saved_activation_bytes(net, x)
+
+
+@pytest.mark.parametrize("images", [2, 3, 64])
+@pytest.mark.parametrize("net", [explicit(3), equilibrium()], ids=["explicit", "equilibrium"])
+def test_the_activations_of_any_batch_follow_from_four_images(net, images):
+    per_image, fixed = saved_per_image(net.parts(), torch.randn(3, 1, 8, 8))
+    saved = saved_by_part(net.parts(), torch.randn(images, 1, 8, 8))
+    assert saved == {name: fixed[name] + images * per_image[name] for name in saved}
 
 
 def test_activations_of_a_linear_layer_are_its_input_and_no_weight():
@@ -99,6 +149,13 @@ def test_a_run_counts_once_and_times_every_epoch(finished):
         <= costs.seconds_per_step()
         <= max(costs.seconds_per_step_of_epoch)
     )
+
+
+def test_costs_are_counted_on_images_from_all_over_the_test_split(finished):
+    images = finished.data.source.test.images
+    counted = cost_images(finished.data, torch.device("cpu"))
+    assert counted.shape == (64, 1, 8, 8)
+    assert torch.equal(counted[[0, -1]], finished.data.normalise(images[[0, -1]]))
 
 
 def test_without_a_step_there_is_no_time_of_a_step():

@@ -12,6 +12,8 @@ RUNS = sorted(
     path.stem for path in (CONF / "run").glob("fashion*_*_*.yaml") if path.stem != "fashion_mnist_step"
 )
 
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "common")
+
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_headline_run_makes_a_step(name, tmp_path: Path, fashion_root: Path):
@@ -30,6 +32,15 @@ def test_the_parts_compose(imbalance, refinement, tmp_path: Path):
         main(["fit", *named, "--trainer.fast_dev_run", "true", "--trainer.default_root_dir", str(tmp_path)])
         == 0
     )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_makes_a_step(model, tmp_path: Path):
+    small = ["--data.batch_size", "8", "--data.eval_batch_size", "8", "--trainer.fast_dev_run", "true"]
+    named = ["--config", str(CONF / "run/digits.yaml"), "--config", str(CONF / "model" / f"{model}.yaml")]
+    if model.startswith("resnet18"):
+        small += ["--model.encoder.init_args.widths", "[8, 8, 8, 16]"]
+    assert main(["fit", *named, *small, "--trainer.default_root_dir", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "study").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,1 @@
+"""``deq-collapse summary``: what models cost, without training."""
