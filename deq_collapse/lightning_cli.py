@@ -178,6 +178,7 @@ class CollapseCLI(LightningCLI):
         always = [
             callbacks.Environment(),
             callbacks.Costs(),
+            callbacks.Diagnostics(),
             callbacks.History(),
             callbacks.RunProgress(settings.progress_title or settings.name),
             callbacks.PredictionWriter(),

@@ -3,17 +3,20 @@
 from deq_collapse.callbacks.along import Along
 from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.costs import Costs
+from deq_collapse.callbacks.diagnostics import Diagnostics
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.predictions import PredictionWriter
 from deq_collapse.callbacks.progress import RunProgress
 from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
+from deq_collapse.callbacks.warm_starts import WarmStarts
 
 __all__ = [
     "Along",
     "AtomicCheckpointIO",
     "Costs",
+    "Diagnostics",
     "Environment",
     "History",
     "LastCheckpoint",
@@ -21,4 +24,5 @@ __all__ = [
     "PredictionWriter",
     "RunProgress",
     "RunRecord",
+    "WarmStarts",
 ]

@@ -104,7 +104,7 @@ class Equilibrium(nn.Module):
         self.jacobian: Tensor | None = None
         """The estimate of ``||J_f(z*)||_F^2 / dim z`` at the last training batch, where it is asked for."""
         self.start: Tensor | None = None
-        """Where the next training batch's solve starts, instead of the cell's own start; used once."""
+        """Where the next training batch's solve starts, used once; NaN stands for the cell's own start."""
         self.state: Tensor | None = None
         """Where the last training batch's solve ended."""
         self.engine = {
@@ -139,8 +139,10 @@ class Equilibrium(nn.Module):
 
     def _train(self, f: Callable[[Tensor], Tensor], h0: Tensor) -> Tensor:
         """The state with the graph of the gradient mode."""
-        start = self.cell.start(h0) if self.start is None else self.start
-        self.start = self.jacobian = None
+        start = self.cell.start(h0)
+        if self.start is not None:
+            start = torch.where(self.start.isnan(), start, self.start)
+        self.start = self.jacobian = self.backward_solve = None
         if self.gradient.mode == "unrolled":
             previous, state = unroll(f, start, self.gradient.steps)
             residual = relative_residual(state.detach(), (state - previous).detach())

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import Shape
 from deq_collapse.models.classifiers import linear_map
-from deq_collapse.models.equilibrium import Equilibrium, Solve
+from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
 from deq_collapse.models.readouts import GlobalAverage
@@ -89,7 +88,6 @@ class CollapseModule(LightningModule):
         self.class_means: dict[str, Tensor] = {}
         self.confusions: dict[str, Tensor] = {}
         self._train_means: Tensor | None = None
-        self._solves: dict[str, list[Solve]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W)."""
@@ -97,46 +95,24 @@ class CollapseModule(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The criterion on one batch; logs its mean, and what the solver did."""
+        """The criterion on one batch, logged as ``fit/loss``, and an equilibrium's Jacobian term where it has
+        a weight, logged without it as ``fit/jacobian``.
+        """
         x, y = batch
+        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
+        options["batch_size"] = len(y)
         loss: Tensor = self.criterion(self(x), y)
-        self.log("fit/loss", loss, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(y))
+        self.log("fit/loss", loss, **options)
+        refinement = self.network.refinement
+        if isinstance(refinement, Equilibrium) and refinement.jacobian is not None:
+            self.log("fit/jacobian", refinement.jacobian, **options)
+            loss = loss + refinement.jacobian_weight * refinement.jacobian
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Tells the criterion the epoch; forgets the solves of the epoch before."""
+        """Tells the criterion the epoch."""
         if isinstance(self.criterion, Criterion):
             self.criterion.at_epoch(self.current_epoch, self.trainer.max_epochs or 0)
-        self._solves = {"forward": [], "backward": []}
-
-    def on_after_backward(self) -> None:
-        """Notes both solves of the batch."""
-        refinement = self.network.refinement
-        if isinstance(refinement, Equilibrium):
-            for direction, solve in (
-                ("forward", refinement.forward_solve),
-                ("backward", refinement.backward_solve),
-            ):
-                if solve is not None:
-                    self._solves[direction].append(solve)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After the epoch's last batch, logs what its solves cost and reached; per batch it would cost a
-        step's time.
-        """
-        if batch_idx + 1 == self.trainer.num_training_batches:
-            for direction, solves in self._solves.items():
-                if solves:
-                    self._log_solves(direction, solves)
-
-    def _log_solves(self, direction: str, solves: list[Solve]) -> None:
-        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
-        evaluations = sum(solve.evaluations for solve in solves) / len(solves)
-        self.log(f"fit/{direction}_evaluations", evaluations, **options)
-        residual = torch.cat([solve.residual for solve in solves]).max()
-        self.log(f"fit/{direction}_residual", residual, reduce_fx="max", **options)
-        missed = torch.cat([solve.missed for solve in solves]).float().mean()
-        self.log(f"fit/{direction}_unconverged", missed, **options)
 
     def on_validation_epoch_start(self) -> None:
         """Measures afresh."""
@@ -204,6 +180,11 @@ class CollapseModule(LightningModule):
         """
         checkpoint["class_means"] = self.class_means
         checkpoint["confusions"] = self.confusions
+
+    def largest_residual(self, split: str) -> Tensor:
+        """Over the samples of a split measured so far, of all ranks."""
+        residual: Tensor = self._split(split).residual.compute()
+        return residual
 
     def _split(self, split: str) -> SplitMeasures:
         measures = self.measures[f"{split}_split"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 32) -> Tensor:
+def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 16) -> Tensor:
     """Largest modulus of the eigenvalues of each sample's Jacobian ``df/dz``, by Arnoldi's method.
 
     The eigenvalues are those of the Jacobian on the Krylov space of a random vector (Saad, "Numerical Methods

@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,10 @@ TYPES = {"epoch": int, "step": int, "evaluations": int, "value": float}
 
 @dataclass(frozen=True)
 class Solver:
-    """How the fixed points of an equilibrium run were found; evaluations are means over the last epoch."""
+    """How the fixed points of an equilibrium run were found; evaluations are means over the last epoch.
+
+    What has a default was not recorded by every version, or has no value for every gradient mode.
+    """
 
     gradient: str
     forward_evaluations: float | None
@@ -39,6 +42,12 @@ class Solver:
     unconverged: float
     unconverged_worst_epoch: float
     tolerance: float
+    solver: str | None = None
+    backward_solver: str | None = None
+    backward_tolerance: float | None = None
+    backward_residual: float | None = None
+    backward_unconverged: float | None = None
+    backward_unconverged_worst_epoch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,9 @@ def _run(directory: Path, record: dict[str, Any]) -> Run:
     if values["majority"] is not None:
         values["majority"] = tuple(values["majority"])
     if values["solver"] is not None:
-        values["solver"] = Solver(**{field.name: values["solver"][field.name] for field in fields(Solver)})
+        solver = values["solver"]
+        given = {field.name for field in fields(Solver) if field.default is MISSING or field.name in solver}
+        values["solver"] = Solver(**{name: solver[name] for name in given})
     values["class_counts"] = tuple(values["class_counts"])
     values["nc1_fall"] = _number(values["nc1_fall"])
     return Run(

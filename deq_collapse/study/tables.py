@@ -90,6 +90,8 @@ def cost_table(study: Study) -> Table:
             _solver("backward", lambda solver: solver.backward_evaluations),
             _solver("residual", lambda solver: solver.residual),
             _solver("missed", lambda solver: solver.unconverged, percent),
+            _solver("missed backward", lambda solver: solver.backward_unconverged, percent),
+            _metric("Solver", "spectral radius", "train", "spectral_radius"),
         ],
     )
 

@@ -95,14 +95,27 @@ def verdict(run: Run) -> str:
 
 
 def solver_warning(run: Run) -> str | None:
-    """A sentence where fixed points were missed too often to call the features fixed points."""
-    if run.solver is None or run.solver.unconverged_worst_epoch <= UNCONVERGED_WARNING:
+    """Sentences where fixed points were missed too often to call the features fixed points, or the gradients
+    theirs.
+    """
+    solver, sentences = run.solver, []
+    if solver is None:
         return None
-    worst, last = percent(run.solver.unconverged_worst_epoch), percent(run.solver.unconverged)
-    return (
-        f"in its worst epoch {worst} of the training samples missed the solver's tolerance of "
-        f"{number(run.solver.tolerance)} ({last} in the last epoch); such features are not fixed points."
-    )
+    if solver.unconverged_worst_epoch > UNCONVERGED_WARNING:
+        sentences.append(
+            f"in its worst epoch {percent(solver.unconverged_worst_epoch)} of the training samples missed the"
+            f" solver's tolerance of {number(solver.tolerance)} ({percent(solver.unconverged)} in the last"
+            " epoch); such features are not fixed points."
+        )
+    missed = solver.backward_unconverged_worst_epoch or 0.0
+    if missed > UNCONVERGED_WARNING:
+        sentences.append(
+            f"in its worst epoch the gradients of {percent(missed)} of the training samples missed the"
+            f" backward solver's tolerance of {number(solver.backward_tolerance or math.nan)}"
+            f" ({percent(solver.backward_unconverged or 0.0)} in the last epoch); such gradients are not"
+            " those of a fixed point."
+        )
+    return " ".join(sentences) or None
 
 
 def headline(study: Study) -> str:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from deq_collapse.callbacks import (
     Costs,
+    Diagnostics,
     Environment,
     History,
     LastCheckpoint,
@@ -48,7 +49,11 @@ class Run:
 
 
 def prepare(
-    directory: Path, refinement: str = "equilibrium", epochs: int = EPOCHS, watching: Sequence[Callback] = ()
+    directory: Path,
+    refinement: str = "equilibrium",
+    epochs: int = EPOCHS,
+    watching: Sequence[Callback] = (),
+    precision: str = "32-true",
 ) -> Run:
     """A run ready to be fitted: the callbacks of the command line, and those that watch."""
     seed_everything(0, verbose=False)
@@ -64,6 +69,7 @@ def prepare(
     )
     trainer = Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=epochs,
         default_root_dir=directory,
         logger=False,
@@ -75,6 +81,7 @@ def prepare(
             MeasurementSchedule(dense=2, growth=2.0),
             Environment(),
             Costs(),
+            Diagnostics(),
             History(),
             PredictionWriter(),
             RunRecord("digits-" + refinement, "study", {"refinement": refinement}),

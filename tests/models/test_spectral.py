@@ -18,7 +18,7 @@ def dense_radius(f, z):
 
 
 @few
-@given(seed=st.integers(0, 2**31), d=st.integers(2, 20))
+@given(seed=st.integers(0, 2**31), d=st.integers(2, 16))
 def test_a_linear_maps_is_that_of_its_matrix_whatever_the_eigenvalues(seed, d):
     A = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     ours = spectral_radius(lambda z: z @ A.T, torch.zeros(3, d, dtype=torch.float64))
@@ -39,7 +39,7 @@ def test_of_many_numbers_it_is_near():
             torch.randn(200, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
             / 200**0.5
         )
-        ours = spectral_radius(lambda z, A=A: z @ A.T, torch.zeros(1, 200, dtype=torch.float64))
+        ours = spectral_radius(lambda z, A=A: z @ A.T, torch.zeros(1, 200, dtype=torch.float64), steps=64)
         torch.testing.assert_close(ours[0], torch.linalg.eigvals(A).abs().max(), rtol=0.05, atol=0)
 
 

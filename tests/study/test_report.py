@@ -101,6 +101,23 @@ def test_missed_fixed_points_are_warned_of_above_one_percent(
     assert warning is None or "1.01% of the training samples missed the solver's tolerance" in warning
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.01, False), (0.0101, True), (None, False)])
+def test_missed_gradients_are_warned_of_above_one_percent(
+    make_study: MakeStudy, share: float | None, warned: bool
+) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"][0]["solver"] |= {
+            "backward_tolerance": 1e-4,
+            "backward_unconverged": 0.0,
+            "backward_unconverged_worst_epoch": share,
+        }
+
+    study = make_study(imbalances=("balanced",), refinements=("equilibrium",), edit=edit)
+    warning = solver_warning(read_study(study).runs[0])
+    assert (warning is not None) is warned
+    assert warning is None or "the gradients of 1.01% of the training samples missed" in warning
+
+
 def test_warnings_stand_on_the_page_and_the_parameters_are_compared(make_study: MakeStudy) -> None:
     def edit(results: dict[str, Any]) -> None:
         results["runs"][0]["parameters"]["total"] = 1000

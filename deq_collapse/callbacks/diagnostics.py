@@ -1,0 +1,145 @@
+"""What the solvers of an equilibrium did, every epoch, and how its fixed points are conditioned, whenever
+they are measured.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from deq_collapse.models.equilibrium import Equilibrium, Solve
+from deq_collapse.models.module import SPLITS, CollapseModule
+
+PROBES = 8
+"""Images per rank whose spectral radius is estimated."""
+
+
+class Diagnostics(Callback):
+    """Logs the conduct of both solves of every epoch, and of the fixed points that are measured.
+
+    For each direction, ``fit/forward_*`` and ``fit/backward_*``: ``evaluations`` (mean over batches),
+    ``residual`` (largest over samples), ``residual_median``, ``residual_q90``, ``unconverged`` (share of
+    samples that missed the tolerance). A gradient mode without an adjoint solve has no ``fit/backward_*``;
+    where one has missed the tolerance, a warning says so, once per epoch. With measurements,
+    ``train/spectral_radius`` (largest over a few images of the clean training split), and for a cell that
+    knows a bound L on its Lipschitz constant ``train/lipschitz_bound`` and, below 1, ``<split>/error_bound``:
+    ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
+
+    Solves are noted on the device and read once per epoch.
+    """
+
+    def __init__(self) -> None:
+        self._solves: dict[str, list[Solve]] = {}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the epoch before."""
+        self._solves = {"forward": [], "backward": []}
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes both solves of the batch."""
+        refinement = equilibrium_of(pl_module)
+        if refinement is not None:
+            for direction, solves in self._solves.items():
+                solve = getattr(refinement, f"{direction}_solve")
+                if solve is not None:
+                    solves.append(solve)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After the epoch's last batch, logs what its solves cost and reached; per batch it would cost a
+        step's time.
+        """
+        if batch_idx + 1 == trainer.num_training_batches:
+            for direction, solves in self._solves.items():
+                if solves:
+                    _log_solves(trainer, pl_module, direction, solves)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """At the first batch of the clean training split, logs the spectral radius."""
+        refinement = equilibrium_of(pl_module)
+        if refinement is not None and (batch_idx, dataloader_idx) == (0, 0):
+            radius = _spectral_radius(trainer, pl_module, refinement, batch[0])
+            options: dict[str, Any] = {"on_epoch": True, "add_dataloader_idx": False, "batch_size": 1}
+            pl_module.log("train/spectral_radius", radius, sync_dist=True, reduce_fx="max", **options)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the bounds of both splits."""
+        _log_bounds(pl_module, SPLITS)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the bound of the test split."""
+        _log_bounds(pl_module, SPLITS[1:])
+
+
+def _log_bounds(module: LightningModule, splits: Sequence[str]) -> None:
+    refinement = equilibrium_of(module)
+    bound = None if refinement is None else refinement.cell.lipschitz_bound()
+    if bound is None:
+        return
+    assert isinstance(module, CollapseModule)
+    if "train" in splits:
+        module.log("train/lipschitz_bound", bound, sync_dist=True)
+    for split in splits:
+        if bound < 1:
+            error = module.largest_residual(split) / (1 - bound)
+            module.log(f"{split}/error_bound", error, sync_dist=True)
+
+
+def equilibrium_of(module: LightningModule) -> Equilibrium | None:
+    """The module's refinement where it is an equilibrium."""
+    refinement = module.network.refinement if isinstance(module, CollapseModule) else None
+    return refinement if isinstance(refinement, Equilibrium) else None
+
+
+def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solves: list[Solve]) -> None:
+    options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
+    evaluations = sum(solve.evaluations for solve in solves) / len(solves)
+    module.log(f"fit/{direction}_evaluations", evaluations, **options)
+    # All ranks have as many samples; they are gathered, for quantiles do not add up.
+    residual, missed = (
+        torch.as_tensor(module.all_gather(torch.cat(parts))).flatten()
+        for parts in ([solve.residual for solve in solves], [solve.missed for solve in solves])
+    )
+    for name, value in (
+        ("residual", residual.max()),
+        ("residual_median", _quantile(residual, 0.5)),
+        ("residual_q90", _quantile(residual, 0.9)),
+        ("unconverged", missed.float().mean()),
+    ):
+        module.log(f"fit/{direction}_{name}", value, **options)
+    if direction == "backward" and missed.any():
+        refinement = equilibrium_of(module)
+        assert refinement is not None
+        rank_zero_warn(
+            f"in epoch {trainer.current_epoch + 1} the gradients of {float(missed.float().mean()):.2%} of the"
+            f" samples missed the backward solver's tolerance of {refinement.backward_tol:g}"
+            f" (largest relative residual {float(residual.max()):.1e})."
+        )
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """The smallest value that at least this share of the values does not exceed."""
+    return values.kthvalue(max(1, -int(-share * len(values) // 1))).values
+
+
+def _spectral_radius(
+    trainer: Trainer, module: LightningModule, refinement: Equilibrium, images: Tensor
+) -> Tensor:
+    assert isinstance(module, CollapseModule)
+    # Lightning measures in inference mode, where no derivative can be taken.
+    with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
+        probes = images[:: max(1, len(images) // PROBES)][:PROBES].clone()
+        h0 = module.network.encoder(trainer.precision_plugin.convert_input(probes))
+        return refinement.spectral_radius(h0).max()
