@@ -61,6 +61,7 @@ def classes_of(key: str) -> list[str]:
         "data.source": (data, (data.Source,)),
         "data.imbalance": (data, (data.Imbalance,)),
         "data.augment": (data, (data.Augmentation,)),
+        "data.sampler": (data, (data.Sampler,)),
         "model.criterion": (losses, (nn.Module,)),
         "model.encoder": (models, (models.ConvEncoder, models.ResNetEncoder, models.TorchvisionEncoder)),
         "model.refinement": (models, (models.Explicit, models.Equilibrium)),

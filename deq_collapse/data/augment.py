@@ -1,11 +1,12 @@
-"""Augmentation of whole uint8 batches, on the device they live on."""
+"""Augmentation of whole batches, on the device they live on."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
+from deq_collapse.data.draw import Purpose, beta
 from deq_collapse.errors import UserError
 
 
@@ -14,7 +15,8 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change uint8 images (N, C, H, W), each on its own, to images of the same shape.
+        """Change images as the source gives them, uint8 (N, C, H, W) or float32 (N, ...), each on its own, to
+        images of the same shape.
 
         `generator` lives on the CPU: drawing there gives the same images on every device.
         """
@@ -40,8 +42,8 @@ class CropFlip(Augmentation):
         self.flip = flip
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and flip every image by draws of its own."""
-        count, channels, height, width = images.shape
+        """Crop and flip every image (N, C, H, W) by draws of its own."""
+        count, channels, height, width = _shape(self, images)
         down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
         flipped = torch.rand(count, generator=generator) < self.flip
         padded = pad(images, [self.padding] * 4)
@@ -54,4 +56,70 @@ class CropFlip(Augmentation):
         row = plane[:, :, None] * tall + down[:, None, None] + torch.arange(height)
         start = row * wide + right[:, None, None]
         windows = both.flatten().unfold(0, width, 1)
-        return windows.index_select(0, start.flatten().to(images.device)).view_as(images)
+        return windows.index_select(0, start.flatten().to(images.device, non_blocking=True)).view_as(images)
+
+
+class Cutout(Augmentation):
+    """One square of every image is painted over, its centre anywhere in the image, so that it may stand out
+    (DeVries & Taylor 2017, arXiv 1708.04552).
+
+    Args:
+        size: side of the square, at least 1; the paper takes 16 of CIFAR-10's 32 pixels.
+        fill: what it is painted with, in 0..255. The paper paints with the data set's mean.
+
+    Raises:
+        UserError: where an argument is out of its range.
+    """
+
+    def __init__(self, size: int = 16, fill: int = 0) -> None:
+        if size < 1 or not 0 <= fill <= 255:
+            raise UserError(f"size is {size} and fill {fill}, but size >= 1 and fill is in 0..255")
+        self.size = size
+        self.fill = fill
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Paint over a square of every image (N, C, H, W) by draws of its own."""
+        count, _, height, width = _shape(self, images)
+        down, right = (self._covered(n, count, generator) for n in (height, width))
+        hidden = (down[:, :, None] & right[:, None, :]).unsqueeze(1)
+        return images.masked_fill(hidden.to(images.device, non_blocking=True), self.fill)
+
+    def _covered(self, length: int, count: int, generator: torch.Generator) -> Tensor:
+        """Which of the positions along one side the squares cover, bool (count, length)."""
+        first = torch.randint(length, (count, 1), generator=generator) - self.size // 2
+        position = torch.arange(length)
+        return (first <= position) & (position < first + self.size)
+
+
+class Mixup:
+    """Every sample is mixed with another of its batch, and their labels likewise (Zhang et al. 2018, arXiv
+    1710.09412).
+
+    In distribution torchvision's `v2.MixUp`: one share per batch, from Beta(alpha, alpha), and the partner is
+    the sample before. Labels become probabilities of the classes, which cross entropy takes as they are.
+
+    Args:
+        alpha: above 0; 1 makes all shares equally likely, small ones leave most samples nearly alone.
+        num_classes: K.
+    """
+
+    def __init__(self, alpha: float, num_classes: int) -> None:
+        self.alpha = alpha
+        self.num_classes = num_classes
+
+    def __call__(self, x: Tensor, labels: Tensor, *seed: int) -> tuple[Tensor, Tensor]:
+        """Mix float samples (N, ...) and labels (N,) to samples (N, ...) and probabilities float32 (N, K).
+
+        The words of `seed` decide the share.
+        """
+        share = beta(self.alpha, Purpose.MIXING, *seed)
+        y = one_hot(labels, self.num_classes).float()
+        return x.lerp(x.roll(1, 0), share), y.lerp(y.roll(1, 0), share)
+
+
+def _shape(augmentation: Augmentation, images: Tensor) -> tuple[int, int, int, int]:
+    if images.ndim != 4:
+        name, shape = type(augmentation).__name__, tuple(images.shape[1:])
+        raise UserError(f"{name} changes images (C, H, W), but the samples here have the shape {shape}")
+    count, channels, height, width = images.shape
+    return count, channels, height, width

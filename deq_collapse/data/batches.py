@@ -1,21 +1,23 @@
-"""Batches cut by index from images in memory, sharded over ranks.
+"""Batches cut by index from the images of a split, sharded over ranks.
 
 Not a torch `DataLoader`, for speed, and so that Lightning injects no sampler: its distributed sampler repeats
 samples, which would move class means.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from deq_collapse.data.augment import Augmentation
-from deq_collapse.data.draw import Purpose, generator, permutation
-from deq_collapse.data.source import ImageSet
+from deq_collapse.data.augment import Augmentation, Mixup
+from deq_collapse.data.draw import Purpose, generator
+from deq_collapse.data.image_set import Batch, ImageSet
+from deq_collapse.data.sampler import Sampler
 from deq_collapse.errors import UserError
 
-Batch = tuple[Tensor, Tensor]
+Preparation = Callable[[Tensor], Tensor]
+"""From samples as the source gives them to what the network sees, on their device."""
 
 
 class Shard(NamedTuple):
@@ -39,18 +41,31 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise on the images' device."""
-        return images.float().mul_(self.scale.to(images.device)).add_(self.shift.to(images.device))
+        # They stay there: a copy per batch would make the host wait for the device.
+        self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
+        return images.float().mul_(self.scale).add_(self.shift)
 
 
 class EpochOrder:
     """This rank's share of the order of each epoch.
 
-    All ranks cut one permutation, decided by (seed, epoch), into equal shares; the few samples left over
-    (fewer than there are ranks) sit this epoch out. Lightning finds it as `sampler` and calls `set_epoch`.
+    All ranks cut one order, decided by (seed, epoch), into equal shares; the few samples left over (fewer
+    than there are ranks) sit this epoch out. Lightning finds it as `sampler` and calls `set_epoch`.
+
+    Args:
+        labels: of the training images, int64 (N,), on the CPU.
+        sampler: decides the order.
+        seed: not negative.
+        shard: this process among all.
+
+    Raises:
+        UserError: where there are fewer images than ranks.
     """
 
-    def __init__(self, count: int, seed: int, shard: Shard) -> None:
-        self.count = count
+    def __init__(self, labels: Tensor, sampler: Sampler, seed: int, shard: Shard) -> None:
+        _refuse_idle_ranks(len(labels), shard)
+        self.labels = labels
+        self.sampler = sampler
         self.seed = seed
         self.shard = shard
         self.epoch = 0
@@ -60,11 +75,20 @@ class EpochOrder:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.shard.ranks
+        return len(self.labels) // self.shard.ranks
 
     def indices(self) -> Tensor:
-        """Positions in the data set, int64 (len(self),)."""
-        order = permutation(self.count, Purpose.ORDER, self.seed, self.epoch)
+        """Positions in the data set, int64 (len(self),).
+
+        Raises:
+            UserError: where a sampler of the user's own gives another number of samples.
+        """
+        order = self.sampler.order(self.labels, self.seed, self.epoch)
+        if len(order) != len(self.labels):
+            raise UserError(
+                f"{type(self.sampler).__name__} gives {len(order)} samples for an epoch, but an epoch has as"
+                f" many as there are images, {len(self.labels)}"
+            )
         return order[: len(self) * self.shard.ranks][self.shard.rank :: self.shard.ranks]
 
 
@@ -76,31 +100,31 @@ class TrainingBatches:
 
     Args:
         data: the training split.
-        normalise: makes the float images.
+        order: of its samples, for this rank.
         batch_size: images per batch and rank.
-        seed: not negative.
-        shard: this process among all.
-        augment: changes the uint8 images, or None.
-
-    Raises:
-        UserError: where there are fewer images than ranks.
+        prepare: makes what the network sees.
+        augment: change the images before, one after the other.
+        mixup: mixes samples and labels after, or None.
+        device: where the batches are wanted.
     """
 
     def __init__(
         self,
         data: ImageSet,
-        normalise: Normalise,
+        order: EpochOrder,
         batch_size: int,
-        seed: int,
-        shard: Shard,
-        augment: Augmentation | None = None,
+        prepare: Preparation,
+        augment: Sequence[Augmentation] = (),
+        mixup: Mixup | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        _refuse_idle_ranks(data, shard)
         self.data = data
-        self.normalise = normalise
+        self.sampler = order
         self.batch_size = batch_size
+        self.prepare = prepare
         self.augment = augment
-        self.sampler = EpochOrder(len(data.labels), seed, shard)
+        self.mixup = mixup
+        self.device = torch.device(device)
         self._position = (0, 0)
         self._resume = (0, 0)
 
@@ -114,15 +138,18 @@ class TrainingBatches:
         first = self._resume[1] if self._resume[0] == epoch else 0
         self._resume = (epoch, 0)
         order = self.sampler.indices().to(self.data.labels.device)
-        for batch, index in enumerate(torch.split(order, self.batch_size)):
-            if batch < first:
-                continue
-            images = self.data.images.index_select(0, index)
-            if self.augment is not None:
-                words = (self.sampler.seed, epoch, self.sampler.shard.rank, batch)
-                images = self.augment(images, generator(Purpose.AUGMENTATION, *words))
+        positions = torch.split(order, self.batch_size)[first:]
+        for batch, (images, labels) in enumerate(self.data.batches(positions, self.device), start=first):
+            words = (self.sampler.seed, epoch, self.sampler.shard.rank, batch)
+            if self.augment:
+                random = generator(Purpose.AUGMENTATION, *words)
+                for augment in self.augment:
+                    images = augment(images, random)
+            x, y = self.prepare(images), labels
+            if self.mixup is not None:
+                x, y = self.mixup(x, y, *words)
             self._position = (epoch, batch + 1)
-            yield self.normalise(images), self.data.labels.index_select(0, index)
+            yield x, y
 
     def state_dict(self) -> dict[str, int]:
         """The batches of this epoch already given; Lightning keeps it in the checkpoint."""
@@ -142,34 +169,44 @@ class EvaluationBatches:
 
     Args:
         data: a split.
-        normalise: makes the float images.
         batch_size: the most images per batch (with 1, some batches of an uneven shard hold 2).
+        prepare: makes what the network sees.
         shard: this process among all.
+        device: where the batches are wanted.
 
     Raises:
         UserError: where there are fewer images than ranks.
     """
 
-    def __init__(self, data: ImageSet, normalise: Normalise, batch_size: int, shard: Shard) -> None:
-        _refuse_idle_ranks(data, shard)
-        smallest, left_over = divmod(len(data.labels), shard.ranks)
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        prepare: Preparation,
+        shard: Shard,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        count = len(data.labels)
+        _refuse_idle_ranks(count, shard)
+        smallest, left_over = divmod(count, shard.ranks)
         largest = smallest + (left_over > 0)
         self.batches = min(-(-largest // batch_size), smallest)
-        images, labels = (part.tensor_split(shard.ranks)[shard.rank] for part in data)
-        self.data = ImageSet(images, labels)
-        self.normalise = normalise
+        order = torch.arange(count, device=data.labels.device)
+        self.positions = order.tensor_split(shard.ranks)[shard.rank].tensor_split(self.batches)
+        self.data = data
+        self.prepare = prepare
+        self.device = torch.device(device)
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in zip(*(part.tensor_split(self.batches) for part in self.data), strict=True):
-            yield self.normalise(images), labels
+        for images, labels in self.data.batches(self.positions, self.device):
+            yield self.prepare(images), labels
 
 
-def _refuse_idle_ranks(data: ImageSet, shard: Shard) -> None:
-    if len(data.labels) < shard.ranks:
+def _refuse_idle_ranks(count: int, shard: Shard) -> None:
+    if count < shard.ranks:
         raise UserError(
-            f"there are {shard.ranks} processes but only {len(data.labels)} images:"
-            " use at most one process per image"
+            f"there are {shard.ranks} processes but only {count} images: use at most one process per image"
         )

@@ -1,44 +1,59 @@
-"""Data sets that torchvision downloads and reads."""
+"""Data sets that torchvision reads, fetched from where it says they are published."""
 
+import gzip
 import os
-import tempfile
+import shutil
+import tarfile
 import zlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from http.client import HTTPException
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tarfile import TarError
-from typing import Any, ClassVar
+from typing import IO, ClassVar, NamedTuple
 
-import torch
 from filelock import FileLock
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 
+from deq_collapse.data.fetch import download
 from deq_collapse.data.source import Source, Split
 from deq_collapse.errors import UserError
 
-# What torchvision lets through where a file, the network or the disk fails.
-_FAILURES = (
-    *(OSError, EOFError, HTTPException, TarError, zlib.error),
+# What a damaged archive or file makes the standard library, NumPy, SciPy or torchvision raise.
+DAMAGE = (
+    *(OSError, EOFError, tarfile.TarError, zlib.error),
     *(RuntimeError, ValueError, TypeError, LookupError, AssertionError),
 )
 
 
-class TorchvisionSource(Source):
-    """A data set of torchvision, under the folder `root`.
+class Archive(NamedTuple):
+    """A file that is published, packed or as it is.
 
-    Where all files lie there, nothing is written. Otherwise one process per machine unpacks or downloads them
-    in a temporary folder inside `root`, and moves them to their place only once they are whole.
-
-    Args:
-        root: the folder that holds one folder per data set, as torchvision lays them out.
+    Attributes:
+        files: the files wanted out of it, relative to the root of all data sets, and their MD5 sums where
+            known.
+        addresses: where it is published.
+        md5: its MD5 sum.
+        exact: whether a local copy must have that sum too; distributions may compress files anew.
     """
 
-    dataset: ClassVar[Any]
+    files: Mapping[str, str | None]
+    addresses: tuple[str, ...]
+    md5: str
+    exact: bool = True
+
+
+class DownloadedSource(Source):
+    """A data set in files of a known layout, under the folder `root`.
+
+    Where all files lie there, nothing is written: `root` may be shared and read-only. Otherwise one process
+    per machine downloads or unpacks what is missing in a hidden folder inside `root`, and moves it to its
+    place once it is whole. A download that broke off is kept there, and continued by the next call.
+
+    Args:
+        root: the folder that holds the files of all data sets, as torchvision lays them out.
+    """
+
     # A folder of the operating system that may already hold the archives.
     system_folder: ClassVar[Path | None] = None
 
@@ -47,162 +62,131 @@ class TorchvisionSource(Source):
 
     @property
     @abstractmethod
-    def files(self) -> Mapping[str, str | None]:
-        """The files that torchvision reads, relative to `root`, and their MD5 sums where known."""
+    def archives(self) -> Mapping[str, Archive]:
+        """What the files come from, by its own name relative to `root`; a local copy is used from there."""
 
-    @property
     @abstractmethod
-    def archives(self) -> Mapping[str, str | None]:
-        """What they are unpacked from, relative to `root`, and the MD5 sums a local copy must have."""
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Like `load`, where all files are there."""
 
     @property
-    def class_names(self) -> Sequence[str]:
-        """As torchvision names them."""
-        return tuple(self.dataset.classes)
+    def files(self) -> dict[str, str | None]:
+        """The files that `read` needs, relative to `root`, and their MD5 sums where known."""
+        return {name: md5 for archive in self.archives.values() for name, md5 in archive.files.items()}
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, C, H, W) and labels (N,), fetched first where they are missing."""
-        data = self._open(split)
-        images = torch.as_tensor(data.data)
-        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        return images, torch.as_tensor(data.targets)
+        self.fetch()
+        with self.reading():
+            return self.read(split)
 
-    def _open(self, split: Split) -> Any:
-        if missing := self._missing():
-            try:
-                self.root.mkdir(parents=True, exist_ok=True)
-                with FileLock(self.root / f".{self.name}.lock"):
-                    if self._missing():
-                        self._fetch()
-            except UserError:
-                raise
-            except _FAILURES as error:
-                raise UserError(
-                    f"{self.name} has no {missing[0]} in {self.root}, and it cannot be fetched:"
-                    f" {' '.join(str(error).split())}"
-                ) from error
+    def fetch(self) -> None:
+        """Have all files in their place.
+
+        Raises:
+            UserError: where that cannot be.
+        """
+        if not (missing := self._missing(self.files)):
+            return
         try:
-            return self.dataset(self.root, train=split == "train")
-        except _FAILURES as error:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / f".{self.name}.lock"):
+                for name, archive in self.archives.items():
+                    if self._missing(archive.files):
+                        self._fetch(name, archive)
+        except (UserError, OSError) as error:
+            raise UserError(
+                f"{self.name} has no {missing[0]} in {self.root}, and it cannot be fetched: {error}"
+            ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What goes wrong in this block is told as damage of a file.
+
+        Raises:
+            UserError: naming the file.
+        """
+        try:
+            yield
+        except DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise UserError(f"{self.name} cannot be read from {self.root}: {error}") from error
-            damaged = (self.root / name for name in self.files if self._damaged(self.root, name))
-            raise _damage(next(damaged, self.root)) from error
+            damaged = (self.root / name for name in self.files if not self.intact(self.root, name))
+            raise damage(next(damaged, self.root)) from error
 
-    def _missing(self) -> list[str]:
-        return [name for name in self.files if not (self.root / name).is_file()]
+    def intact(self, root: Path, name: str) -> bool:
+        """Whether one of the `files` below `root` is as it was published, as far as that can be known."""
+        return bool(check_integrity(root / name, self.files[name]))
 
-    def _damaged(self, root: Path, name: str) -> bool:
-        return not check_integrity(root / name, self.files[name])
+    def _missing(self, files: Mapping[str, str | None]) -> list[str]:
+        return [name for name in files if not (self.root / name).is_file()]
 
-    def _fetch(self) -> None:
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=f".{self.name}-") as temporary:
-            for name, md5 in self.archives.items():
-                places = [self.root / name]
-                if self.system_folder is not None:
-                    places.append(self.system_folder / Path(name).name)
-                if local := next((place for place in places if place.is_file()), None):
-                    self._unpack(local, md5, (Path(temporary) / name).parent)
-            # Downloads what is still missing, and checks it.
-            self.dataset(temporary, download=True)
-            for name in self.files:
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                (Path(temporary) / name).replace(self.root / name)
-
-    def _unpack(self, archive: Path, md5: str | None, folder: Path) -> None:
-        if not check_integrity(archive, md5):
-            raise _damage(archive)
-        folder.mkdir(parents=True, exist_ok=True)
+    def _fetch(self, name: str, archive: Archive) -> None:
+        """Unpack an archive, downloaded if need be; only whole files get to their place."""
+        staging = self.root / f".{self.name}"
+        unpacked = staging / "unpacked"
         try:
-            extract_archive(archive, folder)
-        except OSError as error:
-            # Such an error has a number where the disk failed, and none where gzip found a wrong checksum.
-            if error.errno is not None:
-                raise
-            raise _damage(archive) from error
-        except _FAILURES as error:
-            raise _damage(archive) from error
+            shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+            unpacked.mkdir(parents=True)
+            local = self._local(name)
+            path = local or staging / Path(name).name
+            if local is None:
+                if not check_integrity(path, archive.md5):
+                    download(archive.addresses, path, archive.md5)
+            elif archive.exact and not check_integrity(path, archive.md5):
+                raise damage(path)
+            unpack(path, archive.files, unpacked)
+            for file in archive.files:
+                if not self.intact(unpacked, file):
+                    raise damage(path)
+            for file in archive.files:
+                (self.root / file).parent.mkdir(parents=True, exist_ok=True)
+                (unpacked / file).replace(self.root / file)
+            if local is None:
+                path.unlink()
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+            with suppress(OSError):
+                staging.rmdir()  # stays where it holds what a later call continues
+
+    def _local(self, name: str) -> Path | None:
+        places = [self.root / name]
+        if self.system_folder is not None:
+            places.append(self.system_folder / Path(name).name)
+        return next((place for place in places if place.is_file()), None)
 
 
-def _damage(path: Path) -> UserError:
-    return UserError(f"{path} is truncated or altered: delete it to have it fetched anew, or replace it")
+def unpack(archive: Path, names: Mapping[str, str | None], folder: Path) -> None:
+    """Unpack the files of these names, relative to `folder`, and no others.
 
-
-class _IdxSource(TorchvisionSource):
-    @property
-    def archives(self) -> Mapping[str, str | None]:
-        """Four compressed idx files; gzip's own checksum guards them, as distributions compress them anew."""
-        return {f"{self.dataset.__name__}/raw/{name}": None for name, _ in self.dataset.resources}
-
-    @property
-    def files(self) -> Mapping[str, str | None]:
-        """The four idx files; no sum is published of them, but their headers state their sizes."""
-        return {name.removesuffix(".gz"): None for name in self.archives}
-
-    def _unpack(self, archive: Path, md5: str | None, folder: Path) -> None:
-        super()._unpack(archive, md5, folder)
-        if self._damaged(folder, archive.stem):
-            raise _damage(archive)
-
-    def _damaged(self, root: Path, name: str) -> bool:
-        try:
-            read_sn3_pascalvincent_tensor(str(root / name))
-        except _FAILURES:
-            return True
-        return False
-
-
-class MNIST(_IdxSource):
-    """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 grey images of 28 x 28."""
-
-    name = "mnist"
-    dataset = datasets.MNIST
-
-
-class FashionMNIST(_IdxSource):
-    """Zalando's articles of clothing (Xiao et al. 2017): 60,000 + 10,000 grey images of 28 x 28.
-
-    Taken from Debian's package `dataset-fashion-mnist` where that is installed.
+    Raises:
+        UserError: where the archive is damaged or lacks one of them.
+        OSError: where the disk fails.
     """
-
-    name = "fashion_mnist"
-    dataset = datasets.FashionMNIST
-    system_folder = Path("/usr/share/datasets/fashion-mnist")
-
-
-class KMNIST(_IdxSource):
-    """Kuzushiji, cursive Japanese letters (Clanuwat et al. 2018): 60,000 + 10,000 grey images of 28 x 28."""
-
-    name = "kmnist"
-    dataset = datasets.KMNIST
-
-
-class CIFAR10(TorchvisionSource):
-    """Small photographs in 10 classes (Krizhevsky 2009): 50,000 + 10,000 colour images of 32 x 32."""
-
-    name = "cifar10"
-    dataset = datasets.CIFAR10
-
-    @property
-    def archives(self) -> Mapping[str, str | None]:
-        """One tar file."""
-        return {self.dataset.filename: self.dataset.tgz_md5}
-
-    @property
-    def files(self) -> Mapping[str, str | None]:
-        """The pickled batches and the class names."""
-        data = self.dataset
-        listed = [*data.train_list, *data.test_list, (data.meta["filename"], data.meta["md5"])]
-        return {f"{data.base_folder}/{name}": md5 for name, md5 in listed}
-
-    @cached_property
-    def class_names(self) -> Sequence[str]:
-        """As the data set's own file names them."""
-        return tuple(self._open("test").classes)
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                for member in tar:  # in their order, as finding one by name would unpack all before it again
+                    packed = tar.extractfile(member) if member.name in names else None
+                    if packed is not None:
+                        _copy(packed, folder / member.name)
+        else:
+            (name,) = names
+            with gzip.open(archive) if archive.suffix == ".gz" else archive.open("rb") as content:
+                _copy(content, folder / name)
+    except DAMAGE as error:
+        # Such an error has a number where the disk failed, and none where gzip found a wrong checksum.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise damage(archive) from error
 
 
-class CIFAR100(CIFAR10):
-    """Small photographs in 100 classes (Krizhevsky 2009): 50,000 + 10,000 colour images of 32 x 32."""
+def _copy(packed: IO[bytes] | gzip.GzipFile, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        shutil.copyfileobj(packed, file)
 
-    name = "cifar100"
-    dataset = datasets.CIFAR100
+
+def damage(path: Path) -> UserError:
+    """What is told of a file that is not as it was published."""
+    return UserError(f"{path} is truncated or altered: delete it to have it fetched anew, or replace it")

@@ -8,6 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 
@@ -18,12 +19,22 @@ class Purpose(IntEnum):
     SELECTION = 2
     ORDER = 3
     AUGMENTATION = 4
+    RESAMPLING = 5
+    MIXING = 6
+    MAJORITY = 7
+    SAMPLES = 8
 
 
 def keys(count: int, purpose: Purpose, *seed: int) -> Tensor:
     """`count` random int64 sort keys, shape (count,), for the non-negative words of `seed`."""
     raw = np.random.PCG64((purpose, *seed)).random_raw(count)
     return torch.from_numpy((raw >> np.uint64(1)).astype(np.int64))
+
+
+def uniform(count: int, purpose: Purpose, *seed: int) -> Tensor:
+    """`count` random numbers strictly between 0 and 1, float64 (count,)."""
+    # Of the 63 random bits of a key the upper 52: with more, rounding could reach 1.
+    return ((keys(count, purpose, *seed) >> 11).double() + 0.5) / 2**52
 
 
 def permutation(count: int, purpose: Purpose, *seed: int) -> Tensor:
@@ -34,3 +45,8 @@ def permutation(count: int, purpose: Purpose, *seed: int) -> Tensor:
 def generator(purpose: Purpose, *seed: int) -> torch.Generator:
     """A torch generator (CPU) seeded by the words of `seed`."""
     return torch.Generator().manual_seed(int(keys(1, purpose, *seed)))
+
+
+def beta(alpha: float, purpose: Purpose, *seed: int) -> float:
+    """A draw from Beta(alpha, alpha), alpha above 0."""
+    return float(betaincinv(alpha, alpha, float(uniform(1, purpose, *seed))))

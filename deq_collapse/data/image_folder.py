@@ -1,14 +1,16 @@
-"""Any tree of images in class folders, read into memory."""
+"""Any tree of images in class folders, in memory where it fits."""
 
+import hashlib
+import math
 import os
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import datasets
-from torchvision.transforms.functional import pil_to_tensor
 
+from deq_collapse.data.image_files import ImageFiles
 from deq_collapse.data.source import Source, Split
 from deq_collapse.errors import UserError
 
@@ -16,39 +18,77 @@ from deq_collapse.errors import UserError
 class ImageFolder(Source):
     """The images of `root`/train/CLASS/ and `root`/test/CLASS/, in the formats of torchvision's ImageFolder.
 
-    All are of one size, and read as RGB. The classes are the folders of `root`/train in alphabetic order.
+    All are read as RGB. The classes are the folders of `root`/train in alphabetic order.
 
     Args:
         root: the folder that holds train/ and test/.
         name: what results and manifests call the data set.
+        size: height and width that images are brought to, by cutting the largest centred square and resizing
+            it; None where all have one size already.
+        memory: bytes that the decoded images of a split may take. A larger split is read from its files in
+            every epoch; 0 always does that. The images chosen, their order and augmentation are the same.
+        workers: processes that decode.
+
+    Raises:
+        UserError: where an argument is out of its range.
     """
 
     name = "image_folder"
 
-    def __init__(self, root: str | os.PathLike[str], name: str = "image_folder") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        name: str = "image_folder",
+        size: int | None = None,
+        memory: int = 8 * 2**30,
+        workers: int = 2,
+    ) -> None:
+        if (size is not None and size < 1) or memory < 0 or workers < 0:
+            raise UserError(
+                f"size is {size}, memory {memory} and workers {workers}, but a size is at least 1 pixel, and"
+                " the others are not negative"
+            )
         self.root = Path(root)
         self.name = name
+        self.size = size
+        self.memory = memory
+        self.workers = workers
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the class folders."""
-        return tuple(self._tree("train").classes)
+        return tuple(self._train_tree.classes)
 
-    def load(self, split: Split) -> tuple[Tensor, Tensor]:
+    def load(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
         """Images uint8 (N, 3, H, W) and labels (N,), in alphabetic order of class and file."""
-        tree = self._tree(split)
-        if split == "test" and tuple(tree.classes) != self.class_names:
+        tree = self._train_tree if split == "train" else self._tree("test")
+        if tuple(tree.classes) != self.class_names:
             differing = sorted(set(tree.classes) ^ set(self.class_names))
             raise UserError(f"the train and test folders of {self.root} differ in the class {differing[0]}")
-        first = _read(tree.samples[0][0])
-        images = torch.empty(len(tree.samples), *first.shape, dtype=torch.uint8)
-        for i, (path, _) in enumerate(tree.samples):
-            image = _read(path)
-            if image.shape != first.shape:
-                sizes = [" x ".join(map(str, shape[1:])) for shape in (image.shape, first.shape)]
-                raise UserError(f"{path} is {sizes[0]} pixels, but the images before it are {sizes[1]}")
-            images[i] = image
-        return images, torch.tensor(tree.targets)
+        files = ImageFiles([path for path, _ in tree.samples], self.size, self.workers)
+        labels = torch.tensor(tree.targets)
+        if math.prod(files.shape) > self.memory:
+            return files, labels
+        images = torch.empty(files.shape, dtype=torch.uint8)
+        parts = torch.split(torch.arange(len(files)), 256)
+        for part, batch in zip(parts, files.batches(parts), strict=True):
+            images[part] = batch
+        return images, labels
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the names, sizes in bytes and labels of the training files: the pixels may be too many
+        to read, and decoders differ in their last bit.
+        """
+        digest = hashlib.sha256()
+        for path, label in self._train_tree.samples:
+            name = Path(path).relative_to(self.root).as_posix()
+            digest.update(f"{name}\0{Path(path).stat().st_size}\0{label}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _train_tree(self) -> datasets.ImageFolder:
+        return self._tree("train")
 
     def _tree(self, split: Split) -> datasets.ImageFolder:
         try:
@@ -57,13 +97,3 @@ class ImageFolder(Source):
             raise UserError(
                 f"{self.root / split} is not a folder of class folders of images: {error}"
             ) from error
-
-
-def _read(path: str) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            tensor: Tensor = pil_to_tensor(image.convert("RGB"))
-            return tensor
-    # Pillow's decoders let through whatever they stumble on: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise UserError(f"the image {path} cannot be decoded: {error}") from error

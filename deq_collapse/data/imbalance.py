@@ -1,7 +1,4 @@
-"""How many training images each class keeps, and which ones.
-
-The counts follow LDAM (Cao et al. 2019, arXiv 1906.07413, `imbalance_cifar.py` of its authors' code).
-"""
+"""How many training images each class keeps, and which ones."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.data.draw import Purpose, keys
+from deq_collapse.data.source import Source
 from deq_collapse.errors import UserError
 
 
@@ -26,8 +24,53 @@ class Imbalance(ABC):
         """
 
     def majority(self, num_classes: int) -> tuple[int, ...] | None:
-        """The majority classes, where the rule knows majority and minority; else None."""
+        """The majority classes, ascending, where the rule knows majority and minority; else None."""
         return None
+
+    def indices(self, source: Source, seed: int) -> Tensor:
+        """The training images kept: ascending positions in the source's training split, int64 (sum n_c,).
+
+        Raises:
+            UserError: where the rule does not fit the source.
+        """
+        labels = source.train.labels
+        return select(labels, self.counts(labels.bincount(minlength=source.num_classes).tolist()), seed)
+
+
+@dataclass(frozen=True)
+class Natural(Imbalance):
+    """Every class as the data set has it.
+
+    Args:
+        n_max: the most images per class; None is no limit.
+    """
+
+    n_max: int | None = None
+
+    def counts(self, available: Sequence[int]) -> tuple[int, ...]:
+        """All images, or `n_max` where that is less."""
+        return fitting(_capped(available, self.n_max), available)
+
+
+@dataclass(frozen=True)
+class Counts(Imbalance):
+    """Class sizes as listed.
+
+    Args:
+        images: per class, K numbers of at least 1.
+        n_max: the most images per class; None is no limit.
+    """
+
+    images: list[int]
+    n_max: int | None = None
+
+    def counts(self, available: Sequence[int]) -> tuple[int, ...]:
+        """The numbers listed, or `n_max` where that is less."""
+        if len(self.images) != len(available):
+            raise UserError(
+                f"{len(self.images)} class sizes are listed, but the data set has {len(available)} classes"
+            )
+        return fitting(_capped(self.images, self.n_max), available)
 
 
 @dataclass(frozen=True)
@@ -42,57 +85,7 @@ class Balanced(Imbalance):
 
     def counts(self, available: Sequence[int]) -> tuple[int, ...]:
         """`n_max` for every class."""
-        return _kept([1.0] * len(available), self.n_max, available)
-
-
-@dataclass(frozen=True)
-class Step(Imbalance):
-    """Two sizes of class: the first `num_majority` classes keep n_max images, the others int(n_max / ratio).
-
-    Args:
-        num_majority: K_A, in 1..K-1.
-        ratio: R >= 1, images of a majority class over images of a minority class.
-        n_max: images per majority class; None takes what the smallest class has.
-    """
-
-    num_majority: int
-    ratio: float
-    n_max: int | None = None
-
-    def counts(self, available: Sequence[int]) -> tuple[int, ...]:
-        """`n_max` for each majority class, int(n_max / ratio) for each minority class."""
-        majority = self.majority(len(available))
-        return _kept(
-            [1.0 if c in majority else self.ratio for c in range(len(available))], self.n_max, available
-        )
-
-    def majority(self, num_classes: int) -> tuple[int, ...]:
-        """The first `num_majority` classes."""
-        if not 1 <= self.num_majority < num_classes:
-            raise UserError(
-                f"num_majority (K_A) is {self.num_majority}, but of {num_classes} classes"
-                f" 1..{num_classes - 1} can be the majority"
-            )
-        return tuple(range(self.num_majority))
-
-
-@dataclass(frozen=True)
-class LongTailed(Imbalance):
-    """Exponentially falling class sizes: class c of K keeps int(n_max * ratio^(-c / (K - 1))) images.
-
-    Args:
-        ratio: R >= 1, images of the first class over images of the last.
-        n_max: images of the first class; None takes what the smallest class has.
-    """
-
-    ratio: float
-    n_max: int | None = None
-
-    def counts(self, available: Sequence[int]) -> tuple[int, ...]:
-        """int(n_max * ratio^(-c / (K - 1))) for class c."""
-        last = max(len(available) - 1, 1)
-        divisors = [_checked_ratio(self.ratio) ** (c / last) for c in range(len(available))]
-        return _kept(divisors, self.n_max, available)
+        return divided([1.0] * len(available), self.n_max, available)
 
 
 def select(labels: Tensor, counts: Sequence[int], seed: int, purpose: Purpose = Purpose.SELECTION) -> Tensor:
@@ -117,7 +110,12 @@ def select(labels: Tensor, counts: Sequence[int], seed: int, purpose: Purpose = 
     return torch.cat(kept).sort().values
 
 
-def _checked_ratio(ratio: float) -> float:
+def checked_ratio(ratio: float) -> float:
+    """The imbalance ratio R.
+
+    Raises:
+        UserError: where it is below 1.
+    """
     if not ratio >= 1:  # also refuses nan
         raise UserError(
             f"the imbalance ratio R is {ratio:g}, but R is the largest class over the smallest: R >= 1"
@@ -125,21 +123,50 @@ def _checked_ratio(ratio: float) -> float:
     return ratio
 
 
-def _kept(divisors: Sequence[float], n_max: int | None, available: Sequence[int]) -> tuple[int, ...]:
-    """int(n_max / divisor) per class, refused where a class would be empty or has too few images."""
-    largest = min(available) if n_max is None else n_max
-    if largest < 1:
-        raise UserError(f"n_max is {largest}, but every class keeps at least one image: n_max >= 1")
+def divided(divisors: Sequence[float], n_max: int | None, available: Sequence[int]) -> tuple[int, ...]:
+    """int(n_max / divisor) images per class, as LDAM rounds (Cao et al. 2019, arXiv 1906.07413,
+    `imbalance_cifar.py` of its authors' code).
+
+    Args:
+        divisors: per class, 1 for the largest.
+        n_max: images of the largest class; None takes what the smallest class has.
+        available: images per class.
+
+    Raises:
+        UserError: where a class would be empty or has too few images.
+    """
+    largest = min(available) if n_max is None else _checked_cap(n_max)
     # Dividing, where LDAM multiplies by a power of 1/R: exact when R divides n_max.
-    counts = tuple(int(largest / _checked_ratio(divisor)) for divisor in divisors)
+    counts = [int(largest / checked_ratio(divisor)) for divisor in divisors]
+    if 0 in counts:
+        raise UserError(
+            f"the imbalance ratio R = {max(divisors):g} leaves no image of class {counts.index(0)}, as the"
+            f" largest class has {largest}: the largest R allowed is {largest}"
+        )
+    return fitting(counts, available)
+
+
+def fitting(counts: Sequence[int], available: Sequence[int]) -> tuple[int, ...]:
+    """The counts, where every class has at least one image and as many as asked.
+
+    Raises:
+        UserError: naming the first class of which that is not so.
+    """
     for c, (count, limit) in enumerate(zip(counts, available, strict=True)):
         if count < 1:
-            raise UserError(
-                f"the imbalance ratio R = {max(divisors):g} leaves no image of class {c}, as the largest"
-                f" class has {largest}: the largest R allowed is {largest}"
-            )
+            raise UserError(f"class {c} would keep {count} images, but every class keeps at least one")
         if count > limit:
             raise UserError(
                 f"class {c} would keep {count} images, but only {limit} are available: lower n_max"
             )
-    return counts
+    return tuple(counts)
+
+
+def _capped(counts: Sequence[int], n_max: int | None) -> Sequence[int]:
+    return counts if n_max is None else [min(count, _checked_cap(n_max)) for count in counts]
+
+
+def _checked_cap(n_max: int) -> int:
+    if n_max < 1:
+        raise UserError(f"n_max is {n_max}, but every class keeps at least one image: n_max >= 1")
+    return n_max

@@ -1,11 +1,12 @@
-"""The record beside a run of exactly which training images it sees."""
+"""The record beside a run of exactly which training images it sees, and training on those of another's."""
 
-import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from deq_collapse.data.imbalance import Imbalance
@@ -13,24 +14,24 @@ from deq_collapse.data.source import Source
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 
+KEYS = ("source", "sha256", "imbalance", "seed", "counts", "majority", "indices")
 
-def manifest(
-    source: Source, imbalance: Imbalance, seed: int, counts: tuple[int, ...], indices: Tensor
-) -> dict[str, Any]:
+
+def manifest(source: Source, imbalance: Imbalance, seed: int, indices: Tensor) -> dict[str, Any]:
     """Describe a selection, in values that JSON keeps as they are.
 
-    `sha256` is the checksum of the source's whole training split: the bytes of its labels (int64,
-    little-endian) followed by those of its images (uint8, (N, C, H, W)).
+    `sha256` is the checksum of the source's whole training split, see `Source.sha256`; `indices` are
+    positions in it.
     """
-    digest = hashlib.sha256(source.train.labels.numpy().astype(np.dtype("<i8"), copy=False).tobytes())
-    digest.update(source.train.images.contiguous().numpy().data)
     rule = type(imbalance)
+    majority = imbalance.majority(source.num_classes)
     return {
         "source": source.name,
-        "sha256": digest.hexdigest(),
+        "sha256": source.sha256,
         "imbalance": {"class_path": f"{rule.__module__}.{rule.__qualname__}", "init_args": vars(imbalance)},
         "seed": seed,
-        "counts": list(counts),
+        "counts": source.train.labels[indices].bincount(minlength=source.num_classes).tolist(),
+        "majority": None if majority is None else list(majority),
         "indices": indices.tolist(),
     }
 
@@ -50,14 +51,77 @@ def verify(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: naming what differs, or that the file is no manifest.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        expected = json.loads(json.dumps(content, default=str))
-        names = [name for name in expected if found.get(name) != expected[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"cannot read the manifest {path} of the run to continue: {error}") from error
+    found = read(path)
+    expected = json.loads(json.dumps(content, default=str))
+    names = [name for name in expected if found.get(name) != expected[name]]
     if names:
         raise UserError(
             f"the data differ from those this run began with, in: {', '.join(names)} (see {path});"
             " restore them, or choose another output directory"
         )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a manifest.
+
+    Raises:
+        UserError: where the file is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the manifest {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"cannot read the manifest {path}: it holds no keys")
+    return content
+
+
+@dataclass(frozen=True)
+class Replay(Imbalance):
+    """Exactly the training images of an earlier run, by the manifest beside it.
+
+    Args:
+        manifest: path of its `manifest.json`.
+
+    Raises:
+        UserError: once the images are asked for, where the file is no manifest, or one of other data.
+    """
+
+    manifest: str
+
+    def counts(self, available: Sequence[int]) -> tuple[int, ...]:
+        """Those of the earlier run."""
+        return tuple(self._content()["counts"])
+
+    def majority(self, num_classes: int) -> tuple[int, ...] | None:
+        """Those of the earlier run."""
+        majority = self._content()["majority"]
+        return None if majority is None else tuple(majority)
+
+    def indices(self, source: Source, seed: int) -> Tensor:
+        """Those of the earlier run; the seed decides nothing here.
+
+        Raises:
+            UserError: where the source is not the one of the manifest.
+        """
+        content, labels = self._content(), source.train.labels
+        if content["sha256"] != source.sha256:
+            raise UserError(
+                f"the manifest {self.manifest} is of other data: its {content['source']} has the checksum"
+                f" {content['sha256'][:12]}..., this {source.name} {source.sha256[:12]}..."
+            )
+        indices = torch.tensor(content["indices"], dtype=torch.int64)
+        ascending = torch.cat([torch.tensor([-1]), indices, torch.tensor([len(labels)])]).diff() > 0
+        if (
+            not ascending.all()
+            or labels[indices].bincount(minlength=source.num_classes).tolist() != (content["counts"])
+        ):
+            raise UserError(f"the manifest {self.manifest} was altered: its indices and counts do not agree")
+        return indices
+
+    def _content(self) -> dict[str, Any]:
+        content = read(Path(self.manifest))
+        missing = [name for name in KEYS if name not in content]
+        if missing:
+            raise UserError(f"{self.manifest} is no manifest of a run: it has no {missing[0]}")
+        return content

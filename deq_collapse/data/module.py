@@ -1,25 +1,39 @@
 """The LightningDataModule: a source, an imbalance, and batches of them for every rank."""
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from deq_collapse.data.augment import Augmentation
-from deq_collapse.data.batches import EvaluationBatches, Normalise, Shard, TrainingBatches
-from deq_collapse.data.imbalance import Imbalance, select
+from deq_collapse.data.augment import Augmentation, Mixup
+from deq_collapse.data.batches import (
+    EpochOrder,
+    EvaluationBatches,
+    Normalise,
+    Preparation,
+    Shard,
+    TrainingBatches,
+)
+from deq_collapse.data.image_set import ImageSet
+from deq_collapse.data.imbalance import Imbalance
 from deq_collapse.data.manifest import manifest, verify, write
-from deq_collapse.data.source import ImageSet, Source
+from deq_collapse.data.sampler import Sampler, Shuffled
+from deq_collapse.data.source import Source, Split
 from deq_collapse.errors import UserError
 
 
 class CollapseDataModule(LightningDataModule):
     """Training images under an imbalance, and clean training and test images to measure on.
 
-    A batch is `(x, y)`: x float32 (N, C, H, W), normalised per channel, and y int64 (N,). Data are loaded
-    (and downloaded, once per machine) when a property or a loader first needs them. The images a run trains
-    on are written to `manifest.json` beside it, and a run that continues there must train on the same.
+    A batch is `(x, y)`: x float32 (N, C, H, W), normalised per channel, or (N, d) where the source gives
+    vectors; y int64 (N,). Training batches under `mixup` have probabilities y float32 (N, K) instead. Data
+    are loaded (and downloaded, once per machine) when a property or a loader first needs them, and lie on the
+    training device where it has room. The images a run trains on are written to `manifest.json` beside it,
+    and a run that continues there must train on the same.
 
     Args:
         source: the data set.
@@ -27,7 +41,10 @@ class CollapseDataModule(LightningDataModule):
         batch_size: training images per batch and rank.
         eval_batch_size: the most images per batch and rank of an evaluation.
         seed: decides the images kept, their order in every epoch and the augmentation; not negative.
-        augment: changes training images; never those measured on.
+        augment: changes training images, several one after the other; never those measured on.
+        mixup: mixes training samples and their labels by shares from Beta(mixup, mixup); a criterion must
+            then take probabilities for labels, as cross entropy does.
+        sampler: which training images an epoch visits; None visits every one once.
     """
 
     def __init__(
@@ -37,7 +54,9 @@ class CollapseDataModule(LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 1024,
         seed: int = 0,
-        augment: Augmentation | None = None,
+        augment: Augmentation | list[Augmentation] | None = None,
+        mixup: float | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -51,7 +70,14 @@ class CollapseDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
-        self.augment = augment
+        if mixup is not None and not 0 < mixup < math.inf:
+            raise UserError(f"mixup is {mixup:g}, but the shares are from Beta(mixup, mixup): mixup > 0")
+        self.augment: Sequence[Augmentation] = (
+            augment if isinstance(augment, list) else [augment] if augment else []
+        )
+        self.mixup = mixup
+        self.sampler = sampler or Shuffled()
+        self._on_device: dict[tuple[Split, torch.device], ImageSet] = {}
 
     @property
     def num_classes(self) -> int:
@@ -64,8 +90,8 @@ class CollapseDataModule(LightningDataModule):
         return tuple(self.source.class_names)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W) of images, (d,) of vectors."""
         return self.source.image_shape
 
     @cached_property
@@ -75,7 +101,7 @@ class CollapseDataModule(LightningDataModule):
         Raises:
             UserError: where the imbalance does not fit the source.
         """
-        return self.imbalance.counts(self.source.train.labels.bincount(minlength=self.num_classes).tolist())
+        return tuple(self.train_set.labels.bincount(minlength=self.num_classes).tolist())
 
     @property
     def majority(self) -> tuple[int, ...] | None:
@@ -85,56 +111,91 @@ class CollapseDataModule(LightningDataModule):
     @cached_property
     def indices(self) -> Tensor:
         """The training images kept: ascending positions in the source's training split, int64 (sum n_c,)."""
-        return select(self.source.train.labels, self.class_counts, self.seed)
+        return self.imbalance.indices(self.source, self.seed)
 
     @cached_property
     def train_set(self) -> ImageSet:
         """The training split after the imbalance."""
-        return ImageSet(*(part[self.indices] for part in self.source.train))
+        train = self.source.train
+        return train if len(self.indices) == len(train.labels) else train.at(self.indices)
 
     def setup(self, stage: str) -> None:
-        """Write the manifest beside a new fit; check it where the fit continues an old one.
+        """Try the augmentation; write the manifest beside a new fit, check it where the fit continues an old
+        one.
 
         Raises:
-            UserError: where the run that lies there trained on other data.
+            UserError: where an augmentation cannot change these samples, and where the run that lies there
+                trained on other data.
         """
-        if stage != "fit" or self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
+        if stage != "fit":
+            return
+        first = self.train_set.images[torch.tensor([0])]
+        for augment in self.augment:
+            first = augment(first, torch.Generator())
+        if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
         path = Path(self.trainer.default_root_dir) / "manifest.json"
-        content = manifest(self.source, self.imbalance, self.seed, self.class_counts, self.indices)
+        content = manifest(self.source, self.imbalance, self.seed, self.indices)
         if path.exists():
             verify(path, content)
         elif self.trainer.is_global_zero:
             write(path, content)
 
+    def teardown(self, stage: str) -> None:
+        """Free the device's memory."""
+        self._on_device.clear()
+
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled, augmented batches."""
+        order = EpochOrder(self.train_set.labels, self.sampler, self.seed, self._shard)
+        mixup = None if self.mixup is None else Mixup(self.mixup, self.num_classes)
+        data = self._resident("train")
         return TrainingBatches(
-            self.train_set, self.normalise, self.batch_size, self.seed, self._shard, self.augment
+            data, order, self.batch_size, self.normalise, self.augment, mixup, self._device
         )
 
     def val_dataloader(self) -> list[EvaluationBatches]:
         """The clean training split, then the test split."""
-        return [self._evaluation(self.train_set), self._evaluation(self.source.test)]
+        return [self._evaluation("train"), self._evaluation("test")]
 
     def test_dataloader(self) -> EvaluationBatches:
         """The test split."""
-        return self._evaluation(self.source.test)
+        return self._evaluation("test")
 
     def predict_dataloader(self) -> EvaluationBatches:
         """The test split."""
-        return self._evaluation(self.source.test)
+        return self._evaluation("test")
 
-    def _evaluation(self, data: ImageSet) -> EvaluationBatches:
-        return EvaluationBatches(data, self.normalise, self.eval_batch_size, self._shard)
+    @cached_property
+    def normalise(self) -> Preparation:
+        """From samples as the source gives them to what the network sees; float32 samples stay as they
+        are.
+        """
+        statistics = self.source.mean_and_std
+        return Normalise(*statistics) if statistics is not None else _as_they_are
+
+    def _evaluation(self, split: Split) -> EvaluationBatches:
+        data = self._resident(split)
+        return EvaluationBatches(data, self.eval_batch_size, self.normalise, self._shard, self._device)
+
+    def _resident(self, split: Split) -> ImageSet:
+        """A split on the training device, where there is room."""
+        key = (split, self._device)
+        if key not in self._on_device:
+            data = self.train_set if split == "train" else self.source.test
+            self._on_device[key] = data.resident(self._device)
+        return self._on_device[key]
 
     @property
-    def normalise(self) -> Normalise:
-        """From uint8 images to what the network sees."""
-        return Normalise(*self.source.mean_and_std)
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     @property
     def _shard(self) -> Shard:
         if self.trainer is None:
             return Shard()
         return Shard(self.trainer.global_rank, self.trainer.world_size)
+
+
+def _as_they_are(samples: Tensor) -> Tensor:
+    return samples

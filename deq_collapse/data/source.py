@@ -1,23 +1,23 @@
-"""What a data set is here: uint8 images and labels of a training and a test split, all in memory."""
+"""What a data set is here: samples and labels of a training and a test split."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from deq_collapse.data.image_files import ImageFiles
+from deq_collapse.data.image_set import ImageSet
 from deq_collapse.errors import UserError
 
 Split = Literal["train", "test"]
 
-
-class ImageSet(NamedTuple):
-    """Images of one split: `images` uint8 (N, C, H, W) and `labels` int64 (N,) in 0..K-1."""
-
-    images: Tensor
-    labels: Tensor
+IMAGES_FOR_MEAN = 10_000
+"""Images read for mean and standard deviation where they lie in files, at most."""
 
 
 class Source(ABC):
@@ -39,8 +39,12 @@ class Source(ABC):
     """
 
     @abstractmethod
-    def load(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Read one split: images uint8 (N, C, H, W) with values 0..255, labels int64 (N,) in 0..K-1.
+    def load(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
+        """Read one split: images and labels int64 (N,) in 0..K-1.
+
+        Images are uint8 (N, C, H, W) with values 0..255, which are normalised per channel before the network
+        sees them; `ImageFiles` are read when a batch needs them. float32 samples of any shape (N, ...), such
+        as vectors (N, d), are given to the network as they are.
 
         Must give the same images in the same order whenever it is called: a split is chosen by index.
 
@@ -89,34 +93,56 @@ class Source(ABC):
         return self._checked("test")
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W) of images, (d,) of vectors."""
+        return tuple(self.train.images.shape[1:])
 
     @cached_property
-    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+    def mean_and_std(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation per channel, float64 (C,), of the training split's pixels in 0..1.
 
         Taken from the whole training split, before imbalance, so that all runs on one data set see equal
-        inputs. A channel that never varies gets standard deviation 1.
+        inputs; where its images lie in files, from up to 10,000 of them, evenly spread. A channel that never
+        varies gets standard deviation 1. None for float32 samples.
         """
+        images = self.train.images
+        if images.dtype != torch.uint8:
+            return None
         # From the histogram of the 256 pixel values: exact, and small however many the images are.
         values = torch.arange(256, dtype=torch.float64) / 255
-        channels = self.train.images.transpose(0, 1).flatten(1)
-        histogram = torch.stack([torch.bincount(c, minlength=256) for c in channels]).double()
+        if isinstance(images, Tensor):
+            histogram = _histogram(images)
+        else:
+            spread = torch.linspace(0, len(images) - 1, min(len(images), IMAGES_FOR_MEAN)).round().long()
+            histogram = torch.stack(
+                [_histogram(part) for part in images.batches(torch.split(spread, 256))]
+            ).sum(0)
         share = histogram / histogram.sum(1, keepdim=True)
         mean = share @ values
         variance = (share * (values - mean[:, None]).square()).sum(1)
         return mean, torch.where(variance > 0, variance, 1).sqrt()
 
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the training split, by which a manifest knows its images again: of the labels (int64,
+        little-endian) followed by the images, (N, ...) in their own type.
+
+        A source whose images lie in files has a checksum of its own.
+        """
+        digest = hashlib.sha256(self.train.labels.numpy().astype(np.dtype("<i8"), copy=False).tobytes())
+        if not isinstance(self.train.images, Tensor):
+            raise NotImplementedError(f"{type(self).__name__} gives ImageFiles and needs a sha256 of its own")
+        digest.update(self.train.images.contiguous().numpy().data)
+        return digest.hexdigest()
+
     def _checked(self, split: Split) -> ImageSet:
         images, labels = self.load(split)
         who = f"the {split} split of {self.name}"
-        if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+        allowed = images.ndim == 4 if images.dtype == torch.uint8 else images.ndim >= 2
+        if images.dtype not in (torch.uint8, torch.float32) or not allowed or 0 in images.shape:
             raise UserError(
                 f"{who} gives images of type {images.dtype} and shape {tuple(images.shape)}, but images are a"
-                " non-empty uint8 tensor (N, C, H, W)"
+                " non-empty uint8 tensor (N, C, H, W), other samples a non-empty float32 tensor (N, ...)"
             )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise UserError(
@@ -127,4 +153,13 @@ class Source(ABC):
             raise UserError(
                 f"{who} has images of shape {tuple(images.shape[1:])}, its training split {self.image_shape}"
             )
+        if isinstance(images, Tensor) and images.is_floating_point() and not images.isfinite().all():
+            place = int((~images.isfinite()).flatten(1).any(1).nonzero()[0])
+            raise UserError(f"{who} has a value that is no finite number, in sample {place}")
         return ImageSet(images, labels)
+
+
+def _histogram(images: Tensor) -> Tensor:
+    """How often each channel of uint8 images (N, C, H, W) has each value, float64 (C, 256)."""
+    channels = images.transpose(0, 1).flatten(1)
+    return torch.stack([torch.bincount(channel, minlength=256) for channel in channels]).double()

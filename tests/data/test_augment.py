@@ -1,12 +1,15 @@
 """The whole-batch augmentation does, in distribution, what torchvision does image by image."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
+from scipy.stats import beta, kstest
 from torchvision.transforms import v2
 
-from deq_collapse.data import CropFlip
+from deq_collapse.data import CropFlip, Cutout
+from deq_collapse.data.augment import Mixup
 from deq_collapse.errors import UserError
 
 
@@ -52,3 +55,69 @@ def test_a_flip_that_is_certain_flips_every_image():
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(UserError, match=r"padding >= 0 and flip is in 0\.\.1"):
         CropFlip(**arguments)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_cutout_hides_the_squares_around_all_pixels_in_equal_shares(size):
+    image = torch.arange(1, 13, dtype=torch.uint8).reshape(1, 3, 4)
+    ours = seen(Cutout(size, fill=99)(pictures(image, 24_000), torch.Generator().manual_seed(0)))
+    expected = {}
+    for row, column in product(range(3), range(4)):
+        hidden = image.clone()
+        top, left = row - size // 2, column - size // 2
+        hidden[:, max(top, 0) : top + size, max(left, 0) : left + size] = 99
+        key = tuple(hidden.flatten().tolist())
+        expected[key] = expected.get(key, 0) + 2000
+    assert ours.keys() == expected.keys()
+    # 24,000 draws of a centre with probability 1/12: standard deviation 43; of m centres, below 43 sqrt(m).
+    assert all(abs(ours[key] - often) < 5 * 43 * (often / 2000) ** 0.5 for key, often in expected.items())
+
+
+def test_cutout_hides_all_channels_and_each_image_on_its_own():
+    images = torch.full((200, 3, 8, 8), 7, dtype=torch.uint8)
+    changed = Cutout(4)(images, torch.Generator().manual_seed(0))
+    assert torch.equal(changed.amin(1), changed.amax(1))
+    assert len(torch.unique(changed.flatten(1), dim=0)) > 30
+    assert images.min() == 7  # the source's own images stay
+
+
+@pytest.mark.parametrize("arguments", [{"size": 0}, {"fill": 256}, {"fill": -1}], ids=str)
+def test_cutout_out_of_range_is_refused(arguments):
+    with pytest.raises(UserError, match=r"size >= 1 and fill is in 0\.\.255"):
+        Cutout(**arguments)
+
+
+@pytest.mark.parametrize("augmentation", [CropFlip(), Cutout()])
+def test_vectors_have_nothing_to_crop_or_hide(augmentation):
+    with pytest.raises(UserError, match=r"changes images \(C, H, W\), but the samples here have the shape"):
+        augmentation(torch.zeros(5, 7), torch.Generator())
+
+
+def test_mixup_moves_samples_and_labels_where_torchvision_moves_them():
+    x, labels = torch.randn(6, 3, 4, 5), torch.arange(6) % 4
+    true = torch.nn.functional.one_hot(labels, 4).float()
+
+    def moved(mixed, y):
+        """How far, where the share is 1: a label is left by as much as its sample."""
+        share = 1 - y[0, 0]
+        return (mixed - x) / share, (y - true) / share
+
+    for ours, theirs in zip(
+        moved(*Mixup(1.0, 4)(x, labels, 0)),
+        moved(*v2.MixUp(alpha=1.0, num_classes=4)(x, labels)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_shares_of_mixup_are_from_its_beta_distribution(alpha):
+    x, labels = torch.zeros(2, 1), torch.arange(2)
+    shares = [float(Mixup(alpha, 2)(x, labels, 0, batch)[1][0, 0]) for batch in range(2000)]
+    assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+def test_mixup_of_one_sample_leaves_it_and_its_label():
+    x, y = Mixup(1.0, 3)(torch.ones(1, 2), torch.tensor([2]), 0)
+    assert torch.equal(x, torch.ones(1, 2))
+    assert y.tolist() == [[0, 0, 1]]

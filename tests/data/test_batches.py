@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deq_collapse.data import CropFlip
-from deq_collapse.data.batches import EvaluationBatches, Normalise, Shard, TrainingBatches
-from deq_collapse.data.source import ImageSet
+from deq_collapse.data import CropFlip, ImageSet, Sampler, Shuffled
+from deq_collapse.data.augment import Mixup
+from deq_collapse.data.batches import EpochOrder, EvaluationBatches, Normalise, Shard, TrainingBatches
 from deq_collapse.errors import UserError
 
 AS_IT_IS = Normalise(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
@@ -23,8 +23,10 @@ def numbered(count):
     return ImageSet(numbers.to(torch.uint8)[:, None, None, None].expand(count, 1, 2, 2).contiguous(), numbers)
 
 
-def training(count, size=8, seed=0, shard=ONE, augment=None, epoch=0):
-    batches = TrainingBatches(numbered(count), AS_IT_IS, size, seed, shard, augment)
+def training(count, size=8, seed=0, shard=ONE, epoch=0, sampler=None, **changes):
+    data = numbered(count)
+    order = EpochOrder(data.labels, sampler or Shuffled(), seed, shard)
+    batches = TrainingBatches(data, order, size, AS_IT_IS, **changes)
     batches.sampler.set_epoch(epoch)
     return batches
 
@@ -51,7 +53,7 @@ def test_training_shares_are_equal_and_disjoint(count, ranks, size):
 def test_evaluation_covers_all_once_in_order_with_equally_many_full_batches(count, ranks, size):
     ranks = min(ranks, count)
     loaders = [
-        EvaluationBatches(numbered(count), AS_IT_IS, size, Shard(rank, ranks)) for rank in range(ranks)
+        EvaluationBatches(numbered(count), size, AS_IT_IS, Shard(rank, ranks)) for rank in range(ranks)
     ]
     assert [label for loader in loaders for label in labels(loader)] == list(range(count))
     assert len({len(loader) for loader in loaders}) == 1
@@ -84,12 +86,33 @@ def test_images_keep_their_labels():
 
 def test_augmentation_differs_between_epochs_and_ranks_and_repeats_by_seed():
     def first(**changes):
-        return next(iter(training(64, 32, augment=CropFlip(padding=1), **changes)))[0] > 0
+        return next(iter(training(64, 32, augment=[CropFlip(padding=1)], **changes)))[0] > 0
 
     assert torch.equal(first(), first())
     # Images of one value: what is left visible is the crop alone.
     assert not torch.equal(first(), first(epoch=1))
     assert not torch.equal(first(shard=Shard(0, 2)), first(shard=Shard(1, 2)))
+
+
+def test_mixup_differs_between_batches_epochs_and_ranks_and_repeats_by_seed():
+    def shares(**changes):
+        loader = training(64, 32, mixup=Mixup(1.0, 64), **changes)
+        return [y.max(1).values[0].item() for _, y in loader]
+
+    assert shares() == shares()
+    first = [*shares(), *shares(epoch=1), *shares(seed=1), *shares(shard=Shard(1, 2))]
+    assert len(set(first)) == len(first)
+
+
+def test_an_own_sampler_decides_the_order_of_all_ranks_and_must_fill_the_epoch():
+    class Backwards(Sampler):
+        def order(self, labels, seed, epoch):
+            return torch.arange(len(labels)).flip(0)[epoch:]
+
+    shares = [labels(training(9, sampler=Backwards(), shard=Shard(rank, 2))) for rank in range(2)]
+    assert shares == [[8, 6, 4, 2], [7, 5, 3, 1]]
+    with pytest.raises(UserError, match=r"Backwards gives 8 samples .* as there are images, 9"):
+        next(iter(training(9, sampler=Backwards(), epoch=1)))
 
 
 def test_training_images_have_mean_zero_and_variance_one():
@@ -103,7 +126,7 @@ def test_training_images_have_mean_zero_and_variance_one():
 
 
 def test_more_ranks_than_images_are_refused():
-    for batches in (training, lambda n, shard: EvaluationBatches(numbered(n), AS_IT_IS, 8, shard)):
+    for batches in (training, lambda n, shard: EvaluationBatches(numbered(n), 8, AS_IT_IS, shard)):
         with pytest.raises(UserError, match="3 processes but only 2 images"):
             batches(2, shard=Shard(0, 3))
 

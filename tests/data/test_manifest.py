@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from deq_collapse.data import Balanced, CollapseDataModule, Source, Step
+from deq_collapse.data import Balanced, CollapseDataModule, Replay, Source, Step
 from deq_collapse.errors import UserError
 
 
@@ -38,9 +38,10 @@ def test_the_manifest_says_which_images_a_run_sees(tmp_path):
     assert written["counts"] == [20, 2] == list(data.class_counts)
     assert written["indices"] == data.indices.tolist()
     assert written["imbalance"] == {
-        "class_path": "deq_collapse.data.imbalance.Step",
-        "init_args": {"num_majority": 1, "ratio": 10.0, "n_max": None},
+        "class_path": "deq_collapse.data.step.Step",
+        "init_args": vars(Step(1, 10.0)),
     }
+    assert written["majority"] == [0]
     assert torch.equal(data.source.train.labels[written["indices"]], data.train_set.labels)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"manifest.json"}
 
@@ -58,7 +59,7 @@ def test_the_same_data_may_continue_and_leave_the_manifest_alone(tmp_path):
         ({"source": Stripes(254)}, "sha256"),
         ({"seed": 1}, "seed, indices"),
         ({"imbalance": Step(1, 5.0)}, "imbalance, counts, indices"),
-        ({"imbalance": Balanced()}, "imbalance, counts, indices"),
+        ({"imbalance": Balanced()}, "imbalance, counts, majority, indices"),
     ],
 )
 def test_other_data_are_refused_and_the_difference_is_named(tmp_path, change, named):
@@ -85,3 +86,56 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_development_run_leaves_nothing(tmp_path):
     begin(tmp_path, fast_dev_run=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def replay(manifest):
+    return Replay(str(manifest / "manifest.json"))
+
+
+def test_another_run_may_have_exactly_the_images_of_this_one(tmp_path):
+    first = begin(tmp_path / "first", imbalance=Step(1, 5.0, which="last"), seed=3)
+    again = begin(tmp_path / "again", imbalance=replay(tmp_path / "first"), seed=8)
+    assert again.indices.tolist() == first.indices.tolist()
+    assert again.class_counts == first.class_counts == (4, 20)
+    assert again.majority == first.majority == (1,)
+    # The replay's own manifest can be replayed in turn, and its run continued.
+    third = begin(tmp_path / "third", imbalance=replay(tmp_path / "again"))
+    assert third.indices.tolist() == first.indices.tolist()
+    begin(tmp_path / "again", imbalance=replay(tmp_path / "first"), seed=8)
+
+
+def test_a_replay_of_other_data_is_refused(tmp_path):
+    begin(tmp_path / "first")
+    with pytest.raises(
+        UserError, match=r"is of other data: its Stripes has the checksum \w{12}\.\.\."
+    ) as error:
+        begin(tmp_path / "again", Stripes(254), replay(tmp_path / "first"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"indices": [0, 1, 2]}, "was altered: its indices and counts do not agree"),
+        ({"indices": [1] * 22}, "was altered"),
+        ({"indices": [*range(18), -1, 1, 3, 5]}, "was altered"),
+        ({"indices": [*range(21), 40]}, "was altered"),
+        ({"counts": [1, 1]}, "was altered"),
+        ({"counts": None}, "it has no counts"),
+        ({"majority": None}, "it has no majority"),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_was_altered_is_refused(change, sentence, tmp_path):
+    begin(tmp_path / "first")
+    path = tmp_path / "first" / "manifest.json"
+    content = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    with pytest.raises(UserError, match=sentence):
+        begin(tmp_path / "again", imbalance=replay(tmp_path / "first"))
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the manifest .*absent/manifest\.json"):
+        begin(tmp_path / "again", imbalance=replay(tmp_path / "absent"))

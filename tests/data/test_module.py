@@ -4,16 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deq_collapse.data import Balanced, CollapseDataModule, CropFlip, Digits, Step
+from deq_collapse.data import (
+    Balanced,
+    CollapseDataModule,
+    CropFlip,
+    Cutout,
+    Digits,
+    GaussianMixture,
+    Natural,
+    Resampled,
+    Shuffled,
+    Step,
+)
+from deq_collapse.data.augment import Mixup
+from deq_collapse.data.batches import EpochOrder, EvaluationBatches, Shard, TrainingBatches
 from deq_collapse.errors import UserError
 
 # Lightning 2.6 on torch 2.14; nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")
-
-CONF = Path(__file__).parents[2] / "conf" / "data"
 
 
 class Diary(LightningModule):
@@ -22,7 +32,7 @@ class Diary(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(64, 10)
-        self.seen: list[tuple[int, float, tuple[int, ...]]] = []
+        self.seen: list[tuple[int, float, tuple]] = []
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -80,10 +90,10 @@ class Keep(Callback):
 )
 def test_a_resumed_run_sees_what_the_unbroken_run_sees(tmp_path, checkpoint):
     whole, rest = Diary(), Diary()
-    crop = CropFlip(padding=1)
-    trainer(tmp_path, max_epochs=3, callbacks=[Keep()]).fit(whole, datamodule=digits(augment=crop))
+    options = {"augment": CropFlip(padding=1), "mixup": 0.5, "sampler": Resampled(from_epoch=1)}
+    trainer(tmp_path, max_epochs=3, callbacks=[Keep()]).fit(whole, datamodule=digits(**options))
     path = tmp_path / f"{checkpoint}.ckpt"
-    trainer(tmp_path, max_epochs=3).fit(rest, datamodule=digits(augment=crop), ckpt_path=path)
+    trainer(tmp_path, max_epochs=3).fit(rest, datamodule=digits(**options), ckpt_path=path)
     assert rest.seen == whole.seen[int(checkpoint.split("-")[1]) :]
 
 
@@ -104,6 +114,7 @@ def test_a_limit_on_the_batches_of_an_epoch_does_not_carry_over_to_the_next(tmp_
         ({"batch_size": 0}, "at least 1 image"),
         ({"eval_batch_size": 0}, "at least 1"),
         ({"seed": -1}, "not negative"),
+        ({"mixup": 0.0}, "mixup is 0, .* mixup > 0"),
     ],
     ids=str,
 )
@@ -123,14 +134,48 @@ def test_what_is_measured_on_is_clean_and_unchanged_by_the_imbalance():
     assert data.majority == (0, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "digits", "fashion_mnist"])
-def test_every_shipped_source_gives_a_data_module_with_the_run_seed(name):
-    config = CONF / f"{name}.yaml"
-    parser = ArgumentParser(parser_mode="omegaconf+")
-    parser.add_argument("--config", action="config")
-    parser.add_argument("--seed_everything", type=int)
-    parser.add_class_arguments(CollapseDataModule, "data")
-    data = parser.instantiate(parser.parse_args(["--config", str(config), "--seed_everything", "3"])).data
-    assert isinstance(data, CollapseDataModule)
-    assert data.source.name == config.stem
-    assert data.seed == 3
+def test_what_is_measured_on_is_never_mixed_or_resampled():
+    data = digits(mixup=1.0, sampler=Resampled(), imbalance=Step(3, 10))
+    assert all(
+        y.dtype == torch.int64 and y.shape == x.shape[:1]
+        for loader in data.val_dataloader()
+        for x, y in loader
+    )
+    assert torch.cat([y for _, y in data.val_dataloader()[0]]).bincount().tolist() == list(data.class_counts)
+    labels = torch.cat([y for _, y in data.train_dataloader()])
+    assert labels.dtype == torch.float32
+    torch.testing.assert_close(labels.sum(1), torch.ones(len(labels)))
+    # Of every class a tenth, where 139 of the first and 13 of the last are there.
+    torch.testing.assert_close(labels.mean(0), torch.full((10,), 0.1), atol=0.005, rtol=0)
+
+
+def test_all_data_at_once_are_not_copied():
+    data = digits(imbalance=Natural())
+    assert data.train_set.images is data.source.train.images
+
+
+@pytest.mark.parametrize("where", ["meta", "cpu"])
+def test_images_that_lie_on_a_device_are_cut_and_changed_there(where):
+    device = torch.device(where)
+    data = digits(augment=[CropFlip(padding=1), Cutout(3)], mixup=0.2)
+    there = data.train_set.resident(device)
+    assert there.images.device == there.labels.device == device
+    for lying in (there, data.train_set):  # what has no room is brought batch by batch
+        order = EpochOrder(data.train_set.labels, Shuffled(), 0, Shard())
+        training = TrainingBatches(lying, order, 64, data.normalise, data.augment, Mixup(0.2, 10), device)
+        evaluation = EvaluationBatches(lying, 64, data.normalise, Shard(), device)
+        for batches in (training, evaluation):
+            assert {part.device for batch in batches for part in batch} == {device}
+
+
+def test_images_stay_where_they_are_if_a_device_has_no_room_for_them():
+    data = digits().train_set
+    assert data.resident(torch.device("mps")) is data  # nothing is known of its memory
+
+
+@pytest.mark.parametrize("changes", [{"augment": CropFlip()}, {"augment": [Cutout()]}])
+def test_vectors_are_not_cropped_and_the_run_leaves_nothing(changes, tmp_path):
+    data = CollapseDataModule(GaussianMixture(3, 4), Balanced(), **changes)
+    with pytest.raises(UserError, match=r"the samples here have the shape \(4,\)"):
+        trainer(tmp_path / "run", max_epochs=1).fit(Diary(), datamodule=data)
+    assert not (tmp_path / "run").exists()

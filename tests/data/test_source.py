@@ -57,7 +57,9 @@ def test_a_channel_without_variation_is_centred_and_not_blown_up():
         (Own(IMAGES, torch.tensor([0, 2, 0, 2, 0, 2])), "no image of class 1"),
         (Own(IMAGES, torch.tensor([0, 1])), "one int64 per image"),
         (Own(IMAGES, torch.zeros(6)), "one int64 per image"),
-        (Own(IMAGES.float(), torch.arange(6)), "uint8 tensor"),
+        (Own(IMAGES.double(), torch.arange(6)), "float64 .* but images are a non-empty uint8 tensor"),
+        (Own(IMAGES.float()[:, 0, 0, 0], torch.arange(6)), r"float32 tensor \(N, \.\.\.\)"),
+        (Own(IMAGES / 0, torch.arange(6)), "no finite number, in sample"),
         (Own(IMAGES[:, 0], torch.arange(6)), "uint8 tensor"),
         (Own(IMAGES[:0], torch.arange(0)), "non-empty"),
     ],
@@ -108,7 +110,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tree, content):
 
 def test_an_image_of_another_size_is_named(tree):
     Image.new("RGB", (6, 4)).save(tree / "test" / "cat" / "1.png")
-    with pytest.raises(UserError, match=r"test/cat/1\.png is 4 x 6 pixels, .* 4 x 5"):
+    with pytest.raises(UserError, match=r"test/cat/1\.png is 4 x 6 pixels, .* is 4 x 5: give a size"):
         ImageFolder(tree).test  # noqa: B018
 
 

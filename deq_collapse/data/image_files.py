@@ -1,0 +1,97 @@
+"""Images that stay in their files until a batch needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import pil_to_tensor
+
+from deq_collapse.errors import UserError
+
+
+class ImageFiles:
+    """RGB images of one size in files, read by index like a uint8 tensor (N, 3, H, W).
+
+    Args:
+        paths: of N files, at least 1.
+        size: height and width that images are brought to, by cutting the largest centred square and resizing
+            it (bicubic, antialiased); None where all have one size already.
+        workers: processes that read ahead; 0 reads in this one. What is read does not depend on it.
+
+    Raises:
+        UserError: where the first image cannot be decoded, and later, where another cannot be or has another
+            size; the file is named.
+    """
+
+    dtype = torch.uint8
+    ndim = 4
+
+    def __init__(self, paths: Sequence[str], size: int | None = None, workers: int = 0) -> None:
+        self.paths = paths
+        self.size = size
+        self.workers = workers
+        self.shape = (len(paths), *decode(paths[0], size).shape)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The images at these positions, int64 (n,), read in this process: uint8 (n, 3, H, W)."""
+        images = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
+        for i, index in enumerate(indices.tolist()):
+            image = decode(self.paths[index], self.size)
+            if image.shape != self.shape[1:]:
+                found, first = (" x ".join(map(str, shape[-2:])) for shape in (image.shape, self.shape))
+                raise UserError(
+                    f"{self.paths[index]} is {found} pixels, but {self.paths[0]} is {first}: give a size that"
+                    " all are brought to"
+                )
+            images[i] = image
+        return images
+
+    def only(self, indices: Tensor) -> ImageFiles:
+        """The files at these positions alone."""
+        return ImageFiles([self.paths[i] for i in indices.tolist()], self.size, self.workers)
+
+    def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images at each of these positions, int64 (n,); the workers read ahead."""
+        loader = DataLoader(_Batches(self), batch_size=None, sampler=positions, num_workers=self.workers)
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _Batches(Dataset[Tensor | UserError]):
+    """What a worker does: a mistake is handed over, as raising it there would wrap it in a traceback."""
+
+    def __init__(self, files: ImageFiles) -> None:
+        self.files = files
+
+    def __getitem__(self, indices: Tensor) -> Tensor | UserError:
+        try:
+            return self.files[indices]
+        except UserError as error:
+            return error
+
+
+def decode(path: str, size: int | None) -> Tensor:
+    """One image as RGB, uint8 (3, H, W).
+
+    Raises:
+        UserError: where it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            picture: Image.Image = image.convert("RGB")
+            if size is not None:
+                picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+            tensor: Tensor = pil_to_tensor(picture)
+            return tensor
+    # Pillow's decoders let through whatever they stumble on: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise UserError(f"the image {path} cannot be decoded: {error}") from error
