@@ -182,6 +182,7 @@ class CollapseCLI(LightningCLI):
             callbacks.History(),
             callbacks.RunProgress(settings.progress_title or settings.name),
             callbacks.PredictionWriter(),
+            callbacks.Confusion(),
             callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),
             callbacks.LastCheckpoint(),
         ]
@@ -216,7 +217,9 @@ class CollapseCLI(LightningCLI):
             Console().print(table)
 
 
-def lightning_main(args: Sequence[str], cli: type[CollapseCLI] = CollapseCLI, run: bool = True) -> CollapseCLI:
+def lightning_main(
+    args: Sequence[str], cli: type[CollapseCLI] = CollapseCLI, run: bool = True
+) -> CollapseCLI:
     """Runs a subcommand in this process.
 
     Args:

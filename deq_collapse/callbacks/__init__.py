@@ -2,6 +2,7 @@
 
 from deq_collapse.callbacks.along import Along
 from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
+from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
 from deq_collapse.callbacks.environment import Environment
@@ -15,6 +16,7 @@ from deq_collapse.callbacks.warm_starts import WarmStarts
 __all__ = [
     "Along",
     "AtomicCheckpointIO",
+    "Confusion",
     "Costs",
     "Diagnostics",
     "Environment",

@@ -36,7 +36,8 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's values and rewrites the table."""
         epoch = trainer.current_epoch + 1
-        for name, value in trainer.callback_metrics.items():
+        # Split by split: their order in the dictionary depends on where a run was taken up again.
+        for name, value in sorted(trainer.callback_metrics.items(), key=lambda item: item[0].split("/")[0]):
             split, _, metric = name.partition("/")
             if metric and (split == "fit" or self._measured):
                 self.rows.append((epoch, trainer.global_step, split, metric, float(value)))

@@ -61,7 +61,7 @@ def decide_tau_normalised(h: Tensor, weight: Tensor, tau: float) -> Tensor:
         Classes (N,).
     """
     lengths = weight.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return F.linear(h, (weight / lengths**tau).to(h.dtype)).argmax(1)
+    return F.linear(h, (weight / lengths**tau).to(h)).argmax(1)
 
 
 def decide_nearest_mean(h: Tensor, means: Tensor) -> Tensor:
@@ -76,4 +76,4 @@ def decide_nearest_mean(h: Tensor, means: Tensor) -> Tensor:
     Returns:
         Classes (N,).
     """
-    return F.linear(h, F.normalize(means).to(h.dtype)).argmax(1)
+    return F.linear(h, F.normalize(means).to(h)).argmax(1)

@@ -87,7 +87,7 @@ class CollapseModule(LightningModule):
         self.alternatives = Alternatives(num_classes, tau)
         self.class_means: dict[str, Tensor] = {}
         self.confusions: dict[str, Tensor] = {}
-        self._train_means: Tensor | None = None
+        self._train_means: Tensor | None = None  # of the present weights
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W)."""
@@ -110,9 +110,10 @@ class CollapseModule(LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Tells the criterion the epoch."""
+        """Tells the criterion the epoch; from now on the class means measured are of older weights."""
         if isinstance(self.criterion, Criterion):
             self.criterion.at_epoch(self.current_epoch, self.trainer.max_epochs or 0)
+        self._train_means = None
 
     def on_validation_epoch_start(self) -> None:
         """Measures afresh."""
@@ -173,6 +174,7 @@ class CollapseModule(LightningModule):
 
         self.class_means = checkpoint.get("class_means", {})
         self.confusions = checkpoint.get("confusions", {})
+        self._train_means = checkpoint.get("train_means")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the class means and confusion matrices last measured, so that a run killed after its last
@@ -180,6 +182,7 @@ class CollapseModule(LightningModule):
         """
         checkpoint["class_means"] = self.class_means
         checkpoint["confusions"] = self.confusions
+        checkpoint["train_means"] = self._train_means
 
     def largest_residual(self, split: str) -> Tensor:
         """Over the samples of a split measured so far, of all ranks."""
@@ -214,7 +217,6 @@ class CollapseModule(LightningModule):
         for split in SPLITS:
             self._split(split).reset()
         self.alternatives.reset()
-        self._train_means = None
 
 
 def _means(collapse: NeuralCollapse) -> Tensor:

@@ -38,8 +38,9 @@ def run(request, small_fit, tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_its_files(run: Path):
-    names = {"along.csv", "config.yaml", "environment.json", "geometry.npz", "history.csv", "last.ckpt"}
-    assert {path.name for path in run.iterdir()} == names | {"manifest.json", "result.json"}
+    tables = {"along.csv", "confusion.csv", "history.csv"}
+    files = {"config.yaml", "environment.json", "geometry.npz", "last.ckpt", "manifest.json", "result.json"}
+    assert {path.name for path in run.iterdir()} == tables | files
 
 
 def test_the_history_is_tidy_and_ends_in_the_record(run: Path):
@@ -110,7 +111,7 @@ def test_a_killed_run_resumes_to_the_same_bits(refinement, small_fit, tmp_path: 
     a, b = (torch.load(path / "last.ckpt", weights_only=True) for path in (whole, broken))
     assert a["state_dict"].keys() == b["state_dict"].keys()
     assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
-    for name in ("history.csv", "along.csv"):
+    for name in ("history.csv", "along.csv", "confusion.csv"):
         assert (whole / name).read_text() == (broken / name).read_text()
 
 

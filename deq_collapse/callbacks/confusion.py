@@ -1,0 +1,60 @@
+"""Which classes a finished run takes for which, and the accuracy of each, as one table beside the run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from deq_collapse.data import CollapseDataModule
+from deq_collapse.files import write_atomically
+from deq_collapse.models.module import CollapseModule
+
+FILE_NAME = "confusion.csv"
+
+
+class Confusion(Callback):
+    """Writes ``confusion.csv`` when a fit is over: for each split one row per class."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the table of the last measures."""
+        assert isinstance(pl_module, CollapseModule)
+        unfinished = trainer.interrupted or trainer.fast_dev_run or not pl_module.confusions  # type: ignore[attr-defined]
+        if unfinished or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, CollapseDataModule)
+        rows = table(pl_module.confusions, data.class_names, data.class_counts, pl_module.groups)
+        write_atomically(Path(trainer.default_root_dir) / FILE_NAME, rows.to_csv(index=False))
+
+
+def table(
+    confusions: Mapping[str, Tensor],
+    names: Sequence[str],
+    class_counts: Sequence[int],
+    groups: Mapping[str, Sequence[int]],
+) -> pd.DataFrame:
+    """A row per split and class: its name, its group (empty without groups), its training images, its
+    accuracy, and how many of its samples were taken for each class, under ``as NAME``.
+
+    Args:
+        confusions: counts of (true class, predicted class), (K, K), by split.
+        names: one per class.
+        class_counts: training images per class, (K,).
+        groups: classes by the name of their group.
+    """
+    group = {c: name for name, members in groups.items() for c in members}
+    rows = [
+        {
+            "split": split,
+            "class": names[c],
+            "group": group.get(c, ""),
+            "training_images": class_counts[c],
+            "accuracy": float(taken[c]) / max(int(taken.sum()), 1),
+            **{f"as {name}": int(count) for name, count in zip(names, taken, strict=True)},
+        }
+        for split, confusion in confusions.items()
+        for c, taken in enumerate(confusion)
+    ]
+    return pd.DataFrame(rows)
