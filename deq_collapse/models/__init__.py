@@ -1,8 +1,8 @@
 """Encoders, explicit and equilibrium refinements, and the LightningModule that trains and measures them."""
 
-from deq_collapse.models.cells import Cell, ConvCell
+from deq_collapse.models.cells import Cell, ConvCell, LinearCell, MLPCell, MonotoneCell, MultiscaleCell
 from deq_collapse.models.classifiers import CosineClassifier, FixedETF
-from deq_collapse.models.encoders import ConvEncoder
+from deq_collapse.models.encoders import ConvEncoder, VectorEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.lr_schedules import WarmupMultiStep
@@ -22,8 +22,13 @@ __all__ = [
     "Explicit",
     "FixedETF",
     "GlobalAverage",
+    "LinearCell",
+    "MLPCell",
+    "MonotoneCell",
+    "MultiscaleCell",
     "Network",
     "ResNetEncoder",
     "TorchvisionEncoder",
+    "VectorEncoder",
     "WarmupMultiStep",
 ]

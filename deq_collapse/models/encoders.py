@@ -1,5 +1,6 @@
 """Encoders: image x -> H0, the same for the explicit and the equilibrium branch."""
 
+import math
 from itertools import pairwise
 
 from torch import nn
@@ -33,3 +34,18 @@ class ConvEncoder(nn.Sequential):
                 nn.ReLU(),
             ]
         super().__init__(*layers)
+
+
+class VectorEncoder(nn.Sequential):
+    """The pixels through one matrix, batch normalisation and ReLU: images ``(N, C, H, W)`` to ``(N, width)``.
+
+    Args:
+        image_shape: channels, height and width of an image.
+        width: length of H0.
+    """
+
+    def __init__(self, image_shape: Shape, width: int = 64) -> None:
+        if width < 1:
+            raise UserError(f"width is {width}, but H0 has at least 1 number.")
+        pixels = math.prod(image_shape)
+        super().__init__(nn.Flatten(), nn.Linear(pixels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())

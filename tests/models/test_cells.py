@@ -1,6 +1,7 @@
-"""The bounded convolution and the contractive cell, against the dense matrix of the same linear map."""
+"""What every cell promises: its Lipschitz bound, one fixed point, and the gradient of that."""
 
 import copy
+import math
 import pickle
 from functools import partial
 
@@ -11,187 +12,244 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from deq_collapse.models import ConvCell, Equilibrium, Explicit
-from deq_collapse.models.cells import BoundedConv2d
+from deq_collapse.errors import UserError
+from deq_collapse.models import (
+    ConvCell,
+    Equilibrium,
+    Explicit,
+    LinearCell,
+    MLPCell,
+    MonotoneCell,
+    MultiscaleCell,
+    VectorEncoder,
+)
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
+CELLS = {
+    "convolution": (ConvCell, (2, 3, 4)),
+    "narrow convolution": (partial(ConvCell, inner_width=1), (3, 2, 2)),
+    "relu matrices": (MLPCell, (7,)),
+    "tanh matrices": (partial(MLPCell, activation="tanh", inner_width=3), (7,)),
+    "linear": (LinearCell, (7,)),
+    "monotone on maps": (MonotoneCell, (2, 3, 4)),
+    "monotone on vectors": (MonotoneCell, (7,)),
+    "forward-backward": (partial(MonotoneCell, m=2.0, splitting="forward_backward"), (2, 2, 3)),
+    "multiscale": (partial(MultiscaleCell, scales=3), (2, 4, 8)),
+}
+FREE = {
+    "convolution": (partial(ConvCell, lipschitz=None), (2, 3, 4)),
+    "matrices": (partial(MLPCell, lipschitz=None), (7,)),
+    "linear": (partial(LinearCell, lipschitz=None), (7,)),
+}
+each = pytest.mark.parametrize(("make", "shape"), CELLS.values(), ids=CELLS)
+free = pytest.mark.parametrize(("make", "shape"), FREE.values(), ids=FREE)
 
 
-def dense(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The matrix of the zero-padded convolution on flattened maps."""
-    basis = torch.eye(shape[0] * shape[1] * shape[2], dtype=weight.dtype).view(-1, *shape)
-    return F.conv2d(basis, weight, padding=1).flatten(1).T
-
-
-def largest(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    return torch.linalg.matrix_norm(dense(weight, shape), 2)
-
-
-def bounded(shape: tuple[int, int, int], bound: float, seed: int, gain: float) -> BoundedConv2d:
+def random_cell(make, shape, gain=1.0, seed=0):
+    """In float64, with weights that many times as large as those it starts with."""
     torch.manual_seed(seed)
-    conv = BoundedConv2d(shape, bound).double()
+    cell = make(shape).double().eval()
     with torch.no_grad():
-        conv.weight.mul_(gain)
-    conv.power_iteration(1000)
-    return conv
+        for parameter in cell.parameters():
+            parameter.mul_(gain)
+    return cell
 
 
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
+def states(cell, shape, n=4, scale=1.0) -> tuple[Tensor, Tensor, Tensor]:
+    h0 = torch.randn(n, *shape, dtype=torch.float64)
+    a, b = (scale * torch.randn_like(cell.start(h0)) for _ in range(2))
+    return a, b, h0
+
+
+def length(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=1)
 
 
 @few
-@given(shape=shapes, bound=st.floats(0.1, 2), seed=st.integers(0, 2**31), gain=st.floats(0.1, 100))
-def test_the_operator_norm_never_exceeds_its_bound(shape, bound, seed, gain):
-    conv = bounded(shape, bound, seed, gain)
-    assert largest(conv.bounded_weight(), shape) <= bound * (1 + 1e-3)
-    # The estimate comes from below, and close.
-    true = largest(conv.weight, shape)
-    assert true * (1 - 1e-3) <= conv.operator_norm() <= true * (1 + 1e-9)
-
-
-def test_a_weight_within_the_bound_is_left_as_it_is():
-    conv = bounded((3, 4, 5), 100.0, seed=0, gain=1.0)
-    assert torch.equal(conv.bounded_weight(), conv.weight)
-
-
-def test_the_norm_bounded_is_the_operators_not_the_reshaped_kernels():
-    """Normalising the kernel's matrix to 0.9 is what torch's spectral_norm does: it bounds nothing here."""
-    conv = bounded((3, 6, 6), 0.9, seed=0, gain=100.0)
-    kernel = conv.weight.flatten(1)
-    assert largest(0.9 * conv.weight / torch.linalg.matrix_norm(kernel, 2), (3, 6, 6)) > 1.1
-    assert largest(conv.bounded_weight(), (3, 6, 6)) <= 0.9 * (1 + 1e-6)
-
-
-def test_the_estimate_follows_weights_that_train():
-    """One step of power iteration per training pass lags behind SGD and catches up as weights settle."""
-    shape = (4, 5, 5)
-    torch.manual_seed(0)
-    cell, h0 = ConvCell(shape, 0.9).train(), torch.randn(8, *shape)
-    optimizer = torch.optim.SGD(cell.parameters(), lr=0.5, momentum=0.9)
-    for _ in range(100):
-        optimizer.zero_grad()
-        (-cell(torch.randn(8, *shape), h0).square().mean()).backward()
-        optimizer.step()
-    for conv in (cell.inner, cell.outer):
-        assert largest(conv.weight, shape) > 1.5 * conv.bound  # training pushed against the bound
-        assert largest(conv.bounded_weight(), shape) <= conv.bound * 1.25
-    for _ in range(100):
-        cell(h0, h0)
-    for conv in (cell.inner, cell.outer):
-        assert largest(conv.bounded_weight(), shape) <= conv.bound * 1.01
-
-
-def test_the_gradient_passes_through_the_scaling():
-    """It is that of ``W bound / sigma_max(W)``, whose sigma_max is torch's own of the dense matrix."""
-    shape, bound = (2, 3, 4), 0.9
-    conv = bounded(shape, bound, seed=0, gain=10.0)
-    cotangent = torch.randn_like(conv.weight)
-    (ours,) = torch.autograd.grad((conv.bounded_weight() * cotangent).sum(), conv.weight)
-    scaled = conv.weight * bound / largest(conv.weight, shape)
-    (true,) = torch.autograd.grad((scaled * cotangent).sum(), conv.weight)
-    torch.testing.assert_close(ours, true)
-
-    def function(weight: Tensor) -> Tensor:
-        return torch.func.functional_call(_Scaled(conv), {"conv.weight": weight})
-
-    assert torch.autograd.gradcheck(function, conv.weight.detach().clone().requires_grad_())
-
-
-class _Scaled(torch.nn.Module):
-    def __init__(self, conv: BoundedConv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self) -> Tensor:
-        return self.conv.bounded_weight()
-
-
-def test_weights_of_zero_have_gradients_and_are_bounded_once_they_grow():
-    """A last convolution that starts at zero is a common choice."""
-    shape = (2, 4, 4)
-    cell = ConvCell(shape, 0.9)
-    torch.nn.init.zeros_(cell.outer.weight)
-    cell.train()(torch.randn(3, *shape), torch.randn(3, *shape)).sum().backward()
-    assert cell.outer.weight.grad.isfinite().all()
-    assert cell.outer.weight.grad.any()
-    with torch.no_grad():
-        cell.outer.weight.normal_().mul_(100)
-    cell.outer.power_iteration(500)
-    assert largest(cell.outer.bounded_weight(), shape) <= cell.outer.bound * (1 + 1e-3)
+@given(
+    st.sampled_from([*CELLS.values()]), st.integers(0, 2**31), st.floats(0.1, 30), st.sampled_from([0.1, 30])
+)
+def test_the_lipschitz_bound_holds_on_any_two_states(cell, seed, gain, scale):
+    cell, shape = random_cell(*cell, gain, seed), cell[1]
+    a, b, h0 = states(cell, shape, 16, scale)
+    f, bound = cell.at(h0), cell.lipschitz_bound()
+    assert bound < 1
+    assert (length(f(a) - f(b)) <= bound * length(a - b) * (1 + 1e-12)).all()
 
 
 @few
-@given(seed=st.integers(0, 2**31), lipschitz=st.floats(0.05, 0.99), gain=st.floats(0.1, 100))
-def test_the_cell_is_a_contraction(seed, lipschitz, gain):
-    shape = (2, 3, 4)
-    torch.manual_seed(seed)
-    cell = ConvCell(shape, lipschitz).double().eval()
-    for conv in (cell.inner, cell.outer):
-        conv.weight.data.mul_(gain)
-        conv.power_iteration(1000)
-    a, b, h0 = (10 * torch.randn(6, *shape, dtype=torch.float64) for _ in range(3))
-    apart = (a - b).flatten(1).norm(dim=1)
-    assert ((cell(a, h0) - cell(b, h0)).flatten(1).norm(dim=1) <= lipschitz * (1 + 1e-3) * apart).all()
+@given(st.sampled_from([*CELLS.values()]), st.integers(0, 2**31))
+def test_the_lipschitz_bound_holds_on_neighbours_where_the_map_is_steepest(cell, seed):
+    """The norm of the Jacobian, which random pairs hardly ever come near."""
+    cell, shape = random_cell(*cell, 10.0, seed), cell[1]
+    a, _, h0 = states(cell, shape, 1, 3.0)
+    jacobian = torch.autograd.functional.jacobian(lambda z: cell.at(h0)(z).flatten(), a).flatten(1)
+    assert torch.linalg.matrix_norm(jacobian, 2) <= cell.lipschitz_bound() * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("lipschitz", [0, 1, -0.5, 1.5])
-def test_a_bound_that_makes_no_contraction_is_refused(lipschitz):
-    with pytest.raises(ValueError, match="above 0 and below 1"):
-        ConvCell((2, 3, 3), lipschitz)
+@each
+def test_plain_iteration_reaches_one_fixed_point_from_anywhere_as_fast_as_promised(make, shape):
+    cell = random_cell(make, shape, 2.0)
+    a, b, h0 = states(cell, shape)
+    f, bound = cell.at(h0), cell.lipschitz_bound()
+    apart = length(a - b)
+    steps = math.ceil(math.log(1e-9) / math.log(bound))
+    for _ in range(steps):
+        a, b = f(a), f(b)
+    assert (length(a - b) <= 1e-9 * apart).all()
+    assert (length(f(a) - a) <= 1e-8 * (1 + length(a))).all()
 
 
-def test_the_cell_is_the_formula():
+@each
+@pytest.mark.parametrize("solver", ["anderson_relative", "fixed_point_relative"])
+def test_gradients_at_the_fixed_point_are_those_of_a_long_unroll(make, shape, solver):
     torch.manual_seed(0)
-    cell, (z, h0) = ConvCell((3, 4, 5), lipschitz=None), torch.randn(2, 6, 3, 4, 5)
-    expected = F.relu(h0 + cell.outer(F.relu(cell.inner(z))))
-    assert torch.equal(cell(z, h0), expected)
+    options = {"tol": 1e-13, "backward_tol": 1e-13, "max_iter": 3000}
+    refinement = Equilibrium(shape, make, solver, **options).double()
+    cell = refinement.cell.eval()
+    h0 = torch.randn(3, *shape, dtype=torch.float64, requires_grad=True)
+    inputs = [h0, *cell.parameters()]
+    out = refinement(h0)
+    cotangent = torch.randn_like(out)
+    ours = torch.autograd.grad((out * cotangent).sum(), inputs)
+
+    f, z = cell.at(h0), cell.start(h0)
+    for _ in range(math.ceil(math.log(1e-12) / math.log(cell.lipschitz_bound()))):
+        z = f(z)
+    unrolled = cell.output(z)
+    torch.testing.assert_close(out, unrolled, rtol=0, atol=1e-9)
+    for a, b in zip(ours, torch.autograd.grad((unrolled * cotangent).sum(), inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8 * float(b.abs().max()))
 
 
-def test_power_iteration_moves_in_training_only():
-    cell = ConvCell((2, 5, 5), 0.9)
-    z, h0 = torch.randn(2, 3, 2, 5, 5)
-    with torch.no_grad():
-        cell.inner.weight.normal_()
-    vectors = [cell.inner.singular_vector.clone()]
-    for training in (False, True):
-        cell.train(training)(z, h0)
-        vectors.append(cell.inner.singular_vector.clone())
-    assert torch.equal(vectors[0], vectors[1])
-    assert not torch.equal(vectors[1], vectors[2])
+@each
+def test_derivatives_of_one_evaluation_pass_gradcheck(make, shape):
+    """In z, in H0 and in the weights, the scaling to the bound included."""
+    cell = random_cell(make, shape, 3.0)
+    z, _, h0 = states(cell, shape, 2)
+    names, values = zip(*cell.named_parameters(), strict=True)
+
+    def function(z, h0, *weights):
+        return torch.func.functional_call(cell, dict(zip(names, weights, strict=True)), (z, h0))
+
+    inputs = [value.detach().clone().requires_grad_() for value in (z, h0, *values)]
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
 
 
-def test_the_singular_vector_is_part_of_the_state():
-    """So that a network from a checkpoint is bounded by the same number, to the bit."""
-    one, other = (ConvCell((2, 5, 5), 0.9).eval() for _ in range(2))
-    with torch.no_grad():
-        one.inner.weight.normal_()
-    other.load_state_dict(one.state_dict())
-    z, h0 = torch.randn(2, 3, 2, 5, 5)
-    assert torch.equal(one(z, h0), other(z, h0))
+@each
+def test_a_sample_does_not_depend_on_its_batch_mates(make, shape):
+    cell = random_cell(make, shape)
+    z, _, h0 = states(cell, shape)
+    alone = torch.cat([cell.at(h)(s) for s, h in zip(z.split(1), h0.split(1), strict=True)])
+    torch.testing.assert_close(cell.at(h0)(z), alone)
 
 
+@each
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
 )
-def test_an_explicit_refinement_copies(copied):
-    explicit, h0 = Explicit((2, 4, 4), partial(ConvCell, lipschitz=None), depth=2), torch.randn(3, 2, 4, 4)
-    assert torch.equal(copied(explicit)(h0), explicit(h0))
+def test_a_copy_computes_the_same_and_has_the_same_bound(make, shape, copied):
+    cell = random_cell(make, shape, 3.0)
+    z, _, h0 = states(cell, shape)
+    twin = copied(cell)
+    assert torch.equal(twin.at(h0)(z), cell.at(h0)(z))
+    assert twin.lipschitz_bound() == cell.lipschitz_bound()
 
 
-def test_an_explicit_stack_applies_its_blocks_in_turn_to_its_input():
-    explicit, h0 = Explicit((2, 4, 4), partial(ConvCell, lipschitz=None), depth=3), torch.randn(3, 2, 4, 4)
-    z = h0
-    for block in explicit.blocks:
-        z = block(z, h0)
-    assert torch.equal(explicit(h0), z)
-    assert len({id(p) for p in explicit.parameters()}) == 6
+@each
+def test_weights_reach_another_cell_by_state_dict(make, shape):
+    one, other = random_cell(make, shape, 3.0), random_cell(make, shape, seed=1)
+    z, _, h0 = states(one, shape)
+    assert not torch.equal(one.at(h0)(z), other.at(h0)(z))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.at(h0)(z), other.at(h0)(z))
 
 
-@few
-@given(shape=shapes)
-def test_one_explicit_block_and_an_equilibrium_have_equal_parameters(shape):
-    def sizes(module: torch.nn.Module) -> list[torch.Size]:
-        return [p.shape for p in module.parameters()]
+@each
+def test_float32_and_float64_agree_to_rounding(make, shape):
+    cell = random_cell(make, shape, 3.0)
+    z, _, h0 = states(cell, shape)
+    single = copy.deepcopy(cell).float()
+    torch.testing.assert_close(
+        single.at(h0.float())(z.float()).double(), cell.at(h0)(z), rtol=1e-4, atol=1e-4
+    )
+    assert single.lipschitz_bound() == pytest.approx(cell.lipschitz_bound(), rel=1e-5)
 
-    explicit = Explicit(shape, partial(ConvCell, lipschitz=None), depth=1)
-    assert sizes(explicit) == sizes(Equilibrium(shape, partial(ConvCell, lipschitz=0.9)))
+
+@free
+def test_free_weights_are_an_explicit_block_of_as_many_parameters_and_promise_nothing(make, shape):
+    block, bounded = make(shape), make.func(shape)
+    assert block.lipschitz_bound() is None
+    assert [p.shape for p in block.parameters()] == [p.shape for p in bounded.parameters()]
+    assert not dict(block.named_buffers())
+    h0 = torch.randn(2, *shape)
+    assert Explicit(shape, make, depth=2)(h0).shape == h0.shape
+
+
+@pytest.mark.parametrize("lipschitz", [0.9, None])
+def test_the_two_map_cells_are_their_formula(lipschitz):
+    torch.manual_seed(0)
+    conv, mlp = ConvCell((3, 4, 5), lipschitz), MLPCell((6,), lipschitz, activation="tanh")
+    z, h0 = torch.randn(2, 5, 3, 4, 5)
+    expected = F.relu(h0 + conv.outer(F.relu(conv.inner(z))))  # at the start the bound is not reached
+    norms = [m.operator_norm() / m.bound for m in (conv.inner, conv.outer)] if lipschitz else [torch.ones(())]
+    if max(norms) <= 0.99:
+        torch.testing.assert_close(conv(z, h0), expected)
+    z, h0 = torch.randn(2, 5, 6)
+    expected = torch.tanh(h0 + mlp.outer(torch.tanh(mlp.inner(z))))
+    torch.testing.assert_close(mlp(z, h0), expected)
+
+
+def test_the_linear_cells_fixed_point_and_its_gradients_are_the_closed_form():
+    torch.manual_seed(0)
+    tight = {"tol": 1e-13, "backward_tol": 1e-13, "max_iter": 500}
+    refinement = Equilibrium((6,), LinearCell, **tight).double()
+    cell, h0 = refinement.cell.eval(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        cell.A.weight.mul_(10)
+    inputs, cotangent = [h0, *cell.parameters()], torch.randn(4, 6, dtype=torch.float64)
+    torch.testing.assert_close(refinement(h0), cell.closed_form(h0), rtol=0, atol=1e-10)
+    ours = torch.autograd.grad((refinement(h0) * cotangent).sum(), inputs)
+    closed = torch.autograd.grad((cell.closed_form(h0) * cotangent).sum(), inputs)
+    for a, b in zip(ours, closed, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        *[
+            (partial(make, shape, lipschitz=lipschitz), "above 0 and below 1")
+            for make, shape in [
+                (ConvCell, (2, 3, 3)),
+                (MLPCell, (4,)),
+                (LinearCell, (4,)),
+                (MultiscaleCell, (1, 2, 2)),
+            ]
+            for lipschitz in (0, 1, -0.5, math.nan)
+        ],
+        (partial(ConvCell, (2, 3, 3), inner_width=0), "at least 1 channel"),
+        (partial(MLPCell, (4,), inner_width=0), "at least 1 channel"),
+        (partial(MLPCell, (4,), activation="gelu"), "activation is gelu, but it is relu or tanh"),
+        (partial(ConvCell, (4,)), r"ConvCell works on maps \(C, H, W\), but H0 has the shape \(4,\)"),
+        (partial(MultiscaleCell, (4,)), "MultiscaleCell works on maps"),
+        (partial(MLPCell, (2, 3, 3)), r"MLPCell works on vectors \(d\), but H0 has the shape \(2, 3, 3\)"),
+        (partial(LinearCell, (2, 3, 3)), "LinearCell works on vectors"),
+        (partial(MonotoneCell, (2, 3)), r"maps \(C, H, W\) or vectors \(d\), but H0 has the shape \(2, 3\)"),
+        (partial(MonotoneCell, (2,), m=0), "m is 0, but"),
+        (partial(MonotoneCell, (2,), m=math.nan), "m is nan, but"),
+        (partial(MonotoneCell, (2,), splitting="douglas"), "the splitting is douglas, but"),
+        (partial(MultiscaleCell, (1, 2, 3), scales=2), "scales is 2, but a map of 2x3"),
+        (partial(MultiscaleCell, (1, 2, 2), scales=0), "scales is 0"),
+        (partial(VectorEncoder, (1, 2, 2), width=0), "width is 0"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused_in_one_sentence(wrong, said):
+    with pytest.raises(UserError, match=said):
+        wrong()
+
+
+def test_the_vector_encoder_maps_images_to_vectors_that_relu_leaves():
+    h0 = VectorEncoder((2, 3, 4), width=5)(torch.randn(6, 2, 3, 4))
+    assert h0.shape == (6, 5)
+    assert (h0 >= 0).all()

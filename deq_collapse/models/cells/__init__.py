@@ -1,6 +1,18 @@
 """Cells: the function f(z, H0) that an equilibrium refinement solves for."""
 
 from deq_collapse.models.cells.base import Cell, CellFactory, Shape
-from deq_collapse.models.cells.contractive import BoundedConv2d, ConvCell
+from deq_collapse.models.cells.contractive import ConvCell, MLPCell
+from deq_collapse.models.cells.linear import LinearCell
+from deq_collapse.models.cells.monotone import MonotoneCell
+from deq_collapse.models.cells.multiscale import MultiscaleCell
 
-__all__ = ["BoundedConv2d", "Cell", "CellFactory", "ConvCell", "Shape"]
+__all__ = [
+    "Cell",
+    "CellFactory",
+    "ConvCell",
+    "LinearCell",
+    "MLPCell",
+    "MonotoneCell",
+    "MultiscaleCell",
+    "Shape",
+]

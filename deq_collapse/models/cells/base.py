@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from deq_collapse.errors import UserError
+
 Shape = tuple[int, ...]
 """Shape of one sample: channels, height and width of a map, or the length of a vector alone."""
 
@@ -47,3 +49,24 @@ class Cell(nn.Module):
 
 CellFactory = Callable[[Shape], Cell]
 """Makes a cell for an H0 of a shape; in a config, the ``class_path`` of a cell and its other arguments."""
+
+
+def check_dims(cell: str, shape: Shape, dims: int) -> None:
+    """Refuses an H0 of maps where vectors are needed, and the reverse.
+
+    Raises:
+        UserError: unless a sample has ``dims`` dimensions.
+    """
+    if len(shape) != dims:
+        kind = "vectors (d)" if dims == 1 else "maps (C, H, W)"
+        raise UserError(f"{cell} works on {kind}, but H0 has the shape {shape} a sample.")
+
+
+def check_lipschitz(lipschitz: float) -> None:
+    """Refuses a Lipschitz constant under which a map need not be a contraction.
+
+    Raises:
+        UserError: unless it lies in (0, 1).
+    """
+    if not 0 < lipschitz < 1:
+        raise UserError(f"lipschitz is {lipschitz}, but a contraction needs a value above 0 and below 1.")

@@ -1,0 +1,169 @@
+"""The multiscale cell: a few resolutions of one map, solved for together (after Bai, Koltun & Kolter,
+"Multiscale Deep Equilibrium Models", NeurIPS 2020).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deq_collapse.errors import UserError
+from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_lipschitz
+from deq_collapse.models.cells.bounded import Bounded, BoundedConv2d, bounded_weight
+from deq_collapse.models.cells.norms import circular_norm, matrix_norm
+
+
+class MultiscaleCell(Cell):
+    """``z_i = relu(x_i + sum_j R_ij F_ij relu(A_j z_j))`` over scales i, j = 0, 1, ..., each half the last.
+
+    A_j and F_ii are 3x3 convolutions, F_ij between two scales a 1x1 convolution, x_i is H0 averaged down to
+    scale i, and R_ij resamples: it sums 2x2 blocks, halved, or spreads a pixel over 2x2, halved, so its norm
+    is 1. The state is one vector of all scales; the output is a map of the coarsest one's size, with the
+    channels of every scale, the finer ones averaged down, so that a global average is that of each scale.
+
+    Guaranteed in eval mode: a contraction with factor ``lipschitz``, so exactly one fixed point, to which
+    plain iteration converges: the norm of each A_j, and that of all F_ij together as one operator, is at
+    most the square root of ``lipschitz``. ``lipschitz_bound`` proves it up to 1024 numbers in a state; from
+    there on the norms of the F_ij are put together, which can be half as much again.
+
+    It differs from the paper's cell: one convolution a branch instead of a residual block; no group
+    normalisation and no dropout, under which nothing would be guaranteed; channels as many at every scale;
+    two scales are joined by one resampling and a 1x1 convolution, not by a chain of strided ones; and every
+    scale sees H0, where the paper's sees it at the finest alone.
+
+    Args:
+        shape: channels, height and width of ``h0``, the finest scale.
+        scales: how many, at least 1; height and width must be divisible by ``2^(scales - 1)``.
+        lipschitz: the contraction factor, in (0, 1).
+
+    Raises:
+        UserError: for an argument out of range, and for an H0 of vectors.
+    """
+
+    def __init__(self, shape: Shape, scales: int = 2, lipschitz: float = 0.9) -> None:
+        super().__init__()
+        check_dims("MultiscaleCell", shape, 3)
+        check_lipschitz(lipschitz)
+        channels, height, width = shape
+        if scales < 1 or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
+            raise UserError(
+                f"scales is {scales}, but a map of {height}x{width} is to be halved one time less than that."
+            )
+        self.shapes = [(channels, height >> i, width >> i) for i in range(scales)]
+        self.branches = nn.ModuleList(BoundedConv2d(each, lipschitz**0.5) for each in self.shapes)
+        self.fusion = Fusion(self.shapes, lipschitz**0.5)
+
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        """One evaluation; ``z`` has shape (N, D), ``h0`` (N, C, H, W)."""
+        if z.dim() != 2:
+            raise UserError(
+                "MultiscaleCell is no block of an explicit refinement: its state is no map like H0."
+            )
+        return self.at(h0)(z)
+
+    def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map with all weights scaled once, and H0 averaged down once."""
+        weights = [bounded_weight(branch) for branch in self.branches if isinstance(branch, BoundedConv2d)]
+        scale = self.fusion.scale()
+        fusion = [[weight * scale for weight in row] for row in self.fusion.rows()]
+        x = _join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
+
+        def f(z: Tensor) -> Tensor:
+            maps = zip(split(z, self.shapes), weights, strict=True)
+            y = [F.relu(F.conv2d(z_j, weight, padding=1)) for z_j, weight in maps]
+            return F.relu(x + _join(_fuse(y, fusion)))
+
+        return f
+
+    def start(self, h0: Tensor) -> Tensor:
+        """Zeros, (N, D)."""
+        return h0.new_zeros(len(h0), sum(math.prod(each) for each in self.shapes))
+
+    def output(self, state: Tensor) -> Tensor:
+        """All scales at the coarsest one's size, (N, scales C, h, w)."""
+        maps = split(state, self.shapes)
+        last = len(maps) - 1
+        return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
+
+    def lipschitz_bound(self) -> float:
+        """The largest norm of a branch times that of the fusion, each from above."""
+        branches = [branch.norm_bound() for branch in self.branches if isinstance(branch, BoundedConv2d)]
+        return max(branches) * self.fusion.norm_bound()
+
+
+class Fusion(Bounded):
+    """``y_i = sum_j R_ij F_ij x_j``: every scale to every scale, as one operator of bounded norm.
+
+    Args:
+        shapes: channels, height and width of each scale.
+        bound: largest operator norm allowed, above 0.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], bound: float) -> None:
+        super().__init__()
+        self.shapes = shapes
+        channels, scales = shapes[0][0], range(len(shapes))
+        self.weights = nn.ParameterList(
+            nn.Conv2d(channels, channels, 3 if i == j else 1).weight for i in scales for j in scales
+        )
+        self.follow((sum(math.prod(shape) for shape in shapes),), bound)
+
+    def rows(self) -> list[list[Tensor]]:
+        """The weights F_ij, row by row."""
+        scales = len(self.shapes)
+        return [[self.weights[i * scales + j] for j in range(scales)] for i in range(scales)]
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The map on joined scales, (N, D)."""
+        return _join(_fuse(split(x, self.shapes), self.rows()))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Its transpose: the kernels transposed and mirrored."""
+        columns = zip(*self.rows(), strict=True)
+        turned = [[weight.transpose(0, 1).flip(2, 3) for weight in column] for column in columns]
+        return _join(_fuse(split(y, self.shapes), turned))
+
+    def large_norm_bound(self) -> float:
+        """The norm of the matrix of bounds on the norms of the F_ij."""
+        norms = [
+            [
+                circular_norm(weight, *self.shapes[i][1:]) if i == j else matrix_norm(weight.flatten(1))
+                for j, weight in enumerate(row)
+            ]
+            for i, row in enumerate(self.rows())
+        ]
+        return matrix_norm(torch.tensor(norms))
+
+
+def split(state: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """The maps of all scales, as views of a state (N, D)."""
+    parts = torch.split(state, [math.prod(shape) for shape in shapes], dim=1)
+    return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _join(maps: Sequence[Tensor]) -> Tensor:
+    return torch.cat([each.flatten(1) for each in maps], 1)
+
+
+def _fuse(x: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """``sum_j R_ij F_ij x_j`` for each i."""
+    return [
+        torch.stack(
+            [_carry(x_j, weight, i - j) for j, (x_j, weight) in enumerate(zip(x, row, strict=True))]
+        ).sum(0)
+        for i, row in enumerate(weights)
+    ]
+
+
+def _carry(x: Tensor, weight: Tensor, halvings: int) -> Tensor:
+    """``R F x``, with F acting at the coarser of the two scales."""
+    factor = 2 ** abs(halvings)
+    if halvings > 0:
+        x = factor * F.avg_pool2d(x, factor)
+    y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if halvings < 0:
+        y = y[:, :, :, None, :, None].expand(-1, -1, -1, factor, -1, factor) / factor
+        y = y.flatten(2, 3).flatten(3, 4)
+    return y

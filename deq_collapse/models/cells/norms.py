@@ -1,0 +1,99 @@
+"""Operator norms of linear maps: followed from below while weights move, bounded from above for certain."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from deq_collapse.models.cells.circular import conv_symbol
+
+Linear = Callable[[Tensor], Tensor]
+"""A linear map of a batch of samples."""
+
+
+@torch.no_grad()
+def leading_vectors(linear: Linear, adjoint: Linear, vectors: Tensor, steps: int, tol: float) -> Tensor:
+    """Turns orthonormal vectors towards the leading right singular vectors of a linear map.
+
+    Block power iteration with a Rayleigh-Ritz rotation (Halko, Martinsson & Tropp, "Finding Structure with
+    Randomness", SIAM Review 2011, section 4.5). At every step the last vector is turned a little towards one
+    that has a part of every direction, so that none is missed once it grows.
+
+    Args:
+        linear: the map.
+        adjoint: its transpose.
+        vectors: shape ``(k, ...)``, orthonormal.
+        steps: steps at most.
+        tol: relative growth of the largest singular value in one step at which to stop.
+
+    Returns:
+        Orthonormal vectors, the leading one first.
+    """
+    count = torch.arange(1, vectors[0].numel() + 1, dtype=torch.float64, device=vectors.device)
+    everywhere = 0.1 * unit((12.9898 * count).sin().to(vectors.dtype))
+    largest = vectors.new_zeros(())
+    for _ in range(steps):
+        images = linear(vectors)
+        rows = images.flatten(1)
+        squares, rotation = torch.linalg.eigh(rows @ rows.T)
+        before, largest = largest, squares[-1].clamp_min(0).sqrt()
+        rotation = rotation.flip(1).T
+        if bool(largest <= before * (1 + tol)):
+            vectors = (rotation @ vectors.flatten(1)).view_as(vectors)
+            break
+        moved = adjoint((rotation @ rows).view_as(images)).flatten(1)
+        moved[-1] = unit(moved[-1]) + everywhere
+        vectors = orthonormal(moved).view_as(vectors)
+    return vectors
+
+
+def unit(vector: Tensor) -> Tensor:
+    """A vector at length 1; zero stays zero."""
+    length: Tensor = torch.linalg.vector_norm(vector)
+    return vector / length.clamp_min(torch.finfo(vector.dtype).tiny)
+
+
+def orthonormal(rows: Tensor) -> Tensor:
+    """Orthonormal rows that span those given, (k, d) with k <= d, and more where these are dependent."""
+    q: Tensor = torch.linalg.qr(rows.T).Q
+    return q.T.contiguous()
+
+
+@torch.no_grad()
+def matrix_norm(matrix: Tensor) -> float:
+    """The largest singular value of a matrix, to rounding in float64."""
+    return float(torch.linalg.matrix_norm(matrix.double(), 2))
+
+
+@torch.no_grad()
+def dense_norm(linear: Linear, like: Tensor) -> tuple[float, Tensor]:
+    """The operator norm of a linear map, to rounding, by its dense matrix.
+
+    Args:
+        linear: the map.
+        like: a batch of samples of the shape, type and device that the map takes.
+
+    Returns:
+        The norm, and the right singular vector that has it, (1, ...).
+    """
+    size = like[0].numel()
+    basis = torch.eye(size, dtype=like.dtype, device=like.device).view(size, *like.shape[1:])
+    rows = linear(basis).flatten(1).double()
+    squares, vectors = torch.linalg.eigh(rows @ rows.T)
+    return math.sqrt(max(0.0, float(squares[-1]))), vectors[:, -1].to(like.dtype).view_as(like[:1])
+
+
+@torch.no_grad()
+def circular_norm(weight: Tensor, height: int, width: int) -> float:
+    """An upper bound on the operator norm of a zero-padded 3x3 convolution on maps of one size.
+
+    It is the norm of the circular convolution on a map one row and one column larger, which falls apart into
+    one matrix for each frequency: with zeros in that row and column it gives what the zero-padded one gives.
+
+    Args:
+        weight: kernel, (C', C, 3, 3).
+        height: of the map.
+        width: of the map.
+    """
+    return float(torch.linalg.svdvals(conv_symbol(weight.double(), height + 1, width + 1)).max())
