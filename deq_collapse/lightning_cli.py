@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -218,13 +218,13 @@ class CollapseCLI(LightningCLI):
 
 
 def lightning_main(
-    args: Sequence[str], cli: type[CollapseCLI] = CollapseCLI, run: bool = True
+    args: Sequence[str], cli: Callable[..., CollapseCLI] = CollapseCLI, run: bool = True
 ) -> CollapseCLI:
     """Runs a subcommand in this process.
 
     Args:
         args: of the command line, from the subcommand on.
-        cli: the kind of command line.
+        cli: makes the command line.
         run: false where it has no subcommands, and only builds what the configuration says.
 
     Raises:

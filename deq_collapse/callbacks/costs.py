@@ -66,9 +66,9 @@ def cost_images(data: CollapseDataModule, device: torch.device) -> Tensor:
     """The images that FLOPs are counted on: up to 64, evenly spread over the test split, which may be sorted
     by class; (n, C, H, W).
     """
-    images = data.source.test.images
-    kept = torch.linspace(0, len(images) - 1, min(len(images), 64)).round().long()
-    return data.normalise(images[kept]).to(device)
+    test = data.source.test
+    kept = torch.linspace(0, len(test.labels) - 1, min(len(test.labels), 64)).round().long()
+    return data.normalise(test.images[kept]).to(device)
 
 
 def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:

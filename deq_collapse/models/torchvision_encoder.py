@@ -54,8 +54,8 @@ class TorchvisionEncoder(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if image_shape[0] not in (1, 3):
-            raise UserError(f"{name} takes images of 1 or 3 channels, but these have {image_shape[0]}.")
+        if len(image_shape) != 3 or image_shape[0] not in (1, 3):
+            raise UserError(f"{name} takes images of 1 or 3 channels, but a sample has shape {image_shape}.")
         if resize is not None and resize < 1:
             raise UserError(f"resize is {resize}, but an image has at least 1 pixel a side.")
         self.resize = resize

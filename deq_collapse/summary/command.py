@@ -1,6 +1,7 @@
 """``deq-collapse summary``: the costs of the model that a configuration makes, or of several branches."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from deq_collapse.config_files import is_configuration
+from deq_collapse.data import Source
 from deq_collapse.errors import UserError
 from deq_collapse.lightning_cli import CollapseCLI, lightning_main
 from deq_collapse.summary.branch import measure
@@ -24,7 +26,15 @@ DESCRIPTION = (
 
 
 class SummaryCLI(CollapseCLI):
-    """Builds data and model as a run would, and nothing that trains or writes."""
+    """Builds data and model as a run would, and nothing that trains or writes.
+
+    Args:
+        sources: data sets that other branches have loaded, by what made them; this one adds its own.
+    """
+
+    def __init__(self, sources: dict[str, Source], *args: Any, **kwargs: Any) -> None:
+        self.sources = sources
+        super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """The parser, with the words of this command."""
@@ -36,9 +46,13 @@ class SummaryCLI(CollapseCLI):
         parser.add_method_arguments(Trainer, "fit", skip=set(self.subcommands()["fit"]))
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint; leaves out what writes."""
+        """Finds the checkpoint; leaves out what writes; reads no data set twice."""
         self._resolve_checkpoint()
         self.settings.trainer.logger = self.settings.trainer.callbacks = None
+        self.parser.add_instantiator(self._source, Source)
+
+    def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
+        return self.sources.setdefault(repr((kind, args, kwargs)), kind(*args, **kwargs))
 
     def instantiate_classes(self) -> None:
         """Data and model alone."""
@@ -57,8 +71,9 @@ def summary_main(args: Sequence[str]) -> int:
         UserError: for every mistake in the configuration.
     """
     branches = []
+    make = partial(SummaryCLI, {})
     for name, arguments in split_branches(args):
-        cli = lightning_main(arguments, SummaryCLI, run=False)
+        cli = lightning_main(arguments, make, run=False)
         branches.append(measure(name or cli.settings.name, cli.model.network, cli.datamodule))
     console, table = Console(highlight=False), cost_table(branches)
     # A number cut off would be worse than a line that the terminal wraps.

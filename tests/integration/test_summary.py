@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deq_collapse.cli import main
+from deq_collapse.data import Digits
 from deq_collapse.study.wording import magnitude, whole
 from deq_collapse.summary.command import split_branches
 
@@ -102,6 +103,13 @@ def test_it_agrees_with_the_record_of_a_run(refinement, small_fit, tmp_path_fact
     assert row(text, "parameters") == [whole(record["parameters"]["total"])]
     assert row(text, "FLOPs / image") == [magnitude(record["flops_per_image"])]
     assert row(text, "activations / step") == [f"{magnitude(record['activation_bytes'])}B"]
+
+
+def test_a_data_set_is_read_once_for_all_branches(printed, monkeypatch):
+    read, load = [], Digits.load
+    monkeypatch.setattr(Digits, "load", lambda self, split: read.append(split) or load(self, split))
+    printed(*DIGITS, *branches("explicit", "untied"), *NARROW)
+    assert sorted(read) == ["test", "train"]
 
 
 def test_a_branch_is_one_more_configuration_in_its_place():

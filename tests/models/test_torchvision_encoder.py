@@ -64,7 +64,7 @@ def test_it_is_made_ready_for_training():
         ((3, 32, 32), {"name": "resnett18"}, "no classification model resnett18; did you mean resnet18"),
         ((3, 32, 32), {"name": "fcn_resnet50"}, "no classification model fcn_resnet50"),
         ((3, 32, 32), {"name": "zzz"}, "among others, resnet50"),
-        ((2, 32, 32), {"name": "resnet18"}, "1 or 3 channels, but these have 2"),
+        ((2, 32, 32), {"name": "resnet18"}, r"1 or 3 channels, but a sample has shape \(2, 32, 32\)"),
         ((1, 28, 28), {"name": "densenet121"}, "densenet121 cannot take images of 28 x 28 .resize would"),
         ((3, 32, 32), {"name": "squeezenet1_1"}, "does not end in a linear layer"),
         (
