@@ -1,0 +1,180 @@
+"""Both peeled branches over K_A and R: losses, collapse, geometry, and where the equilibrium is ahead."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from deq_collapse.metrics import functional
+from deq_collapse.metrics.geometry import gram_distance, seli
+from deq_collapse.study.style import RC, series
+from deq_collapse.theory.branches import Budgets, equilibrium_branch, equilibrium_cost, explicit_branch
+from deq_collapse.theory.peeled import Peeled, layer_peeled, lower_bound, minority_cosine, step_counts
+
+Bound = Literal["operator", "energy"]
+BRANCHES = ("explicit", "equilibrium")
+PANELS = {
+    "loss": "Loss",
+    "minority_cosine": "Cosine of minority classifiers",
+    "nc2_etf_means": "NC2: class means to the ETF",
+    "nc2_etf_weights": "NC2: classifier to the ETF",
+    "nc3": "NC3: classifier to class means",
+}
+
+
+def branch_table(
+    num_classes: int,
+    majorities: Sequence[int],
+    ratios: Sequence[float],
+    budgets: Budgets,
+    bound: Bound,
+    starts: int = 4,
+) -> pd.DataFrame:
+    """One row per K_A, R and branch.
+
+    Columns: majority, ratio, branch; loss; bound, below which the program has no loss; residual, of the
+    optimality conditions (for `operator`, loss less bound); the geometry of W and H; rank of H.
+
+    Raises:
+        ValueError: majorities or ratios that make no step, or budgets that are not positive.
+    """
+    if not 0 < budgets.radius < 1 or not min(budgets[:3]) > 0:
+        raise ValueError("energies must be > 0 and the radius of the equilibrium between 0 and 1")
+    rows = []
+    for majority in majorities:
+        for ratio in ratios:
+            counts = step_counts(num_classes, majority, ratio)
+            solve = _by_operator if bound == "operator" else _by_energy
+            for branch, loss, floor, residual, W, H in solve(counts, budgets, starts):
+                row = {"majority": majority, "ratio": ratio, "branch": branch, "loss": loss}
+                rows.append(
+                    row | {"bound": floor, "residual": residual} | geometry_of(W, H, counts, majority)
+                )
+    return pd.DataFrame(rows)
+
+
+Row = tuple[str, float, float, float, Tensor, Tensor]
+
+
+def _by_operator(counts: Sequence[float], budgets: Budgets, starts: int) -> Iterator[Row]:
+    """||V||_2^2, ||U||_2^2 <= E_V: the layer-peeled model with E_H = E_V E_0, / (1 - rho)^2 for the DEQ."""
+    for branch in BRANCHES:
+        gain = 1.0 if branch == "explicit" else 1 / (1 - budgets.radius) ** 2
+        found = layer_peeled(counts, budgets.weights, budgets.maps * budgets.inputs * gain)
+        floor = lower_bound(found, counts)
+        yield branch, found.loss, floor, found.loss - floor, *_factors(found)
+
+
+def _by_energy(counts: Sequence[float], budgets: Budgets, starts: int) -> Iterator[Row]:
+    """||V||_F^2 <= K E_V against ||A||_F^2 + ||U||_F^2 <= K E_V; the bound lets every direction be as long as
+    one with all the energy.
+    """
+    energy = torch.tensor(len(counts) * budgets.maps)
+    for branch in BRANCHES:
+        if branch == "explicit":
+            found, square = explicit_branch(counts, budgets, starts), float(energy)
+        else:
+            found = equilibrium_branch(counts, budgets, starts)
+            square = _largest_square(float(energy), budgets.radius)
+        floor = lower_bound(layer_peeled(counts, budgets.weights, budgets.inputs * square), counts)
+        yield branch, found.loss, max(floor, 0.0), found.residual, found.classifier, found.features
+
+
+def _largest_square(energy: float, radius: float) -> float:
+    """m^2 with equilibrium_cost(m) = energy."""
+    if energy <= float(equilibrium_cost(radius)(torch.tensor((radius / (1 - radius)) ** 0.5))):
+        return energy / (1 - energy)
+    return (energy - radius**2) / (1 - radius) ** 2
+
+
+def _factors(found: Peeled) -> tuple[Tensor, Tensor]:
+    """Rows of W (K, d) and columns of H (d, K), up to a rotation, of an optimum."""
+    left, values, right = torch.linalg.svd(found.logits)
+    # W = c U S^(1/2): c^2 is the ratio of the traces of both Gram matrices.
+    c = (found.weights.trace() / found.means.trace()) ** 0.25
+    return left * values.sqrt() * c, (right.T * values.sqrt() / c).T
+
+
+def geometry_of(W: Tensor, H: Tensor, counts: Sequence[float], majority: int) -> dict[str, float]:
+    """Measures of class-level features; NC1 is 0, for a class has one feature."""
+    means = (H - H.mean(1, keepdim=True)).T
+    target = seli([round(1e6 * n) for n in counts])
+    values = torch.linalg.svdvals(H)
+    return {
+        "minority_cosine": minority_cosine(W @ W.T, majority),
+        "nc2_etf_means": float(functional.etf_distance(means @ means.T)),
+        "nc2_etf_weights": float(functional.etf_distance(W @ W.T)),
+        "nc3": float(functional.nc3(W, means)),
+        "seli_means": float(gram_distance(means @ means.T, target.means)),
+        "seli_weights": float(gram_distance(W @ W.T, target.weights)),
+        "rank": int((values > 1e-3 * values[0]).sum()),
+    }
+
+
+def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """At how many points of how many the equilibrium is lower in each value, by more than rounding."""
+    wide = table.pivot(index=["majority", "ratio"], columns="branch")
+    found = {}
+    for name in ("loss", "minority_cosine", "nc2_etf_means", "nc2_etf_weights", "nc3"):
+        explicit, equilibrium = wide[name]["explicit"], wide[name]["equilibrium"]
+        known = explicit.notna() & equilibrium.notna()
+        lower = equilibrium < explicit - 1e-6 * (1 + explicit.abs()) * (name != "loss")
+        found[name] = (int((lower & known).sum()), int(known.sum()))
+    return found
+
+
+def branch_figure(table: pd.DataFrame) -> Figure:
+    """A column per K_A, a row per value, both branches against R."""
+    majorities = list(dict.fromkeys(table["majority"]))
+    width, height = 1.1 + 2.3 * len(majorities), 0.75 + 1.45 * len(PANELS)
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width, height))
+        grid: Any = figure.subplots(len(PANELS), len(majorities), sharex=True, sharey="row", squeeze=False)
+        for column, majority in enumerate(majorities):
+            for row, (name, title) in enumerate(PANELS.items()):
+                axes = grid[row, column]
+                for branch in BRANCHES:
+                    look = series(branch)
+                    rows = table[(table["majority"] == majority) & (table["branch"] == branch)]
+                    axes.plot(
+                        rows["ratio"],
+                        rows[name],
+                        color=look.colour,
+                        marker=look.marker,
+                        markersize=4.2,
+                        markerfacecolor=look.colour if look.filled else "white",
+                        linewidth=1.6,
+                        label=branch,
+                    )
+                if name == "loss":
+                    axes.set_yscale("log")
+                axes.set_xscale("log")
+                axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+                if column == 0:
+                    axes.set_title(title, fontsize=9)
+                if row == 0 and len(majorities) > 1:
+                    axes.text(
+                        0.98, 0.94, f"$K_A$ = {majority}", transform=axes.transAxes, ha="right", va="top"
+                    )
+            grid[-1, column].set_xlabel("imbalance ratio R")
+        figure.subplots_adjust(
+            left=0.65 / width,
+            right=1 - 0.1 / width,
+            top=1 - 0.55 / height,
+            bottom=0.5 / height,
+            hspace=0.32,
+            wspace=0.08,
+        )
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=2, frameon=False)
+    return figure
+
+
+def ratios_up_to(largest: float, decades: float) -> list[float]:
+    """1 and upwards in steps of so many decades, to the largest at most."""
+    return [float(r) for r in 10 ** np.arange(0, np.log10(largest) + 1e-9, decades)]

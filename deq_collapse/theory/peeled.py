@@ -1,0 +1,300 @@
+"""The layer-peeled model (Fang, He, Long & Su 2021) and its penalised form, convex in the logits."""
+
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import cvxpy as cp
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+Weighting = Literal["classes", "samples"]
+"""Whether the energy of features is a mean over classes (Fang 2021) or over samples (Thrampoulidis 2022)."""
+
+Kind = Literal["budget", "tail", "penalty"]
+
+SMALL_LOSS = 1e-4
+"""Losses below it are minimised by their logarithm, which the solver can still tell apart."""
+VANISHED = 3e-3
+"""A classifier row shorter than this, relative to the longest, is 0 up to the solver's accuracy."""
+TOLERANCE = {f"tol_{of}": 1e-11 for of in ("gap_abs", "gap_rel", "feas")} | {
+    f"reduced_tol_{of}": 1e-7 for of in ("gap_abs", "gap_rel", "feas")
+}
+
+
+class Peeled(NamedTuple):
+    """The optimum of a program; tensors are float64, classes in the order of the counts.
+
+    Attributes:
+        loss: cross entropy, mean over samples, without penalties.
+        price: by how much the loss falls per unit of || Z diag(sqrt(v)) ||_*; 0 where Z is 0. In the
+            penalised form sqrt(weight_decay feature_decay N / K).
+        logits: W H, (K, K): column c holds the logits of class c.
+        weights: W W^T, (K, K).
+        means: H^T H, (K, K).
+        bias: of the logits, (K,); zeros without one.
+    """
+
+    loss: float
+    price: float
+    logits: Tensor
+    weights: Tensor
+    means: Tensor
+    bias: Tensor
+
+
+def step_counts(num_classes: int, majority: int, ratio: float) -> tuple[float, ...]:
+    """Counts of a step imbalance up to scale: `majority` classes of `ratio`, the others of 1.
+
+    Raises:
+        ValueError: unless 0 < majority < num_classes and ratio >= 1.
+    """
+    if not 0 < majority < num_classes or ratio < 1:
+        raise ValueError(
+            f"a step needs 0 < majority < {num_classes} and a ratio >= 1, got {majority} and {ratio:g}"
+        )
+    return (float(ratio),) * majority + (1.0,) * (num_classes - majority)
+
+
+def layer_peeled(
+    counts: Sequence[float],
+    weight_energy: float,
+    feature_energy: float,
+    weighting: Weighting = "classes",
+    bias: bool = False,
+) -> Peeled:
+    """Cross entropy under budgets of energy: min (1/N) sum_c n_c CE(W h_c + b, c) with mean ||w_c||^2 <= E_W
+    and the mean of ||h_c||^2, over classes or samples, <= E_H; d >= K-1. Fang's model has b = 0; with a free
+    b the optimal features are centred.
+
+    Solved as min over Z = W H with || Z diag(sqrt(v)) ||_* <= K sqrt(E_W E_H), v_c = 1 or n_c K / N. Classes
+    of one count are exchangeable, hence so are they in the optimum, which is unique: the program has one
+    number per count and a matrix of counts by counts.
+
+    Raises:
+        ValueError: fewer than 2 counts, one not positive, an energy not positive, or a solver that fails.
+    """
+    _check(counts, weight_energy, feature_energy)
+    budget = len(counts) * (weight_energy * feature_energy) ** 0.5
+    roots = np.sqrt(_class_weights(counts, weighting))
+    centred = np.eye(len(counts)) - 1 / len(counts)
+    gap = budget / np.linalg.norm(centred * roots, "nuc")  # of the simplex ETF, which is feasible
+    small = (len(counts) - 1) * np.exp(-gap) < SMALL_LOSS
+    logits, shift = _solve(counts, roots, "tail" if small else "budget", budget, bias)
+    return _peeled(counts, logits, shift, (weight_energy / feature_energy) ** 0.5, weighting)
+
+
+def unconstrained_features(counts: Sequence[float], weight_decay: float, feature_decay: float) -> Peeled:
+    """Cross entropy with decay: min (1/N) sum_i CE(W h_i, y_i) + weight_decay ||W||^2 / 2 + feature_decay
+    ||H||^2 / 2 over W and one feature per sample; d >= K-1.
+
+    Solved as min over Z with the penalty sqrt(weight_decay feature_decay) || Z diag(sqrt(n)) ||_*. Classes of
+    n_c <= N^2 weight_decay feature_decay samples share one classifier row.
+
+    Raises:
+        ValueError: fewer than 2 counts, one not positive, a decay not positive, or a solver that fails.
+    """
+    _check(counts, weight_decay, feature_decay)
+    price = (weight_decay * feature_decay) ** 0.5
+    mean, k = float(np.mean(counts)), len(counts)
+    roots = np.sqrt(np.asarray(counts, dtype=float))
+    at_zero = (np.eye(k) - 1 / k) * roots / roots.dot(roots)  # the gradient at Z = 0, over diag(sqrt(n))
+    if np.linalg.norm(at_zero, 2) <= price:
+        return _peeled(counts, np.zeros((k, k)), np.zeros(k), 1.0, "samples")
+    logits, shift = _solve(counts, price * roots, "penalty")
+    return _peeled(counts, logits, shift, (mean * feature_decay / weight_decay) ** 0.5, "samples")
+
+
+def full_layer_peeled(
+    counts: Sequence[float], weight_energy: float, feature_energy: float, weighting: Weighting = "classes"
+) -> Peeled:
+    """`layer_peeled` without its reductions: Fang's semidefinite program over the (2K, 2K) Gram matrix of
+    features and classifier rows together. Slower; there to check the reduced program.
+
+    Raises:
+        ValueError: as `layer_peeled`.
+    """
+    _check(counts, weight_energy, feature_energy)
+    k, n = len(counts), np.asarray(counts, dtype=float)
+    gram = cp.Variable((2 * k, 2 * k), PSD=True)
+    logits = gram[k:, :k]
+    losses = cp.hstack([cp.log_sum_exp(logits[:, c]) - logits[c, c] for c in range(k)])
+    features = cp.multiply(_class_weights(counts, weighting), cp.diag(gram[:k, :k]))
+    budgets = [cp.sum(features) <= k * feature_energy, cp.trace(gram[k:, k:]) <= k * weight_energy]
+    program = cp.Problem(cp.Minimize(n / n.sum() @ losses), budgets)
+    _run(program)
+    value = np.asarray(gram.value)
+    z, loss, gradient, roots = _at(counts, value[k:, :k], np.zeros(k), weighting)
+    price = -float((gradient * z).sum() / torch.linalg.matrix_norm(z * roots, "nuc"))
+    return Peeled(loss, price, z, *map(torch.tensor, (value[k:, k:], value[:k, :k], np.zeros(k))))
+
+
+def minority_cosine(weights: Tensor, majority: int) -> float:
+    """Mean cosine between pairs of classifier rows beyond the first `majority`; 1 where they coincide, nan
+    where they vanish or there is no pair (Fang 2021).
+    """
+    block = weights[majority:, majority:]
+    lengths = block.diagonal().clamp(min=0).sqrt()
+    if len(block) < 2 or float(lengths.min()) <= VANISHED * float(weights.diagonal().max()) ** 0.5:
+        return float("nan")
+    cosines = block / lengths.outer(lengths)
+    return float((cosines.sum() - len(block)) / (len(block) * (len(block) - 1)))
+
+
+def log_cross_entropy(logits: Tensor, counts: Sequence[float]) -> Tensor:
+    """Logarithm of the mean over samples of the cross entropy of class-level logits (K, K), a column per
+    class; exact also where the loss is too small for float64 to tell it from 0.
+    """
+    shares = torch.tensor(counts, dtype=logits.dtype)
+    own = torch.eye(len(logits), dtype=torch.bool)
+    rivals = (logits - logits.diagonal()).masked_fill(own, -torch.inf).logsumexp(0)
+    # log log(1 + exp(r)) is r up to exp(r) / 2.
+    each = torch.where(rivals < -30, rivals, functional.softplus(rivals.clamp(min=-30)).log())
+    return (each + (shares / shares.sum()).log()).logsumexp(0)
+
+
+def lower_bound(peeled: Peeled, counts: Sequence[float], weighting: Weighting = "classes") -> float:
+    """A bound that no point within the budgets of the optimum passes, whatever the solver's accuracy: loss -
+    <G, Z> - ||G diag(1/sqrt(v))||_2 ||Z diag(sqrt(v))||_*, G the gradient of the loss by the logits. Of an
+    optimum with a bias it bounds the points with that bias.
+    """
+    z, loss, gradient, roots = _at(counts, peeled.logits.numpy(), peeled.bias.numpy(), weighting)
+    norm = torch.linalg.matrix_norm(z * roots, "nuc")
+    dual = torch.linalg.matrix_norm(gradient / roots, 2)
+    return loss - float((gradient * z).sum() + dual * norm)
+
+
+def _check(counts: Sequence[float], *positive: float) -> None:
+    if len(counts) < 2 or not min(counts) > 0:
+        raise ValueError(f"class counts must be at least 2 positive numbers, got {list(counts)}")
+    if not min(positive) > 0:
+        raise ValueError(f"energies and decays must be > 0, got {' and '.join(f'{v:g}' for v in positive)}")
+
+
+def _class_weights(counts: Sequence[float], weighting: Weighting) -> NDArray[np.float64]:
+    n = np.asarray(counts, dtype=float)
+    return n / n.mean() if weighting == "samples" else np.ones_like(n)
+
+
+class _Program(NamedTuple):
+    """A convex program over the logits of groups of exchangeable classes, and its parameters.
+
+    With u_g the unit vector constant on group g of m_g classes, Z = sum_g spread_g (I_g - u_g u_g^T) + sum_gh
+    block_gh u_g u_h^T; its nuclear norm is sum_g (m_g - 1) |spread_g| + ||block||_*. No spread is negative at
+    an optimum.
+    """
+
+    problem: Any
+    spread: Any
+    block: Any
+    bias: Any
+    shares: Any
+    roots: Any
+    limit: Any
+
+
+@lru_cache(maxsize=32)
+def _program(sizes: tuple[int, ...], kind: Kind, biased: bool) -> _Program:
+    groups, m = len(sizes), np.asarray(sizes, dtype=float)
+    spread, block = cp.Variable(groups, nonneg=True), cp.Variable((groups, groups))
+    bias = cp.Variable(groups) if biased else np.zeros(groups)
+    shares = cp.Parameter(groups, nonneg=kind != "tail")  # their logarithms in the tail
+    roots, limit = cp.Parameter(groups, nonneg=True), cp.Parameter(nonneg=True)
+    rivals = []  # of each group: logits less the own one, plus the logarithm of how many classes share them
+    for g, size in enumerate(sizes):
+        own = spread[g] + (block[g, g] - spread[g]) / size
+        same = [np.log(size - 1) - spread[g]] if size > 1 else []
+        rest = [h for h in range(groups) if h != g]
+        others = [block[h, g] / np.sqrt(m[h] * size) + bias[h] - bias[g] + np.log(m[h]) - own for h in rest]
+        rivals.append(cp.hstack([*same, *others]))
+    norm = cp.multiply(m - 1, roots) @ spread + cp.normNuc(block @ cp.diag(roots))
+    if kind == "tail":
+        loss = cp.log_sum_exp(cp.hstack([shares[g] + margins for g, margins in enumerate(rivals)]))
+    else:
+        loss = shares @ cp.hstack([cp.log_sum_exp(cp.hstack([0, margins])) for margins in rivals])
+    # A bias is known up to a constant.
+    bounds = [bias[0] == 0] if biased else []
+    if kind == "penalty":
+        loss = loss + norm
+    else:
+        bounds.append(norm <= limit)
+    return _Program(cp.Problem(cp.Minimize(loss), bounds), spread, block, bias, shares, roots, limit)
+
+
+def _solve(
+    counts: Sequence[float],
+    roots: NDArray[np.float64],
+    kind: Kind,
+    limit: float = 0.0,
+    biased: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The optimal logits (K, K) without their bias, and that bias (K,).
+
+    Args:
+        counts: (K,).
+        roots: (K,), what multiplies the columns inside the norm.
+        kind: "budget" bounds the norm by the limit, "penalty" adds it to the loss. "tail" bounds it and
+            minimises log sum exp(-margins), to which a small loss is equal up to a factor 1 + O(loss).
+        limit: of the norm.
+        biased: whether there is one.
+    """
+    n = np.asarray(counts, dtype=float)
+    _, first, group, sizes = np.unique(n, return_index=True, return_inverse=True, return_counts=True)
+    program = _program(tuple(sizes.tolist()), kind, biased)
+    shares = sizes * n[first] / n.sum()
+    program.shares.value = np.log(shares) if kind == "tail" else shares
+    program.roots.value, program.limit.value = roots[first], limit
+    _run(program.problem)
+    spread, block = program.spread.value, program.block.value
+    unit = (group[:, None] == np.arange(len(sizes))) / np.sqrt(sizes)
+    centred = np.eye(len(n)) - (group[:, None] == group) / sizes[group]
+    logits = spread[group][:, None] * centred + unit @ block @ unit.T
+    return logits, (program.bias.value if biased else program.bias)[group]
+
+
+def _run(problem: Any) -> None:
+    with warnings.catch_warnings():
+        # What the solver calls inaccurate still meets the looser of the tolerances.
+        warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
+        try:
+            problem.solve(solver=cp.CLARABEL, **TOLERANCE)
+        except cp.SolverError as error:
+            raise ValueError(
+                "the convex solver failed; are energies and counts within sane bounds?"
+            ) from error
+    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+        raise ValueError(f"the convex solver found the program {problem.status}")
+
+
+def _peeled(
+    counts: Sequence[float],
+    logits: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    scale: float,
+    weighting: Weighting,
+) -> Peeled:
+    """Splits the logits into factors whose energies have the ratio scale^2 = E_W / E_H."""
+    z, loss, gradient, roots = _at(counts, logits, bias, weighting)
+    left, values, right = torch.linalg.svd(z * roots)
+    weights = scale * (left * values) @ left.T
+    means = (right.T * values) @ right / roots.outer(roots) / scale
+    price = -float((gradient * z).sum() / values.sum()) if values.any() else 0.0
+    return Peeled(loss, price, z, weights, means, torch.tensor(bias))
+
+
+def _at(
+    counts: Sequence[float],
+    logits: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    weighting: Weighting,
+) -> tuple[Tensor, float, Tensor, Tensor]:
+    """The logits as a tensor, the loss with their bias, its gradient by the logits, and sqrt(v)."""
+    z = torch.tensor(logits, requires_grad=True)
+    loss = log_cross_entropy(z + torch.tensor(bias)[:, None], counts).exp()
+    (gradient,) = torch.autograd.grad(loss, z)
+    roots = torch.from_numpy(_class_weights(counts, weighting)).sqrt()
+    return z.detach(), float(loss.detach()), gradient, roots
