@@ -39,6 +39,10 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.study.commands import study_main
 
         return study_main(rest)
+    if command == "theory":
+        from deq_collapse.theory.commands import theory_main
+
+        return theory_main(rest)
     from deq_collapse.lightning_cli import lightning_main
 
     lightning_main([command, *rest])
@@ -59,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "along", help="draw how trained networks collapse along their computation", add_help=False
     )
     commands.add_parser("study", help="run a grid of runs, or rebuild its report", add_help=False)
+    commands.add_parser("theory", help="what layer-peeled models predict of a collapse", add_help=False)
     return parser
 
 
