@@ -87,10 +87,17 @@ def _wrong_choice(found: re.Match[str], keys: list[str]) -> str:
 
 
 def _wrong_type(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']} is {found['value']}, but it takes {_kinds(found)}."
+
+
+def _wrong_inner_type(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']}: {found['inner']} is {found['value']}, but it takes {_kinds(found)}."
+
+
+def _kinds(found: re.Match[str]) -> str:
     kinds = {"NoneType": "null", "str": "text", "float": "a number", "int": "a whole number"}
     named = re.findall(r"<class '(?:\w+\.)*(\w+)'>", found["kinds"])
-    allowed = " or ".join(dict.fromkeys(kinds.get(name, name) for name in named))
-    return f"{found['key']} is {found['value']}, but it takes {allowed}."
+    return " or ".join(dict.fromkeys(kinds.get(name, name) for name in named))
 
 
 def _null(found: re.Match[str], keys: list[str]) -> str:
@@ -107,11 +114,16 @@ RULES = {
     r"(?:does not accept option|[Uu]nrecognized arguments:) '?(?P<key>[^' ]+)": _unknown_key,
     r"No action for (?:key|destination) \"(?P<key>[^\"]+)\"": _unknown_key,
     r"Parser key \"(?P<key>[^\"]+)\": .*a subclass spec, but got None": _null,
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<path>[\w.]+)':"
+    r" Option '(?P<name>\w+)' is not accepted": _unknown_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*Option '(?P<name>\w+)' is not accepted"
     r".*class_path='(?P<path>[\w.]+)'": _unknown_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*typing\.Literal\[(?P<allowed>[^]]*)\]\. Got value: (?P<value>\w+)": (
         _wrong_choice
     ),
+    r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
+    r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
+    r"Parser key \"(?P<key>[^\"]+)\": .*has no attribute '\w+'\. Got value: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<name>[\w.]+)'": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*dot import path string: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*?(?P<kinds>Subtypes: .*?|Expected a <class .*?)"

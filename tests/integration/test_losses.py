@@ -7,8 +7,7 @@ import pytest
 
 from deq_collapse.cli import main
 from deq_collapse.errors import UserError
-from deq_collapse.lightning_cli import lightning_main
-from deq_collapse.summary.command import SummaryCLI
+from deq_collapse.lightning_cli import CollapseCLI, lightning_main
 
 CONF = Path(__file__).parents[2] / "conf"
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
@@ -18,12 +17,17 @@ def configs(*names: str) -> list[str]:
     return [arg for name in names for arg in ("--config", str(CONF / f"{name}.yaml"))]
 
 
-def built(
-    *args: str, run: tuple[str, ...] = ("run/digits", "data/long_tailed", "model/explicit")
-) -> SummaryCLI:
-    """Data and model of a configuration, built as the command line builds them, and nothing trained."""
-    cli = lightning_main([*configs(*run), *args], SummaryCLI, run=False)
-    assert isinstance(cli, SummaryCLI)
+class Built(CollapseCLI):
+    """Builds what a fit is made of, and trains nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Not even the fit."""
+
+
+def built(*args: str, run: tuple[str, ...] = ("run/digits", "data/long_tailed", "model/explicit")) -> Built:
+    """Data and model of a configuration."""
+    cli = lightning_main(["fit", *configs(*run), *args, "--trainer.fast_dev_run", "true"], Built)
+    assert isinstance(cli, Built)
     return cli
 
 
@@ -59,10 +63,6 @@ MISTAKES = {
         [*configs("loss/ldam"), "--model.classifier", "torch.nn.Linear"],
         ["LDAM needs logits that are 30 times a cosine", "CosineClassifier", "instead of Linear"],
     ),
-    "LDAM of another scale": (
-        [*configs("loss/ldam"), "--model.criterion.init_args.scale", "16"],
-        ["LDAM needs logits that are 16 times a cosine", "the scale 16"],
-    ),
     "dot regression without ETF": (
         [*configs("loss/dot_regression"), "--model.classifier", "torch.nn.Linear"],
         ["needs a fixed simplex ETF on features of length 1", "FixedETF", "instead of Linear"],
@@ -73,7 +73,18 @@ MISTAKES = {
         [*configs("loss/class_balanced"), "--model.criterion.init_args.weights.beta", "2"],
         ["beta of the class weights is 2", "[0, 1]"],
     ),
-    "classifier": (["--model.classifier", "CosineClasifier"], ["did you mean CosineClassifier?"]),
+    "classifier": (
+        ["--model.classifier", "deq_collapse.models.FixedETFF"],
+        ["model.classifier", "did you mean FixedETF?"],
+    ),
+    "option of the weights": (
+        [*configs("loss/drw"), "--model.criterion.init_args.weights.betta", "0.9"],
+        ["model.criterion: ClassWeights has no option betta; did you mean beta?"],
+    ),
+    "type": (
+        [*configs("loss/drw"), "--model.criterion.init_args.weights.beta", "big"],
+        ["model.criterion: beta is big, but it takes a number."],
+    ),
 }
 
 

@@ -196,6 +196,18 @@ def test_failed_runs_are_listed_with_their_reason_even_if_none_finished(make_stu
     assert "No run of this study finished" in page
 
 
+def test_a_long_tailed_run_shows_the_accuracies_of_its_groups(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        for run in results["runs"]:
+            run["test"] |= {"accuracy_many": 0.91, "accuracy_few": 0.345}
+
+    table = main_table(read_study(make_study(imbalances=("long_tailed_r100",), edit=edit)))
+    (row, *_) = table.blocks[0]
+    shown = dict(zip(table.titles, row.texts, strict=True))
+    assert (shown["many"], shown["few"]) == ("91.00%", "34.50%")
+    assert "medium" not in table.titles
+
+
 def test_columns_without_a_value_are_left_out(make_study: MakeStudy) -> None:
     study = read_study(make_study(imbalances=("balanced",), refinements=("explicit",)))
     main, cost = main_table(study), cost_table(study)
