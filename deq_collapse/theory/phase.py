@@ -105,7 +105,7 @@ def phase_figure(
     }
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(7.6, 6.2))
-        room = {"left": 0.1, "right": 0.99, "bottom": 0.08, "top": 0.95, "wspace": 0.25, "hspace": 0.12}
+        room = {"left": 0.1, "right": 0.88, "bottom": 0.08, "top": 0.95, "wspace": 0.25, "hspace": 0.12}
         grid: Any = figure.subplots(2, 2, gridspec_kw=room)
         for row, (value, name) in enumerate(VALUES.items()):
             limits = (-1 / (num_classes - 1), 1) if row == 0 else (0, 100)
@@ -117,29 +117,38 @@ def phase_figure(
                     x, y, color=INK, linewidth=1.3, marker="" if plane == "decay" else "_", markersize=14
                 )
                 for dot in dots:
-                    y_dot = dot.decay if plane == "decay" else dot.majority
                     if plane == "split" or dot.majority == majority:
-                        axes.scatter(
-                            dot.ratio,
-                            y_dot,
-                            c=[getattr(dot, value)],
-                            cmap=image.get_cmap(),
-                            vmin=limits[0],
-                            vmax=limits[1],
-                            edgecolors="white",
-                            linewidths=1.2,
-                            s=42,
-                            zorder=4,
-                        )
+                        _draw(axes, dot, plane, value, image)
                 axes.set_xlim(1, ratios[-1])
                 if row == 0:
                     axes.set_title(f"$K_A$ = {majority}" if plane == "decay" else "fixed energies")
                 else:
                     axes.set_xlabel("imbalance ratio R")
                 axes.set_ylabel("decay $N λ_W λ_H$" if plane == "decay" else "majority classes $K_A$")
-            bar = figure.colorbar(image, ax=list(grid[row]), fraction=0.04, pad=0.02)
+            place = grid[row, 1].get_position()
+            room_of_bar = figure.add_axes((0.9, place.y0, 0.018, place.height))
+            bar = figure.colorbar(image, cax=room_of_bar)
             bar.set_label(name if row == 0 else name + ", degrees")
     return figure
+
+
+def _draw(axes: Axes, dot: Dot, plane: str, value: str, image: Any) -> None:
+    """A trained network; a triangle at the edge stands for one whose decay lies below the diagram."""
+    lowest = axes.get_ylim()[0]
+    below = plane == "decay" and dot.decay < lowest
+    axes.scatter(
+        dot.ratio,
+        (max(dot.decay, lowest) if plane == "decay" else dot.majority),
+        c=[getattr(dot, value)],
+        cmap=image.get_cmap(),
+        norm=image.norm,
+        marker="v" if below else "o",
+        edgecolors="white",
+        linewidths=1.2,
+        s=48,
+        zorder=4,
+        clip_on=False,
+    )
 
 
 def _map(axes: Axes, rows: pd.DataFrame, plane: str, value: str, limits: tuple[float, float]) -> Any:
