@@ -36,6 +36,7 @@ test: lint
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_metrics.py
 	$(BIN)/python tests/benchmarks/bench_epoch.py
+	$(BIN)/python tests/benchmarks/bench_data.py
 
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import pil_to_tensor
 
 from deq_collapse.errors import UserError
 
@@ -34,32 +36,50 @@ class ImageFiles:
         self.paths = paths
         self.size = size
         self.workers = workers
-        self.shape = (len(paths), *decode(paths[0], size).shape)
+        height, width, _ = decode(paths[0], size).shape
+        self.shape = (len(paths), 3, height, width)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images at these positions, int64 (n,), read in this process: uint8 (n, 3, H, W)."""
-        images = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
+        _, channels, height, width = self.shape
+        pixels = np.empty((len(indices), height, width, channels), dtype=np.uint8)
         for i, index in enumerate(indices.tolist()):
             image = decode(self.paths[index], self.size)
-            if image.shape != self.shape[1:]:
-                found, first = (" x ".join(map(str, shape[-2:])) for shape in (image.shape, self.shape))
+            if image.shape != pixels.shape[1:]:
+                found, first = (" x ".join(map(str, shape[:2])) for shape in (image.shape, (height, width)))
                 raise UserError(
                     f"{self.paths[index]} is {found} pixels, but {self.paths[0]} is {first}: give a size that"
                     " all are brought to"
                 )
-            images[i] = image
-        return images
+            pixels[i] = image
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     def only(self, indices: Tensor) -> ImageFiles:
         """The files at these positions alone."""
         return ImageFiles([self.paths[i] for i in indices.tolist()], self.size, self.workers)
 
+    def fingerprint(self) -> bytes:
+        """Names, relative to the folder they share, and sizes in bytes; the pixels may be too many to
+        read.
+        """
+        shared = os.path.commonpath([os.path.dirname(path) for path in self.paths])  # noqa: PTH120
+        names = (path.removeprefix(shared).replace(os.sep, "/") for path in self.paths)
+        sizes = (Path(path).stat().st_size for path in self.paths)
+        return "".join(f"{name}\0{size}\n" for name, size in zip(names, sizes, strict=True)).encode()
+
     def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
         """The images at each of these positions, int64 (n,); the workers read ahead."""
-        loader = DataLoader(_Batches(self), batch_size=None, sampler=positions, num_workers=self.workers)
+        loader = DataLoader(
+            _Batches(self),
+            batch_size=None,
+            sampler=positions,
+            num_workers=self.workers,
+            # Without one of its own it would draw from torch's, and change the network's random numbers.
+            generator=torch.Generator(),
+        )
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
@@ -79,8 +99,8 @@ class _Batches(Dataset[Tensor | UserError]):
             return error
 
 
-def decode(path: str, size: int | None) -> Tensor:
-    """One image as RGB, uint8 (3, H, W).
+def decode(path: str, size: int | None) -> np.ndarray:
+    """One image as RGB, uint8 (H, W, 3).
 
     Raises:
         UserError: where it cannot be decoded.
@@ -90,8 +110,7 @@ def decode(path: str, size: int | None) -> Tensor:
             picture: Image.Image = image.convert("RGB")
             if size is not None:
                 picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-            tensor: Tensor = pil_to_tensor(picture)
-            return tensor
+            return np.array(picture)
     # Pillow's decoders let through whatever they stumble on: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise UserError(f"the image {path} cannot be decoded: {error}") from error

@@ -1,6 +1,5 @@
 """Any tree of images in class folders, in memory where it fits."""
 
-import hashlib
 import math
 import os
 from functools import cached_property
@@ -11,6 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from deq_collapse.data.image_files import ImageFiles
+from deq_collapse.data.image_set import ImageSet
 from deq_collapse.data.source import Source, Split
 from deq_collapse.errors import UserError
 
@@ -65,8 +65,7 @@ class ImageFolder(Source):
         if tuple(tree.classes) != self.class_names:
             differing = sorted(set(tree.classes) ^ set(self.class_names))
             raise UserError(f"the train and test folders of {self.root} differ in the class {differing[0]}")
-        files = ImageFiles([path for path, _ in tree.samples], self.size, self.workers)
-        labels = torch.tensor(tree.targets)
+        files, labels = self._files(tree), torch.tensor(tree.targets)
         if math.prod(files.shape) > self.memory:
             return files, labels
         images = torch.empty(files.shape, dtype=torch.uint8)
@@ -77,14 +76,14 @@ class ImageFolder(Source):
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the names, sizes in bytes and labels of the training files: the pixels may be too many
-        to read, and decoders differ in their last bit.
+        """Checksum of the names, sizes and labels of the training files, also where they are in memory:
+        manifests are the same then, and decoders may differ in the last bit of a pixel.
         """
-        digest = hashlib.sha256()
-        for path, label in self._train_tree.samples:
-            name = Path(path).relative_to(self.root).as_posix()
-            digest.update(f"{name}\0{Path(path).stat().st_size}\0{label}\n".encode())
-        return digest.hexdigest()
+        tree = self._train_tree
+        return ImageSet(self._files(tree), torch.tensor(tree.targets)).sha256()
+
+    def _files(self, tree: datasets.ImageFolder) -> ImageFiles:
+        return ImageFiles([path for path, _ in tree.samples], self.size, self.workers)
 
     @cached_property
     def _train_tree(self) -> datasets.ImageFolder:

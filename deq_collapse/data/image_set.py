@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +40,17 @@ class ImageSet(NamedTuple):
         labels = (self.labels.index_select(0, at) for at in positions)
         for x, y in zip(self._images(positions), labels, strict=True):
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+    def sha256(self) -> str:
+        """Checksum of the labels (int64, little-endian) followed by the images: by their values (N, ...), or
+        in files by name and size.
+        """
+        digest = hashlib.sha256(self.labels.numpy().astype(np.dtype("<i8"), copy=False).tobytes())
+        if isinstance(self.images, Tensor):
+            digest.update(self.images.contiguous().numpy().data)
+        else:
+            digest.update(self.images.fingerprint())
+        return digest.hexdigest()
 
     def _images(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
         if not isinstance(self.images, Tensor):

@@ -1,6 +1,7 @@
 """Images too many for memory are read from their files as they would have been from memory."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def test_files_and_memory_give_the_same_batches_and_manifest(workers, tree, tmp_
         assert torch.equal(y, y_files)
 
 
+def test_reading_files_leaves_the_random_numbers_of_the_network_alone(tree):
+    files = ImageFolder(tree, memory=0).train.images
+    before = torch.random.get_rng_state()
+    list(files.batches(torch.arange(9).tensor_split(3)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_what_fits_into_memory_is_in_memory(tree):
     needed = 3 * 12 * 3 * 6 * 5
     assert isinstance(ImageFolder(tree, memory=needed).train.images, torch.Tensor)
@@ -104,6 +112,8 @@ def test_an_image_that_cannot_be_decoded_ends_the_epoch_and_is_named(workers, tr
 
 def test_a_renamed_resized_or_missing_file_is_another_data_set(tree, tmp_path):
     before = ImageFolder(tree).sha256
+    shutil.copytree(tree, tmp_path / "elsewhere")
+    assert ImageFolder(tmp_path / "elsewhere").sha256 == before
     victim = tree / "train" / "cat" / "0.png"
     content = victim.read_bytes()
     victim.write_bytes(content + b"\0")

@@ -118,5 +118,9 @@ def test_folders_that_do_not_match_or_are_not_there_are_named(tree):
     (tree / "test" / "dog").rename(tree / "test" / "owl")
     with pytest.raises(UserError, match="differ in the class dog"):
         ImageFolder(tree).test  # noqa: B018
+    for image in (tree / "train" / "dog").iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=r"train is not a folder of .* no valid file for the classes dog"):
+        ImageFolder(tree).train  # noqa: B018
     with pytest.raises(UserError, match="absent/train is not a folder of class folders"):
         ImageFolder(tree / "absent").train  # noqa: B018

@@ -34,6 +34,22 @@ def test_the_parts_compose(imbalance, refinement, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["run/digits", "data/pareto", "data/class_balanced", "model/explicit"],
+        ["run/digits", "data/step_random", "data/deferred", "model/explicit"],
+        ["trainer/cpu", "data/gaussian", "model/equilibrium_mlp"],
+    ],
+    ids=lambda parts: parts[1].removeprefix("data/"),
+)
+def test_kinds_of_data_compose_and_make_a_step_under_mixup(parts, tmp_path: Path):
+    named = [arg for part in parts for arg in ("--config", str(CONF / f"{part}.yaml"))]
+    small = ["--data.mixup", "0.2", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", *named, *small, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_makes_a_step(model, tmp_path: Path):
     small = ["--data.batch_size", "8", "--data.eval_batch_size", "8", "--trainer.fast_dev_run", "true"]
