@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
-    commands.add_parser("summary", help="print what one or several models cost, untrained", add_help=False)
+    commands.add_parser(
+        "summary", help="print parameters, FLOPs and activations of models side by side", add_help=False
+    )
     commands.add_parser(
         "along", help="draw how trained networks collapse along their computation", add_help=False
     )

@@ -87,8 +87,8 @@ def summary_main(args: Sequence[str]) -> int:
 def split_branches(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Name and arguments of each branch: its ``--branch FILE`` is a ``--config FILE``, the others' are not.
 
-    A branch is named by its file's stem, or by its path where stems are the same. Without any there is one
-    branch, of no name.
+    A branch is named by its file's stem, together with its folder where stems are the same. Without any there
+    is one branch, of no name.
 
     Raises:
         UserError: for a branch without a file.
@@ -107,8 +107,11 @@ def split_branches(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         branches.append((len(shared), value))
     if not branches:
         yield "", shared
-    names = [f"branch {i}" if is_configuration(v) else Path(v).stem for i, (_, v) in enumerate(branches, 1)]
-    if len(set(names)) < len(names):
-        names = [value for _, value in branches]
-    for name, (place, value) in zip(names, branches, strict=True):
+    files = [value for _, value in branches if not is_configuration(value)]
+    alike = len({Path(file).stem for file in files}) < len(files)
+    for number, (place, value) in enumerate(branches, 1):
+        path = Path(value)
+        name = f"{path.parent.name}/{path.stem}" if alike else path.stem
+        if is_configuration(value):
+            name = f"branch {number}"
         yield name, [*shared[:place], "--config", value, *shared[place:]]

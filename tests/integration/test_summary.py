@@ -118,10 +118,8 @@ def test_a_branch_is_one_more_configuration_in_its_place():
         "x": ["--config", "a", "--config", "m/x.yaml", "--k", "1"],
         "y": ["--config", "a", "--k", "1", "--config", "m/y.yaml"],
     }
-    assert [name for name, _ in split_branches(["--branch", "a/c.yaml", "--branch", "b/c.yaml"])] == [
-        "a/c.yaml",
-        "b/c.yaml",
-    ]
+    alike = ["--branch", "runs/a/config.yaml", "--branch", "runs/b/config.yaml", "--branch", "{x: 1}"]
+    assert [name for name, _ in split_branches(alike)] == ["a/config", "b/config", "branch 3"]
     assert list(split_branches(["--config", "a"])) == [("", ["--config", "a"])]
 
 
