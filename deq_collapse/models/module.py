@@ -33,8 +33,8 @@ class CollapseModule(LightningModule):
 
     Args:
         encoder: image x -> H0; the same for the branches that are compared.
-        refinement: H0 -> feature map: ``Explicit``, ``Equilibrium``, or one of your own; ``torch.nn.Identity``
-            where the encoder is all.
+        refinement: H0 -> feature map: ``Explicit``, ``Equilibrium``, or one of your own;
+            ``torch.nn.Identity`` where the encoder is all.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped once per epoch.
         readout: feature map -> features h (N, d).
