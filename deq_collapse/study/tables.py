@@ -49,7 +49,10 @@ def main_table(study: Study) -> Table:
             _metric("Test accuracy", "overall", "test", "accuracy", percent),
             _metric("Test accuracy", "majority", "test", "accuracy_majority", percent),
             _metric("Test accuracy", "minority", "test", "accuracy_minority", percent),
-            *(_metric("Test accuracy", g, "test", f"accuracy_{g}", percent) for g in ("many", "medium", "few")),
+            *(
+                _metric("Test accuracy", g, "test", f"accuracy_{g}", percent)
+                for g in ("many", "medium", "few")
+            ),
             _each("NC1 on train", "first", nc1_first),
             _metric("NC1 on train", "last", "train", "nc1"),
             _each("NC1 on train", "fall ×", lambda run: run.nc1_fall),
