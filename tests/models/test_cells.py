@@ -176,6 +176,20 @@ def test_float32_and_float64_agree_to_rounding(make, shape):
     assert single.lipschitz_bound() == pytest.approx(cell.lipschitz_bound(), rel=1e-5)
 
 
+@each
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_broke_are_seen_in_the_values_and_raise_nothing(make, shape, training, bad):
+    """A run that diverged goes on to its end, with losses that are not numbers."""
+    cell = random_cell(make, shape).train(training)
+    z, _, h0 = states(cell, shape)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.fill_(bad)
+    assert not cell.at(h0)(z).isfinite().all()
+    assert not math.isfinite(cell.lipschitz_bound())
+
+
 @free
 def test_free_weights_are_an_explicit_block_of_as_many_parameters_and_promise_nothing(make, shape):
     block, bounded = make(shape), make.func(shape)
@@ -238,8 +252,9 @@ def test_the_linear_cells_fixed_point_and_its_gradients_are_the_closed_form():
         (partial(MonotoneCell, (2, 3)), r"maps \(C, H, W\) or vectors \(d\), but H0 has the shape \(2, 3\)"),
         (partial(MonotoneCell, (2,), m=0), "m is 0, but"),
         (partial(MonotoneCell, (2,), m=math.nan), "m is nan, but"),
+        (partial(MonotoneCell, (2,), m=math.inf), "m is inf, but"),
         (partial(MonotoneCell, (2,), splitting="douglas"), "the splitting is douglas, but"),
-        (partial(MultiscaleCell, (1, 2, 3), scales=2), "scales is 2, but a map of 2x3"),
+        (partial(MultiscaleCell, (1, 2, 3), scales=2), "scales is 2, .* the 2x3 map of H0"),
         (partial(MultiscaleCell, (1, 2, 2), scales=0), "scales is 0"),
         (partial(VectorEncoder, (1, 2, 2), width=0), "width is 0"),
     ],

@@ -81,7 +81,7 @@ def test_the_global_average_of_the_output_is_that_of_each_scale():
 @pytest.mark.parametrize(("source", "target"), [(0, 1), (1, 0), (0, 2), (2, 0)])
 def test_every_scale_reaches_every_other(source, target):
     torch.manual_seed(0)
-    cell, h0 = MultiscaleCell((2, 4, 4), scales=3).eval(), torch.randn(1, 2, 4, 4).relu()
+    cell, h0 = MultiscaleCell((16, 4, 4), scales=3).eval(), torch.randn(1, 16, 4, 4).relu()
     maps = split(cell.start(h0), cell.shapes)
     maps[source].normal_().abs_()
     moved = split(cell(torch.cat([z.flatten(1) for z in maps], 1), h0), cell.shapes)[target]

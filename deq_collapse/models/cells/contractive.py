@@ -53,9 +53,11 @@ class ConvCell(_TwoMaps):
     Guaranteed in eval mode: f is a contraction with factor ``lipschitz``, so it has exactly one fixed point,
     to which plain iteration converges from everywhere. Each convolution's operator norm, zero padding
     included, is at most the square root of ``lipschitz``, and ReLU is 1-Lipschitz. While weights train, the
-    norms are followed and may be a few per cent above (see :class:`BoundedConv2d`). ``lipschitz_bound``
-    proves it for maps of up to 1024 numbers; for larger ones it comes from a larger circular convolution, and
-    is above the true product of norms by about 15% at 8x8 and by less the larger the map.
+    norms are followed and may be up to a per cent above (see :class:`Bounded`).
+
+    ``lipschitz_bound`` is that product of norms, exactly, for maps of up to 1024 numbers. For larger ones it
+    comes from larger circular convolutions: above the product by 3% to 15% at 8x8 and by less the larger the
+    map, but by up to 60% for many channels at 5x5. Where a proof is wanted there, choose ``lipschitz`` lower.
 
     Args:
         shape: channels, height and width of ``z`` and ``h0``.

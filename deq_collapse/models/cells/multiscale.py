@@ -26,7 +26,7 @@ class MultiscaleCell(Cell):
     Guaranteed in eval mode: a contraction with factor ``lipschitz``, so exactly one fixed point, to which
     plain iteration converges: the norm of each A_j, and that of all F_ij together as one operator, is at
     most the square root of ``lipschitz``. ``lipschitz_bound`` proves it up to 1024 numbers in a state; from
-    there on the norms of the F_ij are put together, which can be half as much again.
+    there on it puts together bounds on each F_ij, and is 1.6 times as much on runs of `digits`.
 
     It differs from the paper's cell: one convolution a branch instead of a residual block; no group
     normalisation and no dropout, under which nothing would be guaranteed; channels as many at every scale;
@@ -49,7 +49,8 @@ class MultiscaleCell(Cell):
         channels, height, width = shape
         if scales < 1 or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
             raise UserError(
-                f"scales is {scales}, but a map of {height}x{width} is to be halved one time less than that."
+                f"scales is {scales}, but it is at least 1, and the {height}x{width} map of H0 must be"
+                " divisible by 2^(scales - 1)."
             )
         self.shapes = [(channels, height >> i, width >> i) for i in range(scales)]
         self.branches = nn.ModuleList(BoundedConv2d(each, lipschitz**0.5) for each in self.shapes)
@@ -65,7 +66,7 @@ class MultiscaleCell(Cell):
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
         """The map with all weights scaled once, and H0 averaged down once."""
-        weights = [bounded_weight(branch) for branch in self.branches if isinstance(branch, BoundedConv2d)]
+        weights = [bounded_weight(branch) for branch in self._branches()]
         scale = self.fusion.scale()
         fusion = [[weight * scale for weight in row] for row in self.fusion.rows()]
         x = _join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
@@ -89,8 +90,10 @@ class MultiscaleCell(Cell):
 
     def lipschitz_bound(self) -> float:
         """The largest norm of a branch times that of the fusion, each from above."""
-        branches = [branch.norm_bound() for branch in self.branches if isinstance(branch, BoundedConv2d)]
-        return max(branches) * self.fusion.norm_bound()
+        return max(branch.norm_bound() for branch in self._branches()) * self.fusion.norm_bound()
+
+    def _branches(self) -> list[BoundedConv2d]:
+        return [branch for branch in self.branches if isinstance(branch, BoundedConv2d)]
 
 
 class Fusion(Bounded):
@@ -106,7 +109,9 @@ class Fusion(Bounded):
         self.shapes = shapes
         channels, scales = shapes[0][0], range(len(shapes))
         self.weights = nn.ParameterList(
-            nn.Conv2d(channels, channels, 3 if i == j else 1).weight for i in scales for j in scales
+            nn.Conv2d(channels, channels, 3 if i == j else 1, bias=False).weight
+            for i in scales
+            for j in scales
         )
         self.follow((sum(math.prod(shape) for shape in shapes),), bound)
 
@@ -129,7 +134,9 @@ class Fusion(Bounded):
         """The norm of the matrix of bounds on the norms of the F_ij."""
         norms = [
             [
-                circular_norm(weight, *self.shapes[i][1:]) if i == j else matrix_norm(weight.flatten(1))
+                circular_norm(weight, *self.shapes[i][1:])
+                if i == j
+                else matrix_norm(weight.flatten(1).double())
                 for j, weight in enumerate(row)
             ]
             for i, row in enumerate(self.rows())

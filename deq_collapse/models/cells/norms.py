@@ -36,7 +36,10 @@ def leading_vectors(linear: Linear, adjoint: Linear, vectors: Tensor, steps: int
     for _ in range(steps):
         images = linear(vectors)
         rows = images.flatten(1)
-        squares, rotation = torch.linalg.eigh(rows @ rows.T)
+        gram = rows @ rows.T
+        if not bool(gram.isfinite().all()):  # weights that broke are for the loss to show
+            break
+        squares, rotation = torch.linalg.eigh(gram)
         before, largest = largest, squares[-1].clamp_min(0).sqrt()
         rotation = rotation.flip(1).T
         if bool(largest <= before * (1 + tol)):
@@ -61,9 +64,11 @@ def orthonormal(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def matrix_norm(matrix: Tensor) -> float:
-    """The largest singular value of a matrix, to rounding in float64."""
-    return float(torch.linalg.matrix_norm(matrix.double(), 2))
+def matrix_norm(matrices: Tensor) -> float:
+    """The largest singular value of a batch of matrices, (..., m, n); nan where an entry is not finite."""
+    if not bool(matrices.isfinite().all()):
+        return math.nan
+    return float(torch.linalg.svdvals(matrices).max())
 
 
 @torch.no_grad()
@@ -75,12 +80,15 @@ def dense_norm(linear: Linear, like: Tensor) -> tuple[float, Tensor]:
         like: a batch of samples of the shape, type and device that the map takes.
 
     Returns:
-        The norm, and the right singular vector that has it, (1, ...).
+        The norm, and the right singular vector that has it, (1, ...); nan and any where it is not finite.
     """
     size = like[0].numel()
     basis = torch.eye(size, dtype=like.dtype, device=like.device).view(size, *like.shape[1:])
     rows = linear(basis).flatten(1).double()
-    squares, vectors = torch.linalg.eigh(rows @ rows.T)
+    gram = rows @ rows.T
+    if not bool(gram.isfinite().all()):
+        return math.nan, basis[:1]
+    squares, vectors = torch.linalg.eigh(gram)
     return math.sqrt(max(0.0, float(squares[-1]))), vectors[:, -1].to(like.dtype).view_as(like[:1])
 
 
@@ -96,4 +104,4 @@ def circular_norm(weight: Tensor, height: int, width: int) -> float:
         height: of the map.
         width: of the map.
     """
-    return float(torch.linalg.svdvals(conv_symbol(weight.double(), height + 1, width + 1)).max())
+    return matrix_norm(conv_symbol(weight.double(), height + 1, width + 1))
