@@ -26,7 +26,7 @@ MISTAKES = {
     "type": (["--trainer.max_epochs", "many"], ["trainer.max_epochs is many", "a whole number"]),
     "choice": (
         [*EQUILIBRIUM, "--model.refinement.init_args.solver", "newton"],
-        ["newton", "anderson_relative, fixed_point_relative"],
+        ["newton", "anderson_relative, broyden_relative, fixed_point_relative"],
     ),
     "metric": (["--model.metrics", "[nc9]"], ["model.metrics", "nc9"]),
     "R below 1": ([f"{STEP}.ratio", "0.5"], ["R is 0.5", "R >= 1"]),
