@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_metrics.py
 	$(BIN)/python tests/benchmarks/bench_epoch.py
 	$(BIN)/python tests/benchmarks/bench_data.py
+	$(BIN)/python tests/benchmarks/bench_solvers.py
 
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \

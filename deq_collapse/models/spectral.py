@@ -10,9 +10,10 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 16) -
     """Largest modulus of the eigenvalues of each sample's Jacobian ``df/dz``, by Arnoldi's method.
 
     The eigenvalues are those of the Jacobian on the Krylov space of a random vector (Saad, "Numerical Methods
-    for Large Eigenvalue Problems", 2011, chapter 6): exact where z has at most ``steps`` numbers. Complex
-    pairs are no special case, while torchdeq's ``power_method`` gives 0.33 where a pair has modulus 0.9; and
-    after as many products the growth of a norm was ten times as far off.
+    for Large Eigenvalue Problems", 2011, chapter 6): exact where z has at most ``steps`` numbers, soon exact
+    where few eigenvalues stand out, and at worst, where they fill a disc, 16 steps saw 5 to 15% less. Complex
+    pairs are no special case, while torchdeq's ``power_method`` gives 0.33 for a pair of modulus 0.9. The
+    growth of a norm is right too, but with 30 products it was up to 16% off where 16 were exact here.
 
     Args:
         f: the map; its value for a sample must depend on that sample alone.

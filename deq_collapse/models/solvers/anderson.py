@@ -26,7 +26,7 @@ def anderson(
         ridge: see :func:`mixing_weights`.
         options: ``max_iter``, ``tol`` and the others that every solver takes.
     """
-    with workspace(x0, 2 * window) as memory:
+    with workspace(x0, window) as memory:
         return solve(func, x0, _Mixing(memory, ridge), **options)
 
 
@@ -34,26 +34,32 @@ class _Mixing(Step):
     """The combination of the last values ``f(x)`` whose combined residual is least."""
 
     def __init__(self, memory: Tensor, ridge: float) -> None:
-        self.values, self.residuals = memory.chunk(2, dim=1)
-        n, self.window = self.values.shape[:2]
+        self.residuals = memory
+        n, self.window, d = memory.shape
         self.gram = memory.new_empty(n, self.window, self.window)
+        self.mixture = memory.new_empty(n, d)
+        self.values: list[Tensor] = []
         self.ridge = ridge
-        self.count = 0
+        self.slot = 0
 
     def difference(self, x: Tensor, fx: Tensor) -> Tensor:
-        kept = self.residuals[:, self.count % self.window]
-        return torch.sub(fx.flatten(1), x.flatten(1), out=kept)
+        return torch.sub(fx.flatten(1), x.flatten(1), out=self.residuals[:, self.slot])
 
     def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
-        slot, used = self.count % self.window, min(self.count + 1, self.window)
-        self.count += 1
-        self.values[:, slot] = fx.flatten(1)
+        slot, self.slot = self.slot, (self.slot + 1) % self.window
+        self.values[slot : slot + 1] = [fx.flatten(1)]
+        used = len(self.values)
         # A row times a matrix: on the CPU ten times as fast as the same matrix times a column.
         row = torch.bmm(difference[:, None], self.residuals[:, :used].mT)[:, 0]
         self.gram[:, slot, :used] = row
         self.gram[:, :used, slot] = row
+        if used == 1:
+            return fx
         weights = mixing_weights(self.gram[:, :used, :used], self.ridge)
-        return torch.bmm(weights[:, None], self.values[:, :used]).view_as(x)
+        torch.mul(self.values[0], weights[:, :1], out=self.mixture)
+        for i in range(1, used):
+            self.mixture.addcmul_(self.values[i], weights[:, i : i + 1])
+        return self.mixture.view_as(x)
 
 
 def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
@@ -72,4 +78,5 @@ def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
     system.diagonal(dim1=1, dim2=2).add_(ridge)
     solution = torch.linalg.solve_ex(system, gram.new_ones(n, m, 1))[0].squeeze(2)
     weights = solution / solution.sum(1, keepdim=True)
-    return torch.where(weights.sum(1, keepdim=True).isfinite(), weights, 1.0 / m)
+    regular = weights.sum(1, keepdim=True).abs() < float("inf")  # which is false of NaN too
+    return torch.where(regular, weights, 1.0 / m)

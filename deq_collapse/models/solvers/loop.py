@@ -89,38 +89,42 @@ def solve(
     """
     if stop_mode != "rel" or max_iter < 1:
         raise ValueError("a relative solver takes stop_mode='rel' and max_iter of at least 1.")
-    n = x0.shape[0]
     x, result = x0, x0
-    residual = x0.new_full((n,), float("inf"))
-    status = torch.full((n,), CAPPED, dtype=torch.int8, device=x0.device)
-    trace = []
+    residual = x0.new_full((len(x0),), float("inf"))
+    active = torch.ones_like(residual, dtype=torch.bool)
+    broken = ~active
+    all_active, trace = True, []
     with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
         for k in range(max_iter):
             fx = func(x)
             difference = step.difference(x, fx)
             current = relative_residual(fx, difference)
-            open_, finite = status == CAPPED, current.isfinite()
-            taken = open_ & finite
-            residual = torch.where(taken, current, residual)
-            done = torch.where(finite, CONVERGED, DIVERGED).to(status.dtype)
-            status = torch.where(open_ & ~(current > tol), done, status)
+            # Once per evaluation, here or below, the host waits for the device.
+            if all_active and _all_between(tol, current):
+                residual, result = current, fx
+            else:
+                taken = active & (current < torch.inf)  # which is false of NaN too
+                broken = broken | (active > taken)
+                active = taken & (current > tol)
+                residual = torch.where(taken, current, residual)
+                result = torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
+                all_active = False
             trace.append(residual)
-            # The one look at the device per evaluation: it answers both questions.
-            all_taken, any_open = torch.stack([taken.all(), (status == CAPPED).any()]).tolist()
-            result = fx if all_taken else torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
             if watch is not None:
                 watch(result)
-            if k + 1 == max_iter or not any_open:
+            if k + 1 == max_iter or not (all_active or active.any()):
                 break
             x = step(x, fx, difference)
-    return result, [result for _ in indexing or ()], _statistics(trace, status)
-
-
-def _statistics(trace: list[Tensor], status: Tensor) -> SolverStat:
-    stats = SolverStat(rel_lowest=trace[-1], rel_trace=torch.stack(trace, 1))
-    stats["status"] = status
+    stats = SolverStat(rel_lowest=residual, rel_trace=torch.stack(trace, 1))
+    stats["status"] = CAPPED * active + DIVERGED * broken
     stats["evaluations"] = len(trace)
-    return stats
+    return result, [result for _ in indexing or ()], stats
+
+
+def _all_between(low: float, values: Tensor) -> bool:
+    """Whether all are above ``low`` and finite."""
+    least, largest = torch.stack(torch.aminmax(values)).tolist()
+    return bool(least > low and largest < torch.inf)
 
 
 _spare: list[Tensor] = []
