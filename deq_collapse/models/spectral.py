@@ -43,5 +43,7 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 16) -
         new = norm > rounding  # else the space is exhausted, and zeros add no eigenvalue but 0
         projected[:, k + 1, k] = torch.where(new, norm, 0)
         basis[:, k + 1] = torch.where(new[:, None], w / norm[:, None], 0)
+    finite = projected.isfinite().flatten(1).all(1)
+    projected = torch.where(finite[:, None, None], projected, 0)
     radius: Tensor = torch.linalg.eigvals(projected[:, :steps]).abs().amax(1)
-    return radius
+    return torch.where(finite, radius, torch.nan)  # weights that broke are for the loss to show

@@ -75,6 +75,7 @@ def test_a_directory_of_single_runs_gets_a_report_too(study: Path, tmp_path: Pat
     assert "equilibrium-seed0" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:in epoch .* the gradients of")
 def test_a_run_that_fails_is_recorded_and_the_next_one_starts(tmp_path: Path, capsys):
     weights = {"lr": 1e30, "momentum": 0.0}
     diverging = {"model": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": weights}}}

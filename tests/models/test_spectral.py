@@ -1,5 +1,6 @@
 """The spectral radius against the eigenvalues of the dense Jacobian."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,3 +80,10 @@ def test_measuring_draws_no_random_numbers_and_works_in_inference_mode_after_a_c
             assert (refinement.spectral_radius(h0.clone()) < 1).all()
     assert torch.equal(before, torch.get_rng_state())
     assert refinement.forward_solve is solve
+
+
+def test_a_sample_that_is_not_finite_has_no_radius_and_spoils_no_other():
+    scale = torch.tensor([[0.5, 0.5], [torch.nan, 0.5]])
+    radius = spectral_radius(lambda z: z * scale, torch.ones(2, 2))
+    assert radius[0] == pytest.approx(0.5)
+    assert radius[1].isnan()
