@@ -194,7 +194,7 @@ class NeuralCollapse(HeldSamples):
             raise ValueError(f"{misplaced} labels lie outside 0..{K - 1}")
         if skipped and self.nonfinite == "raise":
             raise ValueError(f"{skipped} samples have non-finite features; nonfinite='skip' leaves them out")
-        if not bool(moments.scatter.isfinite().all()):
+        if not bool(moments.scatter.sum().isfinite()):
             raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
         return ClassStatistics.from_moments(moments, self.centre, self.weighting).checked()
 

@@ -73,10 +73,9 @@ def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
         Shape ``(N, m)``, each row summing to one; all equal where the system is singular.
     """
     n, m = gram.shape[:2]
-    scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)
-    system = gram / scale[:, None, None]
+    system = gram / gram.diagonal(dim1=1, dim2=2).mean(1).view(n, 1, 1)
     system.diagonal(dim1=1, dim2=2).add_(ridge)
     solution = torch.linalg.solve_ex(system, gram.new_ones(n, m, 1))[0].squeeze(2)
     weights = solution / solution.sum(1, keepdim=True)
-    regular = weights.sum(1, keepdim=True).abs() < float("inf")  # which is false of NaN too
+    regular = weights.sum(1, keepdim=True) < 2  # it is 1, or NaN where the system is singular
     return torch.where(regular, weights, 1.0 / m)
