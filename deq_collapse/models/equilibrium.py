@@ -15,7 +15,7 @@ from torchdeq.solver.stat import SolverStat
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import CellFactory, Shape
 from deq_collapse.models.gradients import Gradient, refuse_second_derivatives, unroll
-from deq_collapse.models.solvers import CONVERGED, SOLVERS, relative_residual
+from deq_collapse.models.solvers import CONVERGED, SOLVERS, norms, relative_residual
 from deq_collapse.models.spectral import spectral_radius
 
 Solver = Literal["anderson_relative", "broyden_relative", "fixed_point_relative"]
@@ -145,7 +145,7 @@ class Equilibrium(nn.Module):
         self.start = self.jacobian = self.backward_solve = None
         if self.gradient.mode == "unrolled":
             previous, state = unroll(f, start, self.gradient.steps)
-            residual = relative_residual(state.detach(), (state - previous).detach())
+            residual = relative_residual(norms((state - previous).detach()), state.detach())
             self.forward_solve = Solve(self.gradient.steps, residual, ~(residual <= self.tol))
         else:
             state, self.forward_solve = self._solve(f, start)

@@ -18,6 +18,7 @@ from deq_collapse.models.solvers.loop import (
     Options,
     Solution,
     Step,
+    norms,
     relative_residual,
     solve,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "broyden",
     "fixed_point",
     "mixing_weights",
+    "norms",
     "relative_residual",
 ]
 

@@ -40,19 +40,21 @@ class _Mixing(Step):
         self.mixture = memory.new_empty(n, d)
         self.values: list[Tensor] = []
         self.ridge = ridge
-        self.slot = 0
+        self.evaluations = 0
 
-    def difference(self, x: Tensor, fx: Tensor) -> Tensor:
-        return torch.sub(fx.flatten(1), x.flatten(1), out=self.residuals[:, self.slot])
-
-    def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
-        slot, self.slot = self.slot, (self.slot + 1) % self.window
+    def distance(self, x: Tensor, fx: Tensor) -> Tensor:
+        slot, used = self.evaluations % self.window, min(self.evaluations + 1, self.window)
+        self.evaluations += 1
         self.values[slot : slot + 1] = [fx.flatten(1)]
-        used = len(self.values)
+        residual = torch.sub(self.values[slot], x.flatten(1), out=self.residuals[:, slot])
         # A row times a matrix: on the CPU ten times as fast as the same matrix times a column.
-        row = torch.bmm(difference[:, None], self.residuals[:, :used].mT)[:, 0]
+        row = torch.bmm(residual[:, None], self.residuals[:, :used].mT)[:, 0]
         self.gram[:, slot, :used] = row
         self.gram[:, :used, slot] = row
+        return row[:, slot].sqrt()
+
+    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
+        used = len(self.values)
         if used == 1:
             return fx
         weights = mixing_weights(self.gram[:, :used, :used], self.ridge)

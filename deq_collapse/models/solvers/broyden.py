@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from deq_collapse.models.solvers.loop import Function, Options, Solution, Step, solve, workspace
+from deq_collapse.models.solvers.loop import Function, Options, Solution, Step, norms, solve, workspace
 
 SINGULAR = 1e-4
 """A step that the update would lengthen beyond the inverse of this is not taken."""
@@ -43,10 +43,14 @@ class _Secant(Step):
         self.steps = memory
         self.used = 0
 
-    def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
-        g, (n, window, _) = difference.flatten(1), self.steps.shape
+    def distance(self, x: Tensor, fx: Tensor) -> Tensor:
+        self.residual = (fx - x).flatten(1)
+        return norms(self.residual)
+
+    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
+        g, (n, window, _) = self.residual, self.steps.shape
         if self.used in (0, window):
-            self.unit = torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+            self.unit = norms(g)[:, None].clamp_min(torch.finfo(g.dtype).tiny)
             self.gram = g.new_zeros(n, window, window + 1)
             self.inverse = g.new_zeros(n, window)
             self.used = 0

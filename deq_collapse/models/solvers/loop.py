@@ -22,13 +22,21 @@ Solution = tuple[Tensor, list[Tensor], SolverStat]
 class Step:
     """Where to evaluate next, for one solve. This one is plain iteration; others remember past points."""
 
-    def difference(self, x: Tensor, fx: Tensor) -> Tensor:
-        """``f(x) - x``; override it to have it written where it is to be kept."""
-        return fx - x
+    def distance(self, x: Tensor, fx: Tensor) -> Tensor:
+        """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, ...)``. Called before
+        each step from there, so what that needs of the difference is kept.
+        """
+        return norms(fx - x)
 
-    def __call__(self, x: Tensor, fx: Tensor, difference: Tensor) -> Tensor:
-        """The next point, from this one; all have shape ``(N, ...)``."""
+    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
+        """The next point, from this one."""
         return fx
+
+
+def norms(x: Tensor) -> Tensor:
+    """The norm of each sample, shape ``(N,)``."""
+    norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norm
 
 
 class Options(TypedDict, total=False):
@@ -41,20 +49,18 @@ class Options(TypedDict, total=False):
     watch: Callable[[Tensor], object] | None
 
 
-def relative_residual(fx: Tensor, difference: Tensor) -> Tensor:
+def relative_residual(distance: Tensor, fx: Tensor) -> Tensor:
     """``||f(x) - x|| / ||f(x)||`` per sample.
 
     Args:
+        distance: ``||f(x) - x||``, shape ``(N,)``.
         fx: ``f(x)``, shape ``(N, ...)``.
-        difference: ``f(x) - x``, same shape.
 
     Returns:
         Shape ``(N,)``; 0 where both norms are 0. No constant is added to the denominator: gradients of a
         vanishing loss are far smaller than any such constant, and the backward solve stays relative.
     """
-    size, step = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (fx, difference))
-    residual: Tensor = step / size.clamp_min(torch.finfo(fx.dtype).tiny)
-    return residual
+    return distance / norms(fx).clamp_min(torch.finfo(fx.dtype).tiny)
 
 
 @torch.no_grad()
@@ -97,8 +103,7 @@ def solve(
     with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
         for k in range(max_iter):
             fx = func(x)
-            difference = step.difference(x, fx)
-            current = relative_residual(fx, difference)
+            current = relative_residual(step.distance(x, fx), fx)
             # Once per evaluation, here or below, the host waits for the device.
             if all_active and _all_between(tol, current):
                 residual, result = current, fx
@@ -114,7 +119,7 @@ def solve(
                 watch(result)
             if k + 1 == max_iter or not (all_active or active.any()):
                 break
-            x = step(x, fx, difference)
+            x = step(x, fx)
     stats = SolverStat(rel_lowest=residual, rel_trace=torch.stack(trace, 1))
     stats["status"] = CAPPED * active + DIVERGED * broken
     stats["evaluations"] = len(trace)
