@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deq_collapse.models.equilibrium import Equilibrium, Solve
 from deq_collapse.models.module import SPLITS, CollapseModule
@@ -107,9 +108,8 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
     options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
     evaluations = sum(solve.evaluations for solve in solves) / len(solves)
     module.log(f"fit/{direction}_evaluations", evaluations, **options)
-    # All ranks have as many samples; they are gathered, for quantiles do not add up.
     residual, missed = (
-        torch.as_tensor(module.all_gather(torch.cat(parts))).flatten()
+        _of_all_ranks(trainer, torch.cat(parts))
         for parts in ([solve.residual for solve in solves], [solve.missed for solve in solves])
     )
     for name, value in (
@@ -127,6 +127,11 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
             f" samples missed the backward solver's tolerance of {refinement.backward_tol:g}"
             f" (largest relative residual {float(residual.max()):.1e})."
         )
+
+
+def _of_all_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+    """Gathered, for quantiles do not add up."""
+    return torch.cat(gather_all_tensors(values)) if trainer.world_size > 1 else values
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
