@@ -143,8 +143,9 @@ def _spectral_radius(
     trainer: Trainer, module: LightningModule, refinement: Equilibrium, images: Tensor
 ) -> Tensor:
     assert isinstance(module, CollapseModule)
+    assert refinement.state is not None
     # Lightning measures in inference mode, where no derivative can be taken.
     with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
-        probes = images[:: max(1, len(images) // PROBES)][:PROBES].clone()
-        h0 = module.network.encoder(trainer.precision_plugin.convert_input(probes))
-        return refinement.spectral_radius(h0).max()
+        probes = slice(None, PROBES * max(1, len(images) // PROBES), max(1, len(images) // PROBES))
+        h0 = module.network.encoder(trainer.precision_plugin.convert_input(images[probes].clone()))
+        return refinement.spectral_radius(h0, refinement.state[probes].clone()).max()

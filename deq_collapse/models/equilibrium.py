@@ -106,7 +106,7 @@ class Equilibrium(nn.Module):
         self.start: Tensor | None = None
         """Where the next training batch's solve starts, used once; NaN stands for the cell's own start."""
         self.state: Tensor | None = None
-        """Where the last training batch's solve ended."""
+        """Where the last batch's solve ended."""
         self.engine = {
             "core": "indexing",
             "f_solver": self.solver,
@@ -134,8 +134,8 @@ class Equilibrium(nn.Module):
     def _evaluate(self, f: Callable[[Tensor], Tensor], h0: Tensor) -> Tensor:
         """z*, watched; the same whatever the gradient mode."""
         watch = {"watch": lambda z: self.iterate(self.cell.output(z))}
-        state, self.forward_solve = self._solve(f, self.cell.start(h0), watch)
-        return state
+        self.state, self.forward_solve = self._solve(f, self.cell.start(h0), watch)
+        return self.state
 
     def _train(self, f: Callable[[Tensor], Tensor], h0: Tensor) -> Tensor:
         """The state with the graph of the gradient mode."""
@@ -158,11 +158,11 @@ class Equilibrium(nn.Module):
         return state
 
     @torch.no_grad()
-    def spectral_radius(self, h0: Tensor) -> Tensor:
-        """Spectral radius of the Jacobian at the fixed point of each sample, shape ``(N,)``; in eval mode."""
+    def spectral_radius(self, h0: Tensor, state: Tensor) -> Tensor:
+        """Spectral radius of the Jacobian at each sample's state of the solve for H0, shape ``(N,)``."""
         h0, f = self._equation(h0)
         with torch.autocast(h0.device.type, enabled=False):
-            return spectral_radius(f, self._solve(f, self.cell.start(h0))[0])
+            return spectral_radius(f, state)
 
     def _equation(self, h0: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """H0 and the map to be solved, in full precision whenever it is called."""

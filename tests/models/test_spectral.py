@@ -19,7 +19,7 @@ def dense_radius(f, z):
 
 
 @few
-@given(seed=st.integers(0, 2**31), d=st.integers(2, 16))
+@given(seed=st.integers(0, 2**31), d=st.integers(2, 12))
 def test_a_linear_maps_is_that_of_its_matrix_whatever_the_eigenvalues(seed, d):
     A = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     ours = spectral_radius(lambda z: z @ A.T, torch.zeros(3, d, dtype=torch.float64))
@@ -67,17 +67,19 @@ def test_an_equilibriums_is_that_of_its_cell_at_the_fixed_point():
     z, f = refinement(h0), refinement.cell
     expected = torch.cat([dense_radius(lambda x, h=h: f(x, h[None]), z[i : i + 1]) for i, h in enumerate(h0)])
     assert 0.05 < expected.max() < 0.9
-    torch.testing.assert_close(refinement.spectral_radius(h0), expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(refinement.spectral_radius(h0, z), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_measuring_draws_no_random_numbers_and_works_in_inference_mode_after_a_clone():
     torch.manual_seed(3)
     refinement = Equilibrium((3, 2, 2), lambda s: ConvCell(s, 0.9)).eval()
-    before, solve = torch.get_rng_state(), refinement.forward_solve
+    before = torch.get_rng_state()
     with torch.inference_mode():
         h0 = torch.ones(2, 3, 2, 2)
+        refinement(h0)
+        solve = refinement.forward_solve
         with torch.inference_mode(False):
-            assert (refinement.spectral_radius(h0.clone()) < 1).all()
+            assert (refinement.spectral_radius(h0.clone(), refinement.state.clone()) < 1).all()
     assert torch.equal(before, torch.get_rng_state())
     assert refinement.forward_solve is solve
 
