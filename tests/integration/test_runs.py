@@ -141,13 +141,15 @@ def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Pa
     for split in ("train", "test"):
         for metric in last[split].index:
             if metric.startswith(("nc", "cdnv", "minority_cos", "accuracy", "seli")):
-                assert values[f"{split}/{metric}"] == pytest.approx(last[split, metric], rel=1e-6, abs=1e-9)
+                assert values[f"{split}/{metric}"] == pytest.approx(last[split, metric], rel=1e-5, abs=1e-7)
                 compared += 1
     assert compared > 40
     tables = [pd.read_csv(tmp_path / "along.csv")]
     assert main(["along", str(tmp_path)]) == 0
     tables.append(pd.read_csv(tmp_path / "along.csv"))
-    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-9)
+    # Features are float32 sums over other batches here, and NC1 divides by the smallest spread between means;
+    # of equal features, tests/metrics/test_distributed.py asks 1e-9.
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-6)
     assert json.loads((tmp_path / "result.json").read_text())["class_counts"] == [139] * 3 + [13] * 7
 
 

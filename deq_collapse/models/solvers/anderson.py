@@ -57,10 +57,10 @@ class _Mixing(Step):
         used = len(self.values)
         if used == 1:
             return fx
-        weights = mixing_weights(self.gram[:, :used, :used], self.ridge)
-        torch.mul(self.values[0], weights[:, :1], out=self.mixture)
-        for i in range(1, used):
-            self.mixture.addcmul_(self.values[i], weights[:, i : i + 1])
+        first, *others = torch.split(mixing_weights(self.gram[:, :used, :used], self.ridge), 1, dim=1)
+        torch.mul(self.values[0], first, out=self.mixture)
+        for value, weight in zip(self.values[1:], others, strict=True):
+            self.mixture.addcmul_(value, weight)
         return self.mixture.view_as(x)
 
 
