@@ -9,13 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from deq_collapse.files import write_atomically
-from deq_collapse.study.along import along_figure, along_scales, courses, lines
-from deq_collapse.study.curves import collapse_curves, shared_scales
-from deq_collapse.study.gram import gram_maps
-from deq_collapse.study.records import Run, Study, read_study
-from deq_collapse.study.style import svg
+from deq_collapse.study.records import Study, read_study
+from deq_collapse.study.sections import figure_sections, setting_markup
 from deq_collapse.study.tables import cost_table, every_metric, main_table
-from deq_collapse.study.tsne import tsne_map
 from deq_collapse.study.wording import (
     comparisons,
     headline,
@@ -51,7 +47,7 @@ def render(study: Study) -> str:
         lstrip_blocks=True,
     )
     environment.filters["whole"] = whole
-    environment.filters["setting"] = _setting
+    environment.filters["setting"] = setting_markup
     environment.filters["deviation"] = _deviation
     return environment.get_template("report.html.j2").render(
         study=study,
@@ -64,64 +60,16 @@ def render(study: Study) -> str:
         main=main_table(study),
         cost=cost_table(study),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
-        curves=_curves(study),
-        along=_along(study),
-        grams=_grams(study),
-        maps=_maps(study),
+        sections=figure_sections(study),
         seeds=max((len(runs) for cell in study.cells.values() for runs in cell.values()), default=0),
         imbalanced=any(run.majority for run in study.runs),
     )
-
-
-def _setting(words: str) -> Markup:
-    """A setting's words with its subscript set as one."""
-    return Markup(escape(words).replace("K_A", Markup("K<sub>A</sub>")))
 
 
 def _deviation(text: str) -> Markup:
     """A mean with its deviation on a line of its own, which keeps the tables of several seeds narrow."""
     mean, sign, deviation = text.partition(" ± ")
     return escape(mean) + (Markup(" <small>± {}</small>").format(deviation) if sign else "")
-
-
-def _curves(study: Study) -> dict[str, Markup]:
-    scales = shared_scales(study.runs) if study.runs else {}
-    return {
-        setting: Markup(svg(collapse_curves(cell, scales), f"curves{i}", f"Collapse curves, {setting}"))
-        for i, (setting, cell) in enumerate(study.cells.items())
-    }
-
-
-def _along(study: Study) -> dict[str, Markup]:
-    settings = lines(courses(study.runs))
-    scales = along_scales(settings) if settings else {}
-    return {
-        setting: Markup(
-            svg(
-                along_figure({setting: drawn}, scales),
-                f"along{i}",
-                f"Collapse along the computation, {setting}",
-            )
-        )
-        for i, (setting, drawn) in enumerate(settings.items())
-    }
-
-
-def _grams(study: Study) -> dict[str, Markup]:
-    return {
-        setting: Markup(svg(gram_maps(_first(cell)), f"gram{i}", f"Gram heat maps, {setting}"))
-        for i, (setting, cell) in enumerate(study.cells.items())
-    }
-
-
-def _maps(study: Study) -> list[tuple[Run, Markup]]:
-    runs = [run for cell in study.cells.values() for run in _first(cell).values()]
-    return [(run, Markup(svg(tsne_map(run), f"tsne{i}", f"t-SNE, {run.name}"))) for i, run in enumerate(runs)]
-
-
-def _first(cell: dict[str, list[Run]]) -> dict[str, Run]:
-    """One run per refinement: the first seed."""
-    return {refinement: runs[0] for refinement, runs in cell.items()}
 
 
 def _provenance(study: Study) -> dict[str, str]:
