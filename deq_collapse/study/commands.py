@@ -15,7 +15,7 @@ def study_main(args: Sequence[str]) -> int:
     options = _parser().parse_args(args)
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.report import write_report
-    from deq_collapse.study.runner import gather, run_study
+    from deq_collapse.study.results import gather
 
     if options.command == "report":
         from deq_collapse.study.figure_files import write_figures
@@ -25,10 +25,13 @@ def study_main(args: Sequence[str]) -> int:
         print(f"Figures: {write_figures(options.directory)}")
         return 0
 
+    from deq_collapse.study.runner import check_study, run_study
+
     command = f"deq-collapse study run {options.file}"
     study = read_study_file(options.file)
+    check_study(study)
     try:
-        run_study(study, command)
+        run_study(study, command, options.jobs, options.retry)
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
@@ -54,11 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run what is missing of a study, then write its report")
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
+    run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
+    run.add_argument("--retry", action="store_true", help="run again what failed before")
     report = commands.add_parser(
         "report", help="write the report and figures of a study, or of any directory of runs"
     )
     report.add_argument("directory", type=Path, help="e.g. outputs/studies/demo, or outputs/runs")
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 def _along_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +14,8 @@ import yaml
 from deq_collapse.config_files import read_yaml
 from deq_collapse.errors import UserError
 
-KEYS = ("name", "output", "config", "axes", "seeds")
+GRID_KEYS = ("config", "axes", "seeds")
+KEYS = ("name", "output", *GRID_KEYS, "grids")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The labels joined; also the name of its directory."""
-        return "-".join(f"seed{label}" if axis == "seed" else label for axis, label in self.axes.items())
+        """The labels joined, numbers after the name of their axis; also the name of its directory."""
+        return "-".join(f"{axis}{label}" if _is_number(label) else label for axis, label in self.axes.items())
 
 
 @dataclass(frozen=True)
@@ -51,47 +54,80 @@ class StudyFile:
 def read_study_file(path: Path) -> StudyFile:
     """Reads a study file.
 
-    Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files that all runs share;
-    ``axes``, for each axis its labels, and for each label a file or a configuration; ``seeds``. Files are
+    Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations that
+    all runs share; ``axes``, see below; ``seeds``; and ``grids``, for a study that is not one product: a
+    list of grids with ``config``, ``axes`` and ``seeds`` of their own. A grid has the study's configurations
+    before its own, the study's axes after its own, and the study's seeds unless it has its own. Files are
     named relative to the study file.
 
+    An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``),
+    or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
+    labels then.
+
     Raises:
-        UserError: for a missing file, an unknown key, or a grid without runs.
+        UserError: for a missing file, an unknown key, a grid without runs, or two runs of one name.
     """
     content = read_yaml(path)
-    for key in content:
-        if key not in KEYS:
-            near = get_close_matches(key, KEYS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"{path}: unknown key {key}{hint}; a study file has {', '.join(KEYS)}.")
+    _check_keys(path, content, KEYS)
     if not isinstance(content.get("name"), str):
         raise UserError(f"{path}: a study needs a name.")
-    shared = tuple(_config(path, entry) for entry in _list(path, content, "config"))
-    axes = dict(_axes(path, content.get("axes") or {}))
-    axes["seed"] = {
-        str(seed): yaml.safe_dump({"seed_everything": seed}) for seed in _list(path, content, "seeds", [0])
-    }
-    cells = tuple(
-        Cell(
-            dict(zip(axes, labels, strict=True)),
-            shared + tuple(axes[axis][label] for axis, label in zip(axes, labels, strict=True)),
+    grids = _list(path, content, "grids", [{}])
+    if not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")
+    cells = tuple(cell for grid in grids for cell in _cells(path, content, grid))
+    twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path}: {twice[0]} is the name of more than one run; give the grids an axis or a label that"
+            " tells them apart."
         )
-        for labels in itertools.product(*axes.values())
-    )
-    if not cells:
-        raise UserError(f"{path}: an axis without labels leaves no runs.")
     return StudyFile(content["name"], Path(content.get("output", "outputs/studies"), content["name"]), cells)
+
+
+def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[Cell]:
+    """The product of a grid's own axes, then those of the study, then the seeds."""
+    _check_keys(path, grid, GRID_KEYS)
+    shared = [_config(path, entry) for part in (study, grid) for entry in _list(path, part, "config")]
+    axes = dict(_axes(path, grid.get("axes") or {}))
+    axes |= {
+        axis: labels for axis, labels in _axes(path, study.get("axes") or {}).items() if axis not in axes
+    }
+    seeds = _list(path, grid, "seeds", _list(path, study, "seeds", [0]))
+    axes["seed"] = {str(seed): yaml.safe_dump({"seed_everything": seed}) for seed in seeds}
+    for axis, added in axes.items():
+        if not added:
+            raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
+    for labels in itertools.product(*axes.values()):
+        label_of = dict(zip(axes, labels, strict=True))
+        yield Cell(label_of, (*shared, *(axes[axis][label] for axis, label in label_of.items())))
 
 
 def _axes(path: Path, axes: Any) -> dict[str, dict[str, str]]:
     if not isinstance(axes, dict) or not all(isinstance(labels, dict) for labels in axes.values()):
         raise UserError(
-            f"{path}: axes maps each axis to its labels, and each label to a file or a configuration."
+            f"{path}: axes maps each axis to its labels, and each label to a file or a configuration, or each"
+            " axis to one key and its values."
         )
-    return {
-        str(axis): {str(label): _config(path, entry) for label, entry in labels.items()}
-        for axis, labels in axes.items()
-    }
+    return {str(axis): _labels(path, str(axis), entries) for axis, entries in axes.items()}
+
+
+def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, str]:
+    """What each label of an axis adds."""
+    if not any(isinstance(entry, list) for entry in entries.values()):
+        return {str(label): _config(path, entry) for label, entry in entries.items()}
+    if len(entries) > 1:
+        raise UserError(f"{path}: the axis {axis} has more than one key with values; it takes one.")
+    ((key, values),) = entries.items()
+    return {str(value): yaml.safe_dump(_nested(str(key), value), sort_keys=False) for value in values}
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """``a.b`` and a value as ``{a: {b: value}}``."""
+    *outer, inner = key.split(".")
+    nested: dict[str, Any] = {inner: value}
+    for name in reversed(outer):
+        nested = {name: nested}
+    return nested
 
 
 def _config(path: Path, entry: Any) -> str:
@@ -111,3 +147,20 @@ def _list(path: Path, content: dict[str, Any], key: str, default: list[Any] | No
     if not isinstance(value, list):
         raise UserError(f"{path}: {key} is a list.")
     return value
+
+
+def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -> None:
+    for key in content:
+        if key not in allowed:
+            near = get_close_matches(str(key), allowed, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            kind = "study file" if "name" in allowed else "grid"
+            raise UserError(f"{path}: unknown key {key}{hint}; a {kind} has {', '.join(allowed)}.")
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

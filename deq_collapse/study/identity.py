@@ -1,0 +1,98 @@
+"""What a run is: the hash of its resolved configuration, without the keys that leave its numbers alone."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deq_collapse.config_files import first_difference
+from deq_collapse.errors import UserError
+from deq_collapse.lightning_cli import CONFIG_FILE, CollapseCLI, lightning_main
+
+WITHOUT_NUMBERS = (
+    "name",
+    "study",
+    "axes",
+    "ckpt_path",
+    "progress_title",
+    "along",
+    "trainer.logger",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+    "data.source.init_args.root",
+    "data.source.init_args.memory",
+    "data.source.init_args.workers",
+)
+"""Keys that may change within a run. Of the data, what is read is compared by its checksum instead."""
+
+
+class _Parsed(CollapseCLI):
+    """Parses a configuration and builds nothing."""
+
+    resolved: dict[str, Any]
+
+    def before_instantiate_classes(self) -> None:
+        """Keeps what was parsed, as a run writes it to its ``config.yaml``."""
+        self.resolved = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs nothing."""
+
+
+def resolve(arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration that the arguments of a fit result in.
+
+    Raises:
+        UserError: where they are wrong.
+    """
+    cli = lightning_main(arguments, cli=_Parsed)
+    assert isinstance(cli, _Parsed)
+    return cli.resolved
+
+
+def content_hash(config: dict[str, Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 sum of what decides a run's numbers.
+
+    A key without a value counts as no key, so that a new one does not make other runs of old ones.
+    """
+    text = json.dumps(_kept(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_same(directory: Path, config: dict[str, Any]) -> None:
+    """Looks whether the run that lies in a directory is the one of the configuration.
+
+    Raises:
+        UserError: where it is another, naming the first key that differs.
+    """
+    saved = directory / CONFIG_FILE
+    if not saved.exists():
+        return
+    old = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    if content_hash(old) != content_hash(config):
+        differing = first_difference(_kept(old), _kept(config))
+        raise UserError(
+            f"{directory} holds a run of another configuration ({differing}):"
+            " give the changed study another name, or move that directory away."
+        )
+
+
+def _kept(value: Any, key: str = "") -> Any:
+    """A configuration without what does not change numbers."""
+    if not isinstance(value, dict):
+        return value
+    paths = {name: f"{key}.{name}" if key else str(name) for name in value}
+    return {
+        name: _kept(entry, paths[name])
+        for name, entry in value.items()
+        if entry is not None and paths[name] not in WITHOUT_NUMBERS
+    }

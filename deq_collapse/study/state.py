@@ -1,0 +1,79 @@
+"""What a run of a study leaves beside its files: the lock of its process, and a record of how it went."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deq_collapse.files import write_json
+
+STATE, LOG, TRACEBACK = "state.json", "log.txt", "traceback.txt"
+RESULT, CHECKPOINT, CONFIG, HISTORY = "result.json", "last.ckpt", "config.yaml", "history.csv"
+"""Files of a run that tell its state; named here so that to look at a study imports no training code."""
+PATIENCE = 2.0
+"""Seconds for which a lock is asked: somebody may just be looking whether it is held."""
+
+
+@contextmanager
+def lock(directory: Path, patience: float = PATIENCE) -> Iterator[bool]:
+    """Holds the lock of a run, or of a study, if it is free; gives whether it is.
+
+    The operating system frees the lock when the process that holds it ends, however it ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    held = FileLock(directory / ".lock", timeout=patience)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process is at work on the run."""
+    if not (directory / ".lock").exists():
+        return False
+    with lock(directory, patience=0) as free:
+        return not free
+
+
+def write_state(directory: Path, state: str, **values: Any) -> None:
+    """Records the state of a run: running, finished, failed or interrupted; only its process does."""
+    content = read_state(directory) | {"state": state} | values
+    write_json(directory / STATE, content | {"pid": os.getpid(), "host": socket.gethostname()})
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The record of a run, empty where there is none."""
+    try:
+        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def state_of(directory: Path) -> str:
+    """finished, running, failed, interrupted or waiting."""
+    if (directory / RESULT).exists():
+        return "finished"
+    if is_locked(directory):
+        return "running"
+    if read_state(directory).get("state") == "failed":
+        return "failed"
+    started = (directory / CONFIG).exists() or (directory / STATE).exists()
+    return "interrupted" if started else "waiting"
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return time.time()
