@@ -19,7 +19,7 @@ from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
-from deq_collapse.models.module import SPLITS, CollapseModule
+from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
 
 FILE_NAME = "along.csv"
@@ -87,7 +87,7 @@ class Along(Callback):
                 names, pool = places(network, self.modules, image)
             rows = [
                 (split, *row)
-                for split, batches in zip(SPLITS, data.val_dataloader(), strict=True)
+                for split, batches in data.val_dataloader().items()
                 for row in _measure(trainer, network, data, names, pool, batches)
             ]
         finally:

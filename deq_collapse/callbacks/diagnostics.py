@@ -2,7 +2,6 @@
 they are measured.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deq_collapse.models.equilibrium import Equilibrium, Solve
-from deq_collapse.models.module import SPLITS, CollapseModule
+from deq_collapse.models.module import CollapseModule
 
 PROBES = 8
 """Images per rank whose spectral radius is estimated."""
@@ -76,20 +75,21 @@ class Diagnostics(Callback):
             pl_module.log("train/spectral_radius", radius, sync_dist=True, reduce_fx="max", **options)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the bounds of both splits."""
-        _log_bounds(pl_module, SPLITS)
+        """Logs the bounds of the splits measured."""
+        _log_bounds(pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the bound of the test split."""
-        _log_bounds(pl_module, SPLITS[1:])
+        _log_bounds(pl_module)
 
 
-def _log_bounds(module: LightningModule, splits: Sequence[str]) -> None:
+def _log_bounds(module: LightningModule) -> None:
     refinement = equilibrium_of(module)
     bound = None if refinement is None else refinement.cell.lipschitz_bound()
     if bound is None:
         return
     assert isinstance(module, CollapseModule)
+    splits = module.measured()
     if "train" in splits:
         module.log("train/lipschitz_bound", bound, sync_dist=True)
     for split in splits:

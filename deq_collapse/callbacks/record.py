@@ -71,7 +71,11 @@ def summary(module: CollapseModule, data: CollapseDataModule, history: History) 
         "majority": None if data.majority is None else list(data.majority),
         "terminal_epoch": min((epoch for epoch, error in errors.items() if error == 0), default=None),
         "nc1_fall": _finite(fall),
-        **{split: {k: _finite(v) for k, v in history.values(split).items()} for split in SPLITS},
+        **{
+            split: {name: _finite(value) for name, value in values.items()}
+            for split in SPLITS
+            if (values := history.values(split))
+        },
         "solver": solver(module, history),
     }
 

@@ -161,6 +161,25 @@ class TrainingBatches:
         self._resume = (state["epoch"], state["batch"])
 
 
+class Withheld:
+    """Evaluation batches of a split that is not looked at before the end: empty until then.
+
+    Args:
+        batches: of the split.
+        over: whether the end has come, asked at every pass.
+    """
+
+    def __init__(self, batches: "EvaluationBatches", over: Callable[[], bool]) -> None:
+        self.batches = batches
+        self.over = over
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches) if self.over() else iter(())
+
+
 class EvaluationBatches:
     """Batches in the data's own order, each sample exactly once over all ranks.
 

@@ -110,6 +110,25 @@ def select(labels: Tensor, counts: Sequence[int], seed: int, purpose: Purpose = 
     return torch.cat(kept).sort().values
 
 
+def hold_out(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Choose `count` images of every class from the other end of the order that `select` takes images in.
+
+    So they are the same whatever is selected with the seed, as long as a class has images enough for both.
+
+    Args:
+        labels: int64 (N,), in 0..K-1.
+        count: images per class, at least 1; no class has fewer.
+        seed: not negative.
+
+    Returns:
+        Indices into `labels`, ascending, int64 (K count,).
+    """
+    random = keys(len(labels), Purpose.SELECTION, seed)
+    order = random.argsort(descending=True, stable=True)
+    by_class = [order[labels[order] == label][:count] for label in range(int(labels.max()) + 1)]
+    return torch.cat(by_class).sort().values
+
+
 def checked_ratio(ratio: float) -> float:
     """The imbalance ratio R.
 

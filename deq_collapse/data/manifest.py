@@ -17,11 +17,13 @@ from deq_collapse.files import write_atomically
 KEYS = ("source", "sha256", "imbalance", "seed", "counts", "majority", "indices")
 
 
-def manifest(source: Source, imbalance: Imbalance, seed: int, indices: Tensor) -> dict[str, Any]:
+def manifest(
+    source: Source, imbalance: Imbalance, seed: int, indices: Tensor, validation: Tensor
+) -> dict[str, Any]:
     """Describe a selection, in values that JSON keeps as they are.
 
-    `sha256` is the checksum of the source's whole training split, see `Source.sha256`; `indices` are
-    positions in it.
+    `sha256` is the checksum of the source's whole training split, see `Source.sha256`; `indices` and, where
+    images are held out, `validation` are positions in it.
     """
     rule = type(imbalance)
     majority = imbalance.majority(source.num_classes)
@@ -33,6 +35,7 @@ def manifest(source: Source, imbalance: Imbalance, seed: int, indices: Tensor) -
         "counts": source.train.labels[indices].bincount(minlength=source.num_classes).tolist(),
         "majority": None if majority is None else list(majority),
         "indices": indices.tolist(),
+        **({"validation": validation.tolist()} if len(validation) else {}),
     }
 
 
@@ -53,7 +56,7 @@ def verify(path: Path, content: dict[str, Any]) -> None:
     """
     found = read(path)
     expected = json.loads(json.dumps(content, default=str))
-    names = [name for name in expected if found.get(name) != expected[name]]
+    names = [name for name in dict.fromkeys([*expected, *found]) if found.get(name) != expected.get(name)]
     if names:
         raise UserError(
             f"the data differ from those this run began with, in: {', '.join(names)} (see {path});"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -17,13 +18,17 @@ from deq_collapse.data.batches import (
     Preparation,
     Shard,
     TrainingBatches,
+    Withheld,
 )
 from deq_collapse.data.image_set import ImageSet
-from deq_collapse.data.imbalance import Imbalance
+from deq_collapse.data.imbalance import Imbalance, hold_out
 from deq_collapse.data.manifest import manifest, verify, write
 from deq_collapse.data.sampler import Sampler, Shuffled
-from deq_collapse.data.source import Source, Split
+from deq_collapse.data.source import Source
 from deq_collapse.errors import UserError
+
+Measured = Literal["train", "validation", "test"]
+"""The splits that collapse is measured on."""
 
 
 class CollapseDataModule(LightningDataModule):
@@ -45,6 +50,9 @@ class CollapseDataModule(LightningDataModule):
         mixup: mixes training samples and their labels by shares from Beta(mixup, mixup); a criterion must
             then take probabilities for labels, as cross entropy does.
         sampler: which training images an epoch visits; None visits every one once.
+        validation: images of every class held out of the source's training split, balanced and never trained
+            on. The curves of a fit are then theirs, and the test split is measured after the last epoch only.
+            None holds out nothing and measures the test split whenever the training split is.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class CollapseDataModule(LightningDataModule):
         augment: Augmentation | list[Augmentation] | None = None,
         mixup: float | None = None,
         sampler: Sampler | None = None,
+        validation: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -77,7 +86,12 @@ class CollapseDataModule(LightningDataModule):
         )
         self.mixup = mixup
         self.sampler = sampler or Shuffled()
-        self._on_device: dict[tuple[Split, torch.device], ImageSet] = {}
+        if validation is not None and validation < 1:
+            raise UserError(
+                f"validation is {validation}, but a split has at least 1 image per class; null holds out none"
+            )
+        self.validation = validation
+        self._on_device: dict[tuple[Measured, torch.device], ImageSet] = {}
 
     @property
     def num_classes(self) -> int:
@@ -119,6 +133,38 @@ class CollapseDataModule(LightningDataModule):
         train = self.source.train
         return train if len(self.indices) == len(train.labels) else train.at(self.indices)
 
+    @cached_property
+    def validation_indices(self) -> Tensor:
+        """The images held out: ascending positions in the source's training split, int64 (K validation,).
+
+        Equal for all imbalances of one seed.
+
+        Raises:
+            UserError: where a class has too few images for both.
+        """
+        if self.validation is None:
+            return torch.empty(0, dtype=torch.int64)
+        labels = self.source.train.labels
+        left = labels.bincount(minlength=self.num_classes) - torch.tensor(self.class_counts)
+        if left.min() < self.validation:
+            c = int(left.argmin())
+            raise UserError(
+                f"validation asks for {self.validation} images per class, but class {c} has"
+                f" {int(left[c])} beside those trained on: lower n_max of the imbalance, or validation"
+            )
+        indices = hold_out(labels, self.validation, self.seed)
+        if torch.isin(indices, self.indices).any():
+            raise UserError(
+                "images that validation would hold out are trained on, as they were chosen by another seed:"
+                f" use the seed of the manifest, not {self.seed}"
+            )
+        return indices
+
+    @cached_property
+    def validation_set(self) -> ImageSet:
+        """The images held out."""
+        return self.source.train.at(self.validation_indices)
+
     def setup(self, stage: str) -> None:
         """Try the augmentation; write the manifest beside a new fit, check it where the fit continues an old
         one.
@@ -135,7 +181,7 @@ class CollapseDataModule(LightningDataModule):
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
         path = Path(self.trainer.default_root_dir) / "manifest.json"
-        content = manifest(self.source, self.imbalance, self.seed, self.indices)
+        content = manifest(self.source, self.imbalance, self.seed, self.indices, self.validation_indices)
         if path.exists():
             verify(path, content)
         elif self.trainer.is_global_zero:
@@ -154,9 +200,13 @@ class CollapseDataModule(LightningDataModule):
             data, order, self.batch_size, self.normalise, self.augment, mixup, self._device
         )
 
-    def val_dataloader(self) -> list[EvaluationBatches]:
-        """The clean training split, then the test split."""
-        return [self._evaluation("train"), self._evaluation("test")]
+    def val_dataloader(self) -> dict[Measured, EvaluationBatches | Withheld]:
+        """The clean training split, the validation split where there is one, the test split, by name."""
+        train, test = self._evaluation("train"), self._evaluation("test")
+        if self.validation is None:
+            return {"train": train, "test": test}
+        withheld = Withheld(test, self._last_measurement)
+        return {"train": train, "validation": self._evaluation("validation"), "test": withheld}
 
     def test_dataloader(self) -> EvaluationBatches:
         """The test split."""
@@ -174,15 +224,25 @@ class CollapseDataModule(LightningDataModule):
         statistics = self.source.mean_and_std
         return Normalise(*statistics) if statistics is not None else _as_they_are
 
-    def _evaluation(self, split: Split) -> EvaluationBatches:
+    def _last_measurement(self) -> bool:
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != "fit":
+            return True
+        return trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+
+    def _evaluation(self, split: Measured) -> EvaluationBatches:
         data = self._resident(split)
         return EvaluationBatches(data, self.eval_batch_size, self.normalise, self._shard, self._device)
 
-    def _resident(self, split: Split) -> ImageSet:
+    def _resident(self, split: Measured) -> ImageSet:
         """A split on the training device, where there is room."""
         key = (split, self._device)
         if key not in self._on_device:
-            data = self.train_set if split == "train" else self.source.test
+            data = {
+                "train": lambda: self.train_set,
+                "validation": lambda: self.validation_set,
+                "test": lambda: self.source.test,
+            }[split]()
             self._on_device[key] = data.resident(self._device)
         return self._on_device[key]
 

@@ -13,6 +13,7 @@ from deq_collapse.data.image_set import ImageSet
 from deq_collapse.errors import UserError
 
 Split = Literal["train", "test"]
+"""What a source has; a validation split is held out of its training split."""
 
 IMAGES_FOR_MEAN = 10_000
 """Images read for mean and standard deviation where they lie in files, at most."""

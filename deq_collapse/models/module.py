@@ -19,17 +19,16 @@ from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
 from deq_collapse.models.readouts import GlobalAverage
 
-SPLITS = ("train", "test")
-"""The validation loaders of :class:`~deq_collapse.data.CollapseDataModule`, in order: the clean training
-split, the test split.
-"""
+SPLITS = ("train", "validation", "test")
+"""What is measured: the clean training split, the images held out of it if there are any, the test split."""
 
 
 class CollapseModule(LightningModule):
-    """Trains encoder, refinement and classifier; measures the clean training split and the test split in eval
-    mode.
+    """Trains encoder, refinement and classifier; measures the clean training split, and the splits beside it,
+    in eval mode.
 
-    Image shape, class counts and majority are the data module's; the command line links them.
+    Validation loaders are a dictionary by split: ``train``, maybe ``validation``, and ``test``. Image shape,
+    class counts and majority are the data module's; the command line links them.
 
     Args:
         encoder: image x -> H0; the same for the branches that are compared.
@@ -121,14 +120,15 @@ class CollapseModule(LightningModule):
         self._reset_measures()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Counts a batch of the clean training split (loader 0) or of the test split (loader 1)."""
-        if SPLITS[dataloader_idx] == "test" and batch_idx == 0:
+        """Counts a batch of one split."""
+        split = tuple(self.trainer.val_dataloaders or SPLITS)[dataloader_idx]
+        if split == "test" and batch_idx == 0:
             self._train_means = _means(self._split("train").collapse)
-        self._measure(SPLITS[dataloader_idx], batch)
+        self._measure(split, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs every measure of both splits."""
-        for split in SPLITS:
+        """Logs every measure of the splits seen."""
+        for split in self.measured():
             self._log_measures(split)
 
     def on_test_epoch_start(self) -> None:
@@ -184,6 +184,10 @@ class CollapseModule(LightningModule):
         checkpoint["class_means"] = self.class_means
         checkpoint["confusions"] = self.confusions
         checkpoint["train_means"] = self._train_means
+
+    def measured(self) -> tuple[str, ...]:
+        """The splits of which samples have been counted since measuring began afresh."""
+        return tuple(split for split in SPLITS if self._split(split).loss.update_called)
 
     def largest_residual(self, split: str) -> Tensor:
         """Over the samples of a split measured so far, of all ranks."""

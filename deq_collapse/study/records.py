@@ -84,6 +84,7 @@ class Run:
     terminal_epoch: int | None
     nc1_fall: float
     train: dict[str, float]
+    validation: dict[str, float]
     test: dict[str, float]
     solver: Solver | None
     history: pd.DataFrame
@@ -104,6 +105,11 @@ class Run:
         'step, K_A=3, R=10'
         """
         return setting_in_words(self.axes) or self.dataset
+
+    @property
+    def held_out(self) -> str:
+        """The split measured beside the training split whenever that was: `validation`, or else `test`."""
+        return "validation" if self.validation else "test"
 
     @property
     def collapsed(self) -> bool:
@@ -178,9 +184,10 @@ def read_study(directory: Path) -> Study:
 
 def _run(directory: Path, record: dict[str, Any]) -> Run:
     """One record completed by the files of the run's folder."""
+    record = {"validation": {}} | record
     own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along"}
     values = {name: record[name] for name in own}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         values[split] = {name: _number(value) for name, value in values[split].items()}
     if values["majority"] is not None:
         values["majority"] = tuple(values["majority"])

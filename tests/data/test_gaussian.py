@@ -56,7 +56,7 @@ def test_a_network_is_given_the_vectors_as_they_are():
     data = CollapseDataModule(source, Balanced(7), batch_size=10)
     assert data.image_shape == (2,)
     assert data.class_counts == (7, 7, 7)
-    x = torch.cat([x for x, _ in data.val_dataloader()[0]])
+    x = torch.cat([x for x, _ in data.val_dataloader()["train"]])
     assert torch.equal(x, source.train.images[data.indices])
     assert torch.equal(data.normalise(x), x)
     assert torch.cat([y for _, y in data.train_dataloader()]).bincount().tolist() == [7, 7, 7]

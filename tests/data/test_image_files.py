@@ -50,7 +50,7 @@ def module(tree, folder, **where):
 def batches(data):
     training = data.train_dataloader()
     training.sampler.set_epoch(1)
-    return [batch for loader in (training, *data.val_dataloader()) for batch in loader]
+    return [batch for loader in (training, *data.val_dataloader().values()) for batch in loader]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -127,7 +127,7 @@ def test_arguments_out_of_range_are_refused(arguments, sentence):
 
 def test_what_is_measured_on_is_clean_and_unchanged_by_the_imbalance():
     data = digits(imbalance=Step(3, 10), augment=CropFlip(padding=1))
-    train, test = data.val_dataloader()
+    train, test = data.val_dataloader().values()
     assert torch.cat([y for _, y in train]).bincount().tolist() == list(data.class_counts)
     assert torch.cat([y for _, y in test]).equal(data.source.test.labels)
     mean, std = data.source.mean_and_std
@@ -140,10 +140,12 @@ def test_what_is_measured_on_is_never_mixed_or_resampled():
     data = digits(mixup=1.0, sampler=Resampled(), imbalance=Step(3, 10))
     assert all(
         y.dtype == torch.int64 and y.shape == x.shape[:1]
-        for loader in data.val_dataloader()
+        for loader in data.val_dataloader().values()
         for x, y in loader
     )
-    assert torch.cat([y for _, y in data.val_dataloader()[0]]).bincount().tolist() == list(data.class_counts)
+    assert torch.cat([y for _, y in data.val_dataloader()["train"]]).bincount().tolist() == list(
+        data.class_counts
+    )
     labels = torch.cat([y for _, y in data.train_dataloader()])
     assert labels.dtype == torch.float32
     torch.testing.assert_close(labels.sum(1), torch.ones(len(labels)))
@@ -183,3 +185,41 @@ def test_vectors_are_not_cropped_and_the_run_leaves_nothing(changes, tmp_path):
     with pytest.raises(UserError, match=r"the samples here have the shape \(4,\)"):
         trainer(tmp_path / "run", max_epochs=1).fit(Diary(), datamodule=data)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_images_held_out_are_the_same_under_every_imbalance_and_never_trained_on():
+    held_out = None
+    for imbalance in (Balanced(n_max=100), Step(num_majority=3, ratio=10, n_max=100), Natural(n_max=50)):
+        data = digits(imbalance=imbalance, validation=30, seed=4)
+        labels = data.source.train.labels
+        assert labels[data.validation_indices].bincount().tolist() == [30] * 10
+        assert not torch.isin(data.validation_indices, data.indices).any()
+        assert held_out is None or torch.equal(held_out, data.validation_indices)
+        held_out = data.validation_indices
+    assert not torch.equal(held_out, digits(validation=30, seed=5).validation_indices)
+
+
+def test_a_class_must_have_images_for_both():
+    with pytest.raises(UserError, match="class 0 has 0 beside those trained on: lower n_max"):
+        _ = digits(imbalance=Natural(), validation=5).validation_indices
+    with pytest.raises(UserError, match="at least 1 image per class"):
+        digits(validation=0)
+
+
+class Splits(Diary):
+    """Counts the samples that each validation epoch sees of each split."""
+
+    def on_validation_epoch_start(self):
+        self.counted = dict.fromkeys(self.trainer.val_dataloaders, 0)
+        self.epochs = [*getattr(self, "epochs", []), self.counted]
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.counted[list(self.counted)[dataloader_idx]] += len(batch[1])
+
+
+def test_the_test_split_is_looked_at_after_the_last_epoch_only(tmp_path):
+    module, data = Splits(), digits(validation=10)
+    trainer(tmp_path, max_epochs=3, num_sanity_val_steps=0).fit(module, datamodule=data)
+    tested = len(data.source.test.labels)
+    assert [epoch["test"] for epoch in module.epochs] == [0, 0, tested]
+    assert all(epoch["train"] == 200 and epoch["validation"] == 100 for epoch in module.epochs)

@@ -126,6 +126,25 @@ def test_a_run_killed_after_its_last_epoch_is_recorded(small_fit, tmp_path: Path
     assert (tmp_path / "geometry.npz").exists()
 
 
+def test_with_images_held_out_the_test_split_is_measured_once(small_fit, tmp_path: Path, capsys):
+    args = ["--data.validation", "20", "--data.imbalance.init_args.n_max", "100"]
+    args = small_fit(tmp_path, *args, refinement="equilibrium")
+    assert main(args) == 0
+    history = pd.read_csv(tmp_path / "history.csv")
+    measured = history[history.metric == "nc1"].groupby("split").epoch.agg(list).to_dict()
+    assert measured == {"train": [1, 2], "validation": [1, 2], "test": [2]}
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["validation"].keys() == record["train"].keys() - {"spectral_radius", "lipschitz_bound"}
+    assert record["test"].keys() - record["validation"].keys() == {"accuracy_tau", "accuracy_ncm"}
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    assert len(content["validation"]) == 200
+    assert not set(content["validation"]) & set(content["indices"])
+    assert set(pd.read_csv(tmp_path / "along.csv").split) == {"train", "validation", "test"}
+    capsys.readouterr()
+    assert main(["validate", "--config", str(tmp_path / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert "validation" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("refinement", REFINEMENTS)
 def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Path):
     ddp = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
