@@ -74,7 +74,10 @@ def read_study_file(path: Path) -> StudyFile:
     grids = _list(path, content, "grids", [{}])
     if not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")
-    cells = tuple(cell for grid in grids for cell in _cells(path, content, grid))
+    products = [list(_cells(path, content, grid)) for grid in grids]
+    # Seed by seed, so that a study cut short has compared everything with fewer seeds.
+    rounds = itertools.zip_longest(*products, fillvalue=())
+    cells = tuple(cell for seed in rounds for grid in seed for cell in grid)
     twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
     if twice:
         raise UserError(
@@ -84,8 +87,8 @@ def read_study_file(path: Path) -> StudyFile:
     return StudyFile(content["name"], Path(content.get("output", "outputs/studies"), content["name"]), cells)
 
 
-def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[Cell]:
-    """The product of a grid's own axes, then those of the study, then the seeds."""
+def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[tuple[Cell, ...]]:
+    """For each seed the product of a grid's own axes, then those of the study."""
     _check_keys(path, grid, GRID_KEYS)
     shared = [_config(path, entry) for part in (study, grid) for entry in _list(path, part, "config")]
     axes = dict(_axes(path, grid.get("axes") or {}))
@@ -93,13 +96,18 @@ def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[
         axis: labels for axis, labels in _axes(path, study.get("axes") or {}).items() if axis not in axes
     }
     seeds = _list(path, grid, "seeds", _list(path, study, "seeds", [0]))
-    axes["seed"] = {str(seed): yaml.safe_dump({"seed_everything": seed}) for seed in seeds}
     for axis, added in axes.items():
         if not added:
             raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
-    for labels in itertools.product(*axes.values()):
-        label_of = dict(zip(axes, labels, strict=True))
-        yield Cell(label_of, (*shared, *(axes[axis][label] for axis, label in label_of.items())))
+    if not seeds:
+        raise UserError(f"{path}: there are no seeds, which leaves no runs.")
+    for seed in seeds:
+        chosen = axes | {"seed": {str(seed): yaml.safe_dump({"seed_everything": seed})}}
+        places = (dict(zip(chosen, labels, strict=True)) for labels in itertools.product(*chosen.values()))
+        yield tuple(
+            Cell(place, (*shared, *(chosen[axis][label] for axis, label in place.items())))
+            for place in places
+        )
 
 
 def _axes(path: Path, axes: Any) -> dict[str, dict[str, str]]:

@@ -63,3 +63,13 @@ def test_a_model_makes_a_step(model, tmp_path: Path):
 def test_a_study_file_is_a_grid_of_runs(path: Path):
     study = read_study_file(path)
     assert len({cell.name for cell in study.cells}) == len(study.cells) > 1
+
+
+def test_the_papers_study_is_its_whole_grid_seed_by_seed():
+    cells = read_study_file(CONF / "study" / "paper.yaml").cells
+    places = [
+        (cell.axes.get("K_A"), cell.axes.get("R")) for cell in cells if cell.axes["imbalance"] == "step"
+    ]
+    assert set(places) == {(str(k), str(r)) for k in (3, 5, 7) for r in (10, 50, 100)}
+    assert [cell.axes["seed"] for cell in cells] == sorted(cell.axes["seed"] for cell in cells)
+    assert len(cells) == 11 * 2 * 3
