@@ -132,12 +132,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder; `runs` in the order of the grid."""
+    """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known."""
 
     name: str
     command: str
     runs: tuple[Run, ...]
     failed: tuple[Failure, ...]
+    planned: tuple[dict[str, str], ...] = ()
 
     @cached_property
     def cells(self) -> dict[str, dict[str, list[Run]]]:
@@ -158,7 +159,10 @@ def setting_in_words(axes: Mapping[str, str]) -> str:
         text = str(value).replace("long_tailed", "long-tailed").replace("_", " ")
         text = re.sub(r" ka(\d+)", r", K_A=\1", text)
         text = re.sub(r" r(\d+)", r", R=\1", text)
-        words.append(text if axis == "imbalance" else f"{axis.replace('_', ' ')} {text}")
+        if axis in ("K_A", "R"):
+            words.append(f"{axis}={text}")
+        else:
+            words.append(text if axis == "imbalance" else f"{axis.replace('_', ' ')} {text}")
     return "; ".join(words)
 
 
@@ -173,7 +177,8 @@ def read_study(directory: Path) -> Study:
     try:
         runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
-        return Study(results["study"], results["command"], runs, failed)
+        planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
+        return Study(results["study"], results["command"], runs, failed, planned)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

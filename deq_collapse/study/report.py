@@ -9,15 +9,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from deq_collapse.files import write_atomically
-from deq_collapse.study.records import Study, read_study
+from deq_collapse.study.costs import cost_table
+from deq_collapse.study.outcomes import outcome_table
+from deq_collapse.study.records import Run, Study, read_study
 from deq_collapse.study.sections import figure_sections, setting_markup
-from deq_collapse.study.tables import cost_table, every_metric, main_table
+from deq_collapse.study.strip import strip
+from deq_collapse.study.table_files import write_tables
+from deq_collapse.study.tables import comparison_tables, settings
+from deq_collapse.study.verdicts import COLLAPSES, POOLING, RULE, verdicts
 from deq_collapse.study.wording import (
-    comparisons,
     headline,
+    outcome,
+    over_seeds,
     parameter_warnings,
+    percent,
+    short,
     solver_warning,
-    verdict,
+    told_effect,
+    told_p,
     whole,
 )
 
@@ -25,15 +34,21 @@ FILE_NAME = "report.html"
 
 
 def write_report(study_dir: Path) -> Path:
-    """Write `<study_dir>/report.html` from what the study left there, and return its path.
+    """Write `<study_dir>/report.html` and `<study_dir>/tables` from what the study left there.
 
     The page is replaced as a whole: a reader sees the old one or the new one, and an error leaves the old.
 
+    Returns:
+        The page's path.
+
     Raises:
-        UserError: the folder is not a study's, a file in it is broken, or the page cannot be written.
+        UserError: the folder is not a study's, a file in it is broken, or something cannot be written.
     """
     path = study_dir / FILE_NAME
-    write_atomically(path, render(read_study(study_dir)))
+    study = read_study(study_dir)
+    page = render(study)
+    write_tables(study, study_dir)
+    write_atomically(path, page)
     return path
 
 
@@ -46,24 +61,45 @@ def render(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["whole"] = whole
-    environment.filters["setting"] = setting_markup
-    environment.filters["deviation"] = _deviation
+    environment.filters |= {
+        "whole": whole,
+        "percent": percent,
+        "setting": setting_markup,
+        "deviation": _deviation,
+        "short": short,
+        "p": told_p,
+        "outcome": outcome,
+        "strip": strip,
+        "effect": lambda verdict: told_effect(verdict.comparison, verdict.claim.measure),
+    }
     return environment.get_template("report.html.j2").render(
         study=study,
         headline=headline(study),
-        provenance=_provenance(study),
-        verdicts=[(run, verdict(run)) for run in study.runs],
-        comparisons=comparisons(study),
+        found=verdicts(study),
+        claim_of_collapse=COLLAPSES,
+        rule=RULE,
+        pooling=POOLING,
+        settings=settings(study),
+        outcomes=outcome_table(study),
         warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
         parameter_warnings=parameter_warnings(study),
-        main=main_table(study),
+        tables=comparison_tables(study),
         cost=cost_table(study),
-        metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
         sections=figure_sections(study),
-        seeds=max((len(runs) for cell in study.cells.values() for runs in cell.values()), default=0),
-        imbalanced=any(run.majority for run in study.runs),
+        metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
+        provenance=_provenance(study),
     )
+
+
+def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
+    """Each metric of one setting: its values on train and test of each refinement in turn."""
+    runs = [run for seeds in cell.values() for run in seeds]
+    names = dict.fromkeys(name for run in runs for values in (run.train, run.test) for name in values)
+    columns = [(seeds, split) for seeds in cell.values() for split in ("train", "test")]
+    return [
+        (name, [over_seeds([getattr(run, split).get(name) for run in seeds]) for seeds, split in columns])
+        for name in names
+    ]
 
 
 def _deviation(text: str) -> Markup:

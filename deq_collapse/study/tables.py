@@ -1,150 +1,236 @@
-"""The tables of a study: one row per setting and refinement, mean ± standard deviation over its seeds."""
+"""The tables of a study: refinements side by side for every setting, over seeds, with their paired tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from deq_collapse.study.records import Run, Solver, Study
-from deq_collapse.study.wording import NONE, magnitude, nc1_first, number, over_seeds, percent, whole
+from deq_collapse.study.paired import LEVEL, Comparison, compare, holm
+from deq_collapse.study.records import Run, Study, setting_in_words
+from deq_collapse.study.reported import FAMILIES, Family, Measure, imbalance_kind
+from deq_collapse.study.wording import short, summarised, told_effect
 
-Form = Callable[[float], str]
+AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
+AXES_OF_DATA = ("data", "dataset")
 
 
 @dataclass(frozen=True)
-class Column:
-    """What the runs of one row say, as text, under a title and the heading of a group of columns."""
+class Slot:
+    """A place of the grid: the finished runs of one setting and refinement, and how many are planned."""
 
+    runs: tuple[Run, ...]
+    planned: int
+
+    @property
+    def missing(self) -> int:
+        """Runs that are planned and not finished."""
+        return max(0, self.planned - len(self.runs))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting and its slots by refinement, explicit first.
+
+    Attributes:
+        group: what it shares with settings that differ in imbalance alone, in words; may be empty.
+        label: its imbalance in words.
+    """
+
+    name: str
     group: str
-    title: str
-    text: Callable[[Sequence[Run]], str]
+    label: str
+    slots: dict[str, Slot]
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """Of all refinements."""
+        return (run for slot in self.slots.values() for run in slot.runs)
+
+    @property
+    def imbalance(self) -> str | None:
+        """`imbalance_kind` of its runs; None where none is finished."""
+        return next((imbalance_kind(run) for run in self.runs), None)
 
 
 @dataclass(frozen=True)
-class Row:
-    """The runs of one setting and refinement, and their texts."""
+class Entry:
+    """One measure in one line of a table: both sides by seed, and what their comparison says."""
 
-    setting: str
+    measure: Measure
+    baseline: dict[str, float | None]
+    other: dict[str, float | None]
+    comparison: Comparison
+    adjusted: float
+
+    @property
+    def baseline_text(self) -> tuple[str, str]:
+        """Mean and deviation."""
+        return summarised(list(self.baseline.values()), self.measure)
+
+    @property
+    def other_text(self) -> tuple[str, str]:
+        """Mean and deviation."""
+        return summarised(list(self.other.values()), self.measure)
+
+    @property
+    def effect_text(self) -> tuple[str, str]:
+        """Effect and interval."""
+        return told_effect(self.comparison, self.measure)
+
+    @property
+    def significant(self) -> bool:
+        """After correction."""
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class Line:
+    """One setting with one refinement beside the baseline."""
+
+    setting: Setting
+    baseline: str
     refinement: str
-    runs: list[Run]
-    texts: list[str]
+    entries: tuple[Entry, ...]
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Of the refinements that are compared, empty where the grid has none."""
+        names = [name for name in (self.baseline, self.refinement) if name]
+        return {name: self.setting.slots.get(name, Slot((), 0)) for name in names}
+
+    @property
+    def runs(self) -> str:
+        """How many runs stand behind the line: `n = 3`, or which side lacks some."""
+        counts = {name: len(slot.runs) for name, slot in self.slots.items()}
+        if len(set(counts.values())) == 1 and not any(slot.missing for slot in self.slots.values()):
+            return f"n = {next(iter(counts.values()))}"
+        parts = {
+            name: f"{len(slot.runs)} of {max(slot.planned, *counts.values())}"
+            for name, slot in self.slots.items()
+        }
+        if len(set(parts.values())) == 1:
+            return f"n = {next(iter(parts.values()))}"
+        return ", ".join(f"{short(name)} {part}" for name, part in parts.items())
 
 
 @dataclass(frozen=True)
 class Table:
-    """Group headings with the number of columns they span, titles, and the rows of each setting."""
+    """A family of measures for all settings.
 
-    groups: list[tuple[str, int]]
-    titles: list[str]
-    blocks: list[list[Row]]
+    Attributes:
+        baseline: the refinement that the others are compared with.
+        others: what is compared with it; empty where the study has one refinement, whose values are all.
+        tests: how many p values were adjusted together.
+    """
 
-
-def main_table(study: Study) -> Table:
-    """Accuracies, collapse on both splits, minority cosines and the terminal phase."""
-    test, train = "Test, last epoch", "Train, last epoch"
-    return _table(
-        study,
-        [
-            _metric("Test accuracy", "overall", "test", "accuracy", percent),
-            _metric("Test accuracy", "majority", "test", "accuracy_majority", percent),
-            _metric("Test accuracy", "minority", "test", "accuracy_minority", percent),
-            *(
-                _metric("Test accuracy", g, "test", f"accuracy_{g}", percent)
-                for g in ("many", "medium", "few")
-            ),
-            _each("NC1 on train", "first", nc1_first),
-            _metric("NC1 on train", "last", "train", "nc1"),
-            _each("NC1 on train", "fall ×", lambda run: run.nc1_fall),
-            _metric(train, "NC2", "train", "nc2_etf_means"),
-            _metric(train, "NC3", "train", "nc3"),
-            _metric(train, "NC4", "train", "nc4", percent),
-            _metric(test, "NC1", "test", "nc1"),
-            _metric(test, "NC2", "test", "nc2_etf_means"),
-            _metric(test, "NC3", "test", "nc3"),
-            _metric(test, "NC4", "test", "nc4", percent),
-            _metric("Minority cosines", "rows", "train", "minority_cos_weights_mean"),
-            _metric("Minority cosines", "means", "train", "minority_cos_means_mean"),
-            Column("Terminal", "epoch", _terminal),
-        ],
-    )
+    family: Family
+    baseline: str
+    others: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    lines: tuple[Line, ...]
+    tests: int
 
 
-def cost_table(study: Study) -> Table:
-    """Parameters by part and against the explicit partner, work and memory, and how the solver did."""
-    partners = {setting: cell["explicit"][0] for setting, cell in study.cells.items() if "explicit" in cell}
-
-    def against(runs: Sequence[Run]) -> str:
-        partner = partners.get(runs[0].setting)
-        if partner is None or runs[0].refinement == "explicit":
-            return NONE
-        share = runs[0].parameters["total"] / partner.parameters["total"] - 1
-        return f"{100 * share:+.2f}%".replace("-", "−")
-
-    return _table(
-        study,
-        [
-            *(_part(name) for name in ("encoder", "refinement", "classifier", "total")),
-            Column("Parameters", "vs explicit", against),
-            _each("Work", "FLOPs / image", lambda run: run.flops_per_image, magnitude),
-            _each("Work", "s / step", lambda run: run.seconds_per_step),
-            _each("Activations", "MiB", lambda run: run.activation_bytes and run.activation_bytes / 2**20),
-            Column("Solver", "gradient", _gradients),
-            _solver("forward", lambda solver: solver.forward_evaluations),
-            _solver("backward", lambda solver: solver.backward_evaluations),
-            _solver("residual", lambda solver: solver.residual),
-            _solver("missed", lambda solver: solver.unconverged, percent),
-            _solver("missed backward", lambda solver: solver.backward_unconverged, percent),
-            _metric("Solver", "spectral radius", "train", "spectral_radius"),
-        ],
-    )
-
-
-def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
-    """Each metric of one setting: its values on train and test of each refinement in turn."""
-    runs = [run for seeds in cell.values() for run in seeds]
-    names = dict.fromkeys(name for run in runs for values in (run.train, run.test) for name in values)
-    columns = [(seeds, split) for seeds in cell.values() for split in ("train", "test")]
+def settings(study: Study) -> list[Setting]:
+    """Every setting that is planned or has runs, in the order of the grid."""
+    places: dict[str, dict[str, list[Run]]] = {}
+    planned: dict[tuple[str, str], int] = {}
+    axes_of: dict[str, Mapping[str, str]] = {}
+    for axes in study.planned:
+        setting, refinement = setting_in_words(axes), axes.get("refinement", "")
+        places.setdefault(setting, {}).setdefault(refinement, [])
+        planned[setting, refinement] = planned.get((setting, refinement), 0) + 1
+        axes_of.setdefault(setting, axes)
+    for run in study.runs:
+        places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
+        axes_of.setdefault(run.setting, run.axes)
     return [
-        (name, [over_seeds([getattr(run, split).get(name) for run in seeds]) for seeds, split in columns])
-        for name in names
+        Setting(
+            name,
+            *_words(name, axes_of[name], [run for runs in cell.values() for run in runs]),
+            {
+                refinement: Slot(tuple(runs), max(planned.get((name, refinement), 0), len(runs)))
+                for refinement, runs in sorted(cell.items(), key=lambda item: item[0] != "explicit")
+            },
+        )
+        for name, cell in places.items()
     ]
 
 
-def _table(study: Study, columns: list[Column]) -> Table:
-    """Columns that say nothing in any row are left out."""
-    rows = [(setting, name, runs) for setting, cell in study.cells.items() for name, runs in cell.items()]
-    texts = [[column.text(runs) for _, _, runs in rows] for column in columns]
-    kept = [i for i, column in enumerate(texts) if any(text != NONE for text in column)]
-    groups = [(group, len(list(members))) for group, members in groupby(columns[i].group for i in kept)]
-    lines = [Row(*row, [texts[i][line] for i in kept]) for line, row in enumerate(rows)]
-    blocks = [list(block) for _, block in groupby(lines, key=lambda row: row.setting)]
-    return Table(groups, [columns[i].title for i in kept], blocks)
+def refinements(study: Study) -> list[str]:
+    """Those of a study, explicit first."""
+    names = dict.fromkeys(name for setting in settings(study) for name in setting.slots)
+    return sorted(names, key=lambda name: name != "explicit")
 
 
-def _each(group: str, title: str, value: Callable[[Run], float | None], form: Form = number) -> Column:
-    return Column(group, title, lambda runs: over_seeds([value(run) for run in runs], form))
+def comparison_tables(study: Study) -> list[Table]:
+    """The tables of all families that have a value, in order."""
+    tables = (family_table(study, family) for family in FAMILIES)
+    return [table for table in tables if table.lines and table.measures]
 
 
-def _metric(group: str, title: str, split: str, name: str, form: Form = number) -> Column:
-    return _each(group, title, lambda run: getattr(run, split).get(name), form)
+def family_table(study: Study, family: Family) -> Table:
+    """One family, without columns that no run has, nor balanced accuracy where it is overall accuracy."""
+    names = refinements(study)
+    kept = [s for s in settings(study) if family.imbalance is None or s.imbalance == family.imbalance]
+    runs = [run for setting in kept for run in setting.runs]
+    measures = _shown(family.measures, runs)
+    baseline, *others = names or [""]
+    lines = [
+        Line(
+            setting, baseline, other, tuple(_entry(measure, setting, baseline, other) for measure in measures)
+        )
+        for setting in kept
+        for other in (others or [""])
+        if baseline in setting.slots or other in setting.slots
+    ]
+    adjusted = iter(holm([entry.comparison.p for line in lines for entry in line.entries]))
+    corrected = tuple(
+        replace(line, entries=tuple(replace(entry, adjusted=next(adjusted)) for entry in line.entries))
+        for line in lines
+    )
+    tests = sum(entry.comparison.remark == "" for line in lines for entry in line.entries)
+    return Table(family, baseline, tuple(others), measures, corrected, tests)
 
 
-def _part(name: str) -> Column:
-    return _each("Parameters", name, lambda run: run.parameters[name], whole)
+def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
+    """A measure's values by seed; runs that name no seed are told apart and pair with nothing, unless one."""
+    seeds = [run.axes.get("seed", "") for run in runs]
+    return {
+        seed if seeds.count(seed) == 1 else run.name: measure.value(run)
+        for seed, run in zip(seeds, runs, strict=True)
+    }
 
 
-def _solver(title: str, value: Callable[[Solver], float | None], form: Form = number) -> Column:
-    return _each("Solver", title, lambda run: value(run.solver) if run.solver else None, form)
+def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Entry:
+    empty = Slot((), 0)
+    one, two = (by_seed(setting.slots.get(name, empty).runs, measure) for name in (baseline, other))
+    return Entry(measure, one, two, compare(one, two, ratio=measure.kind == "factor"), math.nan)
 
 
-def _gradients(runs: Sequence[Run]) -> str:
-    return ", ".join(dict.fromkeys(run.solver.gradient for run in runs if run.solver)) or NONE
+def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, ...]:
+    """Those that some run has, without a balanced accuracy that is the overall one throughout."""
+    balanced = any(
+        abs(run.test.get("balanced_accuracy", math.nan) - run.test.get("accuracy", math.nan)) > 1e-6
+        for run in runs
+    )
+    return tuple(
+        measure
+        for measure in measures
+        if (balanced or measure.key != "test_balanced_accuracy")
+        and any(math.isfinite(value) for run in runs if (value := measure.value(run)) is not None)
+    )
 
 
-def _terminal(runs: Sequence[Run]) -> str:
-    reached = [run.terminal_epoch for run in runs if run.terminal_epoch is not None]
-    missed = len(runs) - len(reached)
-    if not reached:
-        return "never"
-    return over_seeds(reached, lambda epoch: f"{epoch:.3g}") + (f" ({missed} never)" if missed else "")
+def _words(name: str, axes: Mapping[str, str], runs: Sequence[Run]) -> tuple[str, str]:
+    """Group and label of a setting; a data set is called as it calls itself where a run tells."""
+    imbalance = {axis: label for axis, label in axes.items() if axis in AXES_OF_IMBALANCE}
+    if not imbalance:
+        return "", name
+    rest = {axis: label for axis, label in axes.items() if axis not in (*AXES_OF_IMBALANCE, *AXES_OF_DATA)}
+    known = [runs[0].dataset] if runs and any(axis in axes for axis in AXES_OF_DATA) else []
+    if not known:
+        rest |= {axis: label for axis, label in axes.items() if axis in AXES_OF_DATA}
+    words = setting_in_words(rest)
+    return "; ".join([*known, *([words] if words else [])]), setting_in_words(imbalance)

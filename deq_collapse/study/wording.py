@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import stdev
 
+from deq_collapse.study.paired import Comparison
 from deq_collapse.study.records import COLLAPSE_FALL, Run, Study
+from deq_collapse.study.reported import Kind, Measure
 
 UNCONVERGED_WARNING = 0.01
 """A larger share of an epoch's training samples without a fixed point is worth a warning."""
@@ -65,33 +68,71 @@ def over_seeds(values: Sequence[float | None], form: Callable[[float], str] = nu
     return f"{form(mean)} ± {form(deviation)}"
 
 
-def nc1_first(run: Run) -> float:
-    """Training NC1 at the first measured epoch; nan where it was never measured."""
-    curve = run.curve("train", "nc1")
-    return float(curve.iloc[0]) if len(curve) else math.nan
+def summarised(values: Sequence[float | None], measure: Measure) -> tuple[str, str]:
+    """Mean over runs and, of several runs, ± their standard deviation; a dash without values.
+
+    Runs without a value are counted where the measure has a word for them.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    without = len(values) - len(known)
+    if not known:
+        return (measure.absent or NONE) if values else NONE, ""
+    mean, deviation = math.fsum(known) / len(known), stdev(known) if len(known) > 1 else 0.0
+    uncertainty = 0.0 if abs(mean) < 1e-3 else deviation
+    spread = f"± {_plain(deviation, measure.kind, uncertainty)}" if len(known) > 1 else ""
+    words = f"{without} {measure.absent}" if without and measure.absent else ""
+    return _plain(mean, measure.kind, uncertainty), " ".join(filter(None, (spread, words)))
 
 
-def verdict(run: Run) -> str:
-    """What one run did: terminal phase, the fall of training NC1, and in words where that is no collapse."""
-    if run.terminal_epoch is None:
-        phase = f"never reached the terminal phase in {run.epochs} epochs"
-    else:
-        phase = f"reached the terminal phase at epoch {run.terminal_epoch} of {run.epochs}"
-    ends = f"({number(nc1_first(run))} → {number(run.train.get('nc1', math.nan))})"
-    if not math.isfinite(run.nc1_fall):
-        fall = "the fall of training NC1 is not a finite number"
+def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
+    """The effect of a comparison, signed or as a factor, and its interval; dashes where there is none."""
+    if not comparison.n:
+        return NONE, ""
+    low, high = comparison.interval
+    width = (high - low) / 2 if math.isfinite(high - low) else 0.0
+    ends = [_plain(end, measure.kind, width) for end in (low, high)]
+    effect = _plain(comparison.effect, measure.kind, width)
+    if comparison.ratio:
+        effect = f"×{effect}"
+    elif comparison.effect > 0:
+        effect = f"+{effect}"
+    return effect, "" if comparison.remark else f"[{ends[0]}, {ends[1]}]"
+
+
+def told_p(p: float) -> str:
+    """A p value with three decimals."""
+    if math.isnan(p):
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def short(refinement: str) -> str:
+    """The name of a refinement as a column's heading."""
+    return {"equilibrium": "DEQ"}.get(refinement, refinement)
+
+
+def _plain(value: float, kind: Kind, uncertainty: float) -> str:
+    """A value with two digits of its uncertainty, three of its own where that is 0; shares in per cent."""
+    if not math.isfinite(value):
+        return NONE
+    if kind == "share":
+        return f"{100 * value:.2f}".replace("-", "−")
+    if not 1e-6 <= uncertainty < 1e6:
+        return number(value)
+    decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def outcome(run: Run) -> tuple[str, str]:
+    """Whether one run collapsed, and by what: the terminal phase and the fall of training NC1."""
+    phase = "error never 0" if run.terminal_epoch is None else f"error 0 from epoch {run.terminal_epoch}"
+    if not math.isfinite(run.nc1_fall) or run.nc1_fall <= 0:
+        fall = "no finite fall of NC1"
     elif run.nc1_fall >= 1:
-        fall = f"training NC1 fell by a factor of {number(run.nc1_fall)} {ends}"
+        fall = f"NC1 ÷ {number(run.nc1_fall)}"
     else:
-        fall = f"training NC1 rose by a factor of {number(1 / run.nc1_fall)} {ends}"
-    if run.collapsed:
-        return f"{phase}; {fall}."
-    why = (
-        "its training error never was 0"
-        if run.nc1_fall >= COLLAPSE_FALL
-        else f"a factor of at least {COLLAPSE_FALL:g} is asked"
-    )
-    return f"{phase}; {fall}. This run's curve is not collapsed: {why}."
+        fall = f"NC1 × {number(1 / run.nc1_fall)}"
+    return "collapsed" if run.collapsed else "not collapsed", f"{phase}, {fall}"
 
 
 def solver_warning(run: Run) -> str | None:
@@ -119,35 +160,14 @@ def solver_warning(run: Run) -> str | None:
 
 
 def headline(study: Study) -> str:
-    """How many of the study's runs collapsed, and what is meant by that."""
+    """How many of the study's runs collapsed, and what is meant by that; how many are still to come."""
     collapsed = sum(run.collapsed for run in study.runs)
+    missing = len(study.planned) - len(study.runs)
+    grid = f" {len(study.runs)} of the grid's {len(study.planned)} runs are finished." if missing > 0 else ""
     return (
         f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, "
-        f"and training NC1 fell by a factor of at least {COLLAPSE_FALL:g}."
+        f"and training NC1 fell by a factor of at least {COLLAPSE_FALL:g}.{grid}"
     )
-
-
-def comparisons(study: Study) -> list[tuple[str, str]]:
-    """A sentence for each setting that puts its refinements side by side, or says that one has no partner."""
-    sentences = []
-    for setting, cell in study.cells.items():
-        if len(cell) < 2:
-            (only,) = cell
-            sentences.append((setting, f"only {only} runs finished, there is nothing to compare them with."))
-            continue
-        facts = [
-            ("training NC1 ends at", "train", "nc1", number),
-            ("test accuracy is", "test", "accuracy", percent),
-            ("on the minority classes", "test", "accuracy_minority", percent),
-        ]
-        parts = []
-        for words, split, metric, form in facts:
-            values = {name: [getattr(run, split).get(metric) for run in runs] for name, runs in cell.items()}
-            if all(value is not None for column in values.values() for value in column):
-                sides = ", ".join(f"{over_seeds(column, form)} ({name})" for name, column in values.items())
-                parts.append(f"{words} {sides}")
-        sentences.append((setting, "; ".join(parts) + "."))
-    return sentences
 
 
 def parameter_warnings(study: Study) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deq_collapse.study.records import Run, Study
+
 K, D, EPOCHS = 10, 24, 60
 SCHEDULE = [*range(1, 11), *range(12, 30, 2), *range(30, EPOCHS + 1, 5)]
 NC1_RATE = {"explicit": 0.075, "equilibrium": 0.10}
@@ -143,3 +145,60 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
         return study
 
     return make
+
+
+Values = Callable[[str, str, int], dict[str, Any]]
+
+
+@pytest.fixture
+def made_up() -> Callable[..., Study]:
+    """A study in memory: `values` gives each run's changes by imbalance, refinement and seed."""
+
+    def make(
+        values: Values = lambda imbalance, refinement, seed: {},
+        imbalances: tuple[str, ...] = ("step_ka3_r10",),
+        refinements: tuple[str, ...] = ("explicit", "equilibrium"),
+        seeds: int = 3,
+        missing: tuple[str, ...] = (),
+        axes: dict[str, str] | None = None,
+    ) -> Study:
+        grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
+        planned = [{**(axes or {}), "imbalance": i, "refinement": r, "seed": str(s)} for i, r, s in grid]
+        runs = [
+            _run(entry, values(*cell))
+            for cell, entry in zip(grid, planned, strict=True)
+            if "-".join(map(str, cell)) not in missing
+        ]
+        return Study("made up", "a command", tuple(runs), (), tuple(planned))
+
+    return make
+
+
+def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
+    step = axes["imbalance"].startswith("step")
+    accuracies = {"accuracy": 0.9} | ({"accuracy_majority": 0.95, "accuracy_minority": 0.8} if step else {})
+    own: dict[str, Any] = {
+        "name": "-".join(axes.values()),
+        "axes": axes,
+        "dataset": "digits",
+        "class_counts": (100,) * 3 + (10,) * 7 if step else (100,) * 10,
+        "majority": (0, 1, 2) if step else None,
+        "epochs": 10,
+        "steps": 100,
+        "parameters": {"total": 1000},
+        "flops_per_image": 1e6,
+        "activation_bytes": 2.0**20,
+        "seconds_per_step": 0.1,
+        "terminal_epoch": 5,
+        "nc1_fall": 100.0,
+        "train": {"nc1": 0.01, "nc2_etf_means": 0.2, "nc3": 0.1, "nc4": 0.0, "loss": 0.001},
+        "test": accuracies,
+        "solver": None,
+        "history": pd.DataFrame(columns=["epoch", "step", "split", "metric", "value"]),
+        "geometry": None,
+        "environment": {},
+        "along": None,
+    }
+    for split in ("train", "test"):
+        own[split] = own[split] | changes.pop(split, {})
+    return Run(**(own | changes))

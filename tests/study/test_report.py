@@ -10,10 +10,13 @@ import pytest
 
 from deq_collapse.errors import UserError
 from deq_collapse.study import report
+from deq_collapse.study.costs import cost_table
 from deq_collapse.study.records import read_study
 from deq_collapse.study.report import write_report
-from deq_collapse.study.tables import cost_table, main_table
-from deq_collapse.study.wording import magnitude, number, over_seeds, percent, solver_warning
+from deq_collapse.study.reported import logged
+from deq_collapse.study.tables import comparison_tables
+from deq_collapse.study.verdicts import CLAIMS, RULE
+from deq_collapse.study.wording import magnitude, number, over_seeds, percent, solver_warning, summarised
 
 MakeStudy = Callable[..., Path]
 
@@ -49,18 +52,20 @@ def test_the_page_loads_nothing_and_links_to_the_run_folders(make_study: MakeStu
     references = _References(page)
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in references.loaded)
     assert any(address.startswith("data:") for address in references.loaded)
-    assert set(references.links) == {f"{run.name}/" for run in read_study(study).runs}
-    assert all((study / address).is_dir() for address in references.links)
+    runs = {f"{run.name}/" for run in read_study(study).runs}
+    assert runs < set(references.links)
+    assert set(references.links) - runs <= {f"tables/{path.name}" for path in (study / "tables").iterdir()}
+    assert all((study / address).exists() for address in references.links)
 
 
 def test_every_run_and_its_numbers_appear(make_study: MakeStudy) -> None:
     study = make_study()
-    text = _text(write_report(study).read_text(encoding="utf-8"))
+    page = write_report(study).read_text(encoding="utf-8")
+    text = _text(page)
     for run in read_study(study).runs:
-        assert run.name in text
-        assert f"at epoch {run.terminal_epoch} of {run.epochs}" in text
-        assert f"fell by a factor of {number(run.nc1_fall)}" in text
-        assert percent(run.test["accuracy"]) in text
+        assert f'href="{run.name}/"' in page
+        assert f"error 0 from epoch {run.terminal_epoch}, NC1 ÷ {number(run.nc1_fall)}" in text
+        assert percent(run.test["accuracy"]).rstrip("%") in text
         assert all(number(value) in text for values in (run.train, run.test) for value in values.values())
         assert f"{run.parameters['total']:,}" in text
     assert "deq-collapse study run conf/study/demo.yaml" in text
@@ -77,15 +82,17 @@ def test_not_collapsed_is_said_of_exactly_the_runs_that_did_not(make_study: Make
 
     study = make_study(imbalances=("balanced",), seeds=2, edit=edit)
     page = write_report(study).read_text(encoding="utf-8")
-    items = dict(re.findall(r'<li><a href="([^/]*)/">(.*?)</li>', page))
+    places = re.findall(
+        r'<span class="(not-)?collapsed"><a href="([^/]*)/">(.*?)</a></span> <small>(.*?)<', page
+    )
     names = [run.name for run in read_study(study).runs]
-    assert list(items) == names
-    said = [name for name, text in items.items() if "not collapsed" in text]
+    assert [name for _, name, *_ in places] == names
+    said = [name for _, name, words, _ in places if words == "not collapsed"]
     assert said == [names[0], names[2], names[3]]
-    assert page.count("not collapsed") == 3
+    assert [words for *_, words, _ in places].count("collapsed") == 1
     assert "1 of 4 runs collapsed" in page
-    assert "rose by a factor of 2.00" in page
-    assert "never reached the terminal phase" in page
+    assert places[3][-1] == "error 0 from epoch 9, NC1 × 2.00"
+    assert places[2][-1] == "error never 0, NC1 ÷ 500"
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.01, False), (0.0101, True)])
@@ -128,7 +135,6 @@ def test_warnings_stand_on_the_page_and_the_parameters_are_compared(make_study: 
     text = _text(write_report(study).read_text(encoding="utf-8"))
     assert "Warning: balanced-equilibrium-seed0: in its worst epoch 25.00% of" in text
     assert "differ by more than 1%: 1,000 (explicit), 980 (equilibrium)" in text
-    assert "−2.00%" in text
 
 
 def test_the_same_study_gives_the_same_bytes(make_study: MakeStudy) -> None:
@@ -169,20 +175,42 @@ def test_a_broken_study_leaves_the_old_report(make_study: MakeStudy) -> None:
 
 def test_several_seeds_give_mean_and_deviation(make_study: MakeStudy) -> None:
     study = make_study(imbalances=("balanced",), refinements=("explicit",), seeds=3)
-    expected = over_seeds([run.train["nc1"] for run in read_study(study).runs])
-    assert " ± " in expected
+    runs = read_study(study).runs
+    mean, deviation = summarised([run.train["nc1"] for run in runs], logged("train", "nc1", "NC1", "factor"))
     text = _text(write_report(study).read_text(encoding="utf-8"))
-    assert expected in text
-    assert "explicit 3 seeds" in text
-    assert "may be chance" not in text
+    assert f"{mean} {deviation}" in text
+    assert over_seeds([run.train["nc1"] for run in runs]) in text
+    assert "balanced n = 3" in text
 
 
-def test_a_single_run_without_partner_or_majority(make_study: MakeStudy) -> None:
+def test_a_single_run_without_partner_has_no_verdict(make_study: MakeStudy) -> None:
     study = make_study(imbalances=("balanced",), refinements=("equilibrium",))
     text = _text(write_report(study).read_text(encoding="utf-8"))
-    assert "only equilibrium runs finished" in text
+    assert "Verdicts" not in text
+    assert "difference" not in text
     assert "minority" not in text.lower()
-    assert "vs explicit" not in text
+
+
+def test_verdicts_stand_on_the_page_with_their_rule(make_study: MakeStudy) -> None:
+    page = write_report(make_study(seeds=2)).read_text(encoding="utf-8")
+    text = _text(page)
+    assert RULE in text
+    for claim in CLAIMS:
+        if claim.key != "lower_loss":
+            assert claim.sentence in text
+    assert page.count('<span class="verdict ') == len(CLAIMS) + 1
+
+
+def test_what_the_grid_lacks_is_missing_on_the_page(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["cells"] = [{"axes": run["axes"]} for run in results["runs"]]
+        results["runs"] = results["runs"][:3]
+
+    page = write_report(make_study(edit=edit)).read_text(encoding="utf-8")
+    text = _text(page)
+    assert "3 of the grid's 4 runs are finished" in text
+    assert '<td class="absent">missing</td>' in page
+    assert "explicit 1 of 1, DEQ 0 of 1" in text
 
 
 def test_failed_runs_are_listed_with_their_reason_even_if_none_finished(make_study: MakeStudy) -> None:
@@ -199,23 +227,21 @@ def test_failed_runs_are_listed_with_their_reason_even_if_none_finished(make_stu
 def test_a_long_tailed_run_shows_the_accuracies_of_its_groups(make_study: MakeStudy) -> None:
     def edit(results: dict[str, Any]) -> None:
         for run in results["runs"]:
+            run["class_counts"] = [200, 150, 100, 80, 60, 40, 30, 20, 10, 5]
+            run["majority"] = None
             run["test"] |= {"accuracy_many": 0.91, "accuracy_few": 0.345}
 
-    table = main_table(read_study(make_study(imbalances=("long_tailed_r100",), edit=edit)))
-    (row, *_) = table.blocks[0]
-    shown = dict(zip(table.titles, row.texts, strict=True))
-    assert (shown["many"], shown["few"]) == ("91.00%", "34.50%")
-    assert "medium" not in table.titles
+    study = read_study(make_study(imbalances=("long_tailed_r100",), edit=edit))
+    table = next(table for table in comparison_tables(study) if table.family.name == "accuracy_long_tailed")
+    assert [measure.title for measure in table.measures] == ["overall", "many", "few"]
+    assert [entry.baseline_text[0] for entry in table.lines[0].entries[1:]] == ["91.00", "34.50"]
 
 
-def test_columns_without_a_value_are_left_out(make_study: MakeStudy) -> None:
-    study = read_study(make_study(imbalances=("balanced",), refinements=("explicit",)))
-    main, cost = main_table(study), cost_table(study)
-    assert "minority" not in main.titles
-    assert "gradient" not in cost.titles
-    for table in (main, cost):
-        assert sum(columns for _, columns in table.groups) == len(table.titles)
-        assert all(len(row.texts) == len(table.titles) for block in table.blocks for row in block)
+def test_costs_leave_out_columns_that_no_run_fills(make_study: MakeStudy) -> None:
+    table = cost_table(read_study(make_study(imbalances=("balanced",), refinements=("explicit",))))
+    assert not any(group == "Solver" for group, _ in table.groups)
+    assert sum(columns for _, columns in table.groups) == len(table.titles)
+    assert all(len(row.texts) == len(table.titles) for block in table.blocks for row in block)
 
 
 @pytest.mark.parametrize(
