@@ -18,8 +18,8 @@ def write_results(study: StudyFile, command: str) -> None:
 
 
 def results(study: StudyFile, command: str) -> dict[str, Any]:
-    """The records of the runs that are finished, in the order of the grid, and the reasons of those that
-    failed.
+    """The records of the runs that are finished, in the order of the grid, the reasons of those that failed,
+    and the axes of all cells, so that a table knows what is missing.
     """
     directories = {cell.name: study.directory / cell.name for cell in study.cells}
     failed = [name for name, directory in directories.items() if state_of(directory) == "failed"]
@@ -28,6 +28,7 @@ def results(study: StudyFile, command: str) -> dict[str, Any]:
         "command": command,
         "runs": [_read(path / RESULT) for path in directories.values() if (path / RESULT).exists()],
         "failed": [{"name": name, "reason": read_state(directories[name]).get("reason")} for name in failed],
+        "cells": [{"name": cell.name, "axes": cell.axes} for cell in study.cells],
     }
 
 

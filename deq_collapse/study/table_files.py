@@ -106,7 +106,11 @@ def flat(run: Run) -> dict[str, Any]:
         "activation_bytes": run.activation_bytes,
         "seconds_per_step": run.seconds_per_step,
         **{f"solver_{key}": value for key, value in solver.items()},
-        **{f"{split}_{key}": v for split in ("train", "test") for key, v in getattr(run, split).items()},
+        **{
+            f"{split}_{key}": value
+            for split in ("train", "validation", "test")
+            for key, value in getattr(run, split).items()
+        },
     }
 
 

@@ -138,7 +138,9 @@ def settings(study: Study) -> list[Setting]:
     planned: dict[tuple[str, str], int] = {}
     axes_of: dict[str, Mapping[str, str]] = {}
     for axes in study.planned:
-        setting, refinement = setting_in_words(axes), axes.get("refinement", "")
+        if "refinement" not in axes:
+            continue  # then only a run tells what it is
+        setting, refinement = setting_in_words(axes), axes["refinement"]
         places.setdefault(setting, {}).setdefault(refinement, [])
         planned[setting, refinement] = planned.get((setting, refinement), 0) + 1
         axes_of.setdefault(setting, axes)

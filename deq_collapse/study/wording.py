@@ -163,7 +163,7 @@ def headline(study: Study) -> str:
     """How many of the study's runs collapsed, and what is meant by that; how many are still to come."""
     collapsed = sum(run.collapsed for run in study.runs)
     missing = len(study.planned) - len(study.runs)
-    grid = f" {len(study.runs)} of the grid's {len(study.planned)} runs are finished." if missing > 0 else ""
+    grid = f" {len(study.runs)} of the grid’s {len(study.planned)} runs are finished." if missing > 0 else ""
     return (
         f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, "
         f"and training NC1 fell by a factor of at least {COLLAPSE_FALL:g}.{grid}"

@@ -192,6 +192,7 @@ def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
         "terminal_epoch": 5,
         "nc1_fall": 100.0,
         "train": {"nc1": 0.01, "nc2_etf_means": 0.2, "nc3": 0.1, "nc4": 0.0, "loss": 0.001},
+        "validation": {},
         "test": accuracies,
         "solver": None,
         "history": pd.DataFrame(columns=["epoch", "step", "split", "metric", "value"]),
