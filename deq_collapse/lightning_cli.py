@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deq_collapse import callbacks
+from deq_collapse.allocator import keep_freed_memory
 from deq_collapse.config_files import expand_parts, first_difference, sentence
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
@@ -232,6 +233,7 @@ def lightning_main(
     """
     # Else `trainer.deterministic` also fills all memory that is about to be written: a third of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    keep_freed_memory()
     # With the default, an override on the command line does not reach values interpolated from it.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     if "" not in sys.path:

@@ -67,6 +67,10 @@ class SplitMeasures(nn.Module):
             self.evaluations.update(float(solve.evaluations), len(labels))
             self.unconverged.update(solve.missed.float())
 
+    def comparable(self) -> bool:
+        """Whether samples of two classes were counted, over all ranks: collapse compares classes."""
+        return bool((self.confusion.compute().sum(1) > 0).sum() > 1)
+
     def compute(self) -> dict[str, Tensor]:
         """The values over all ranks, as scalars by name."""
         values = self.collapse.compute() | accuracies(self.confusion.compute(), self.groups)

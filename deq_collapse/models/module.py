@@ -43,6 +43,7 @@ class CollapseModule(LightningModule):
         many: without step imbalance, classes with more training images are many in the accuracies told.
         few: classes with fewer are few, those between the two medium.
         tau: exponent of the tau-normalised classifier whose accuracy on the test split is told too.
+        channels_last: see :class:`~deq_collapse.models.network.Network`.
         image_shape: channels, height and width of an image.
         class_counts: training images per class.
         majority: majority classes of a step imbalance, else ``null``.
@@ -64,12 +65,19 @@ class CollapseModule(LightningModule):
         many: int = 100,
         few: int = 20,
         tau: float = 1.0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         num_classes = len(class_counts)
         self.network = Network(
-            image_shape, num_classes, encoder, refinement, readout or GlobalAverage(), classifier
+            image_shape,
+            num_classes,
+            encoder,
+            refinement,
+            readout or GlobalAverage(),
+            classifier,
+            channels_last,
         )
         self.criterion = criterion(class_counts)
         if isinstance(self.criterion, Criterion):
@@ -122,7 +130,7 @@ class CollapseModule(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts a batch of one split."""
         split = tuple(self.trainer.val_dataloaders or SPLITS)[dataloader_idx]
-        if split == "test" and batch_idx == 0:
+        if split == "test" and batch_idx == 0 and self._split("train").comparable():
             self._train_means = _means(self._split("train").collapse)
         self._measure(split, batch)
 
@@ -210,6 +218,8 @@ class CollapseModule(LightningModule):
 
     def _log_measures(self, split: str) -> None:
         measures = self._split(split)
+        if not measures.comparable():  # the one batch of fast_dev_run, where samples lie by class
+            return
         values = measures.compute()
         self.class_means[split] = _means(measures.collapse)
         self.confusions[split] = measures.confusion.compute().clone()

@@ -29,6 +29,9 @@ class Network(nn.Module):
         refinement: makes the module H0 -> feature map; ``torch.nn.Identity`` where the encoder is all.
         readout: feature map -> features h, ``(N, d)``; for a classifier that normalises, their direction.
         classifier: makes the module h -> logits, ``(N, K)``.
+        channels_last: keep maps and kernels in memory with the channels of a pixel side by side, as
+            convolutions want them; the values are the same to rounding. Parts must then not ``view`` a map
+            as rows of another shape, but ``flatten`` or ``reshape`` it.
 
     Raises:
         UserError: where a part cannot take its input, or gives one that the next part cannot take.
@@ -42,11 +45,14 @@ class Network(nn.Module):
         refinement: RefinementFactory,
         readout: nn.Module,
         classifier: ClassifierFactory,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = encoder(image_shape)
+        # Convolutions give maps in the format of their kernels.
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.encoder = encoder(image_shape).to(memory_format=memory_format)
         h0 = self._probe(self.encoder, torch.zeros(1, *image_shape), "encoder")
-        self.refinement = refinement(tuple(h0.shape[1:]))
+        self.refinement = refinement(tuple(h0.shape[1:])).to(memory_format=memory_format)
         refined = self._probe(self.refinement, h0, "refinement")
         self.readout = readout
         h = self._probe(self.readout, refined, "readout", vectors=True)

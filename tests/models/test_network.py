@@ -10,7 +10,16 @@ from torch import nn
 
 from deq_collapse.callbacks.costs import flops_per_image
 from deq_collapse.errors import UserError
-from deq_collapse.models import ConvCell, ConvEncoder, Equilibrium, Explicit, GlobalAverage, Network
+from deq_collapse.models import (
+    ConvCell,
+    ConvEncoder,
+    Equilibrium,
+    Explicit,
+    GlobalAverage,
+    MonotoneCell,
+    MultiscaleCell,
+    Network,
+)
 
 IMAGE = (1, 8, 8)
 REFINEMENTS = {
@@ -176,3 +185,27 @@ def test_h0_may_have_any_number_of_dimensions(sizes):
     assert told == [sizes]
     assert net.num_features == sizes[0]
     assert net(torch.randn(3, *IMAGE)).shape == (3, 3)
+
+
+LAYOUTS = REFINEMENTS | {
+    "monotone": partial(Equilibrium, cell=MonotoneCell),
+    "multiscale": partial(Equilibrium, cell=MultiscaleCell),
+}
+
+
+@pytest.mark.parametrize("solver", ["anderson_relative", "broyden_relative", "fixed_point_relative"])
+@pytest.mark.parametrize("refinement", LAYOUTS.values(), ids=LAYOUTS)
+def test_channels_last_changes_the_layout_and_no_value(refinement, solver):
+    if "cell" in refinement.keywords:
+        refinement = partial(refinement, solver=solver, tol=1e-10, backward_tol=1e-10, max_iter=100)
+    elif solver != "anderson_relative":
+        pytest.skip("an explicit refinement has no solver")
+    x, y = torch.randn(5, *IMAGE, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    values = {}
+    for last in (False, True):
+        net = network(refinement, channels_last=last).double()
+        h0 = net.encoder(x)
+        assert h0.is_contiguous(memory_format=torch.channels_last) == last
+        nn.functional.cross_entropy(net(x), y).backward()
+        values[last] = [net(x), net.eval()(x), *(p.grad for p in net.parameters())]
+    torch.testing.assert_close(values[True], values[False], rtol=1e-7, atol=1e-9)

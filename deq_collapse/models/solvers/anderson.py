@@ -45,8 +45,8 @@ class _Mixing(Step):
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
         slot, used = self.evaluations % self.window, min(self.evaluations + 1, self.window)
         self.evaluations += 1
-        self.values[slot : slot + 1] = [fx.flatten(1)]
-        residual = torch.sub(self.values[slot], x.flatten(1), out=self.residuals[:, slot])
+        self.values[slot : slot + 1] = [fx]
+        residual = torch.sub(fx, x, out=self.residuals[:, slot])
         # A row times a matrix: on the CPU ten times as fast as the same matrix times a column.
         row = torch.bmm(residual[:, None], self.residuals[:, :used].mT)[:, 0]
         self.gram[:, slot, :used] = row
@@ -61,7 +61,7 @@ class _Mixing(Step):
         torch.mul(self.values[0], first, out=self.mixture)
         for value, weight in zip(self.values[1:], others, strict=True):
             self.mixture.addcmul_(value, weight)
-        return self.mixture.view_as(x)
+        return self.mixture
 
 
 def mixing_weights(gram: Tensor, ridge: float) -> Tensor:

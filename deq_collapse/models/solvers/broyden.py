@@ -44,7 +44,7 @@ class _Secant(Step):
         self.used = 0
 
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
-        self.residual = (fx - x).flatten(1)
+        self.residual = fx - x
         return norms(self.residual)
 
     def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
@@ -81,4 +81,4 @@ class _Secant(Step):
         self.gram[:, slot, : self.used] = row
         self.gram[:, : self.used, slot] = row
         self.inverse[:, slot] = torch.where(row[:, -1] > 0, 1 / row[:, -1], 0)
-        return torch.addcmul(x.flatten(1), direction, factor).view_as(x)
+        return torch.addcmul(x, direction, factor)

@@ -23,7 +23,7 @@ class Step:
     """Where to evaluate next, for one solve. This one is plain iteration; others remember past points."""
 
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
-        """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, ...)``. Called before
+        """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, d)``. Called before
         each step from there, so what that needs of the difference is kept.
         """
         return norms(fx - x)
@@ -95,14 +95,16 @@ def solve(
     """
     if stop_mode != "rel" or max_iter < 1:
         raise ValueError("a relative solver takes stop_mode='rel' and max_iter of at least 1.")
-    x, result = x0, x0
     residual = x0.new_full((len(x0),), float("inf"))
     active = torch.ones_like(residual, dtype=torch.bool)
     broken = ~active
     all_active, trace = True, []
     with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
+        value = func(x0)
+        order = _Order(value)
+        x = result = order.rows(x0)
         for k in range(max_iter):
-            fx = func(x)
+            fx = order.rows(value)
             current = relative_residual(step.distance(x, fx), fx)
             # Once per evaluation, here or below, the host waits for the device.
             if all_active and _all_between(tol, current):
@@ -112,18 +114,40 @@ def solve(
                 broken = broken | (active > taken)
                 active = taken & (current > tol)
                 residual = torch.where(taken, current, residual)
-                result = torch.where(taken.view(-1, *[1] * (x.dim() - 1)), fx, result)
+                result = torch.where(taken[:, None], fx, result)
                 all_active = False
             trace.append(residual)
             if watch is not None:
-                watch(result)
+                watch(order.samples(result))
             if k + 1 == max_iter or not (all_active or active.any()):
                 break
             x = step(x, fx)
+            value = func(order.samples(x))
     stats = SolverStat(rel_lowest=residual, rel_trace=torch.stack(trace, 1))
     stats["status"] = CAPPED * active + DIVERGED * broken
     stats["evaluations"] = len(trace)
-    return result, [result for _ in indexing or ()], stats
+    solution = order.samples(result)
+    return solution, [solution for _ in indexing or ()], stats
+
+
+class _Order:
+    """Samples as rows, without a copy of those that lie in memory as these do: by channel or by pixel."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.shape = like.shape[1:]
+        by_pixel = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
+        self.by_pixel = by_pixel and not like.is_contiguous()
+
+    def rows(self, samples: Tensor) -> Tensor:
+        """(N, ...) to (N, d)."""
+        return (samples.permute(0, 2, 3, 1) if self.by_pixel else samples).flatten(1)
+
+    def samples(self, rows: Tensor) -> Tensor:
+        """(N, d) to (N, ...)."""
+        if not self.by_pixel:
+            return rows.view(-1, *self.shape)
+        channels, height, width = self.shape
+        return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _all_between(low: float, values: Tensor) -> bool:
