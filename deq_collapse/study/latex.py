@@ -209,7 +209,7 @@ def _parts(table: Table) -> list[tuple[int, tuple[Measure, ...]]]:
 
 
 def _groups(table: Table) -> list[str]:
-    return [line.setting.group for line in table.lines]
+    return [line.setting.heading for line in table.lines]
 
 
 def _tabular(

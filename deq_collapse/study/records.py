@@ -22,6 +22,9 @@ from deq_collapse.errors import UserError
 COLLAPSE_FALL = 20.0
 """A run counts as collapsed when training NC1 ends at least this many times below its first value."""
 
+AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
+"""Axes of a study that set the class counts and nothing else; settings that share all others are a group."""
+
 HISTORY_COLUMNS = ("epoch", "step", "split", "metric", "value")
 ALONG_COLUMNS = ("split", "evaluations", "module", "metric", "value")
 TYPES = {"epoch": int, "step": int, "evaluations": int, "value": float}
@@ -151,19 +154,25 @@ class Study:
 
 
 def setting_in_words(axes: Mapping[str, str]) -> str:
-    """The values of all axes but refinement and seed, readable: `step_ka3_r10` is `step, K_A=3, R=10`."""
-    words = []
+    """The values of all axes but refinement and seed, readable: `step_ka3_r10` is `step, K_A=3, R=10`.
+
+    >>> setting_in_words({"imbalance": "step", "K_A": "3", "R": "10", "loss": "mse"})
+    'step, K_A=3, R=10; loss mse'
+    """
+    words: dict[str, list[str]] = {}
     for axis, value in axes.items():
         if axis in ("refinement", "seed"):
             continue
         text = str(value).replace("long_tailed", "long-tailed").replace("_", " ")
         text = re.sub(r" ka(\d+)", r", K_A=\1", text)
         text = re.sub(r" r(\d+)", r", R=\1", text)
-        if axis in ("K_A", "R"):
-            words.append(f"{axis}={text}")
+        if axis == "imbalance":
+            words.setdefault("imbalance", []).insert(0, text)
+        elif axis in AXES_OF_IMBALANCE:
+            words.setdefault("imbalance", []).append(f"{axis}={text}")
         else:
-            words.append(text if axis == "imbalance" else f"{axis.replace('_', ' ')} {text}")
-    return "; ".join(words)
+            words[axis] = [f"{axis.replace('_', ' ')} {text}"]
+    return "; ".join(", ".join(parts) for parts in words.values())
 
 
 def read_study(directory: Path) -> Study:

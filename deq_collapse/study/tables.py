@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deq_collapse.study.paired import LEVEL, Comparison, compare, holm
-from deq_collapse.study.records import Run, Study, setting_in_words
+from deq_collapse.study.records import AXES_OF_IMBALANCE, Run, Study, setting_in_words
 from deq_collapse.study.reported import FAMILIES, Family, Measure, imbalance_kind
 from deq_collapse.study.wording import short, summarised, told_effect
 
-AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
 AXES_OF_DATA = ("data", "dataset")
 
 
@@ -34,11 +34,12 @@ class Setting:
 
     Attributes:
         group: what it shares with settings that differ in imbalance alone, in words; may be empty.
-        label: its imbalance in words.
+        heading, label: group and imbalance in words; where no group has two settings, nothing and the name.
     """
 
     name: str
     group: str
+    heading: str
     label: str
     slots: dict[str, Slot]
 
@@ -133,30 +134,39 @@ class Table:
 
 
 def settings(study: Study) -> list[Setting]:
-    """Every setting that is planned or has runs, in the order of the grid."""
+    """Every setting that is planned or has runs: group by group, else in the order of the grid."""
     places: dict[str, dict[str, list[Run]]] = {}
-    planned: dict[tuple[str, str], int] = {}
+    planned: Counter[tuple[str, str]] = Counter()
     axes_of: dict[str, Mapping[str, str]] = {}
     for axes in study.planned:
         if "refinement" not in axes:
             continue  # then only a run tells what it is
         setting, refinement = setting_in_words(axes), axes["refinement"]
         places.setdefault(setting, {}).setdefault(refinement, [])
-        planned[setting, refinement] = planned.get((setting, refinement), 0) + 1
+        planned[setting, refinement] += 1
         axes_of.setdefault(setting, axes)
     for run in study.runs:
         places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
         axes_of.setdefault(run.setting, run.axes)
+    words = {
+        name: _words(name, axes_of[name], [run for runs in cell.values() for run in runs])
+        for name, cell in places.items()
+    }
+    groups = Counter(group for group, _ in words.values())
+    alone = max(groups.values(), default=0) < 2
     return [
         Setting(
             name,
-            *_words(name, axes_of[name], [run for runs in cell.values() for run in runs]),
+            words[name][0],
+            *(("", name) if alone else words[name]),
             {
-                refinement: Slot(tuple(runs), max(planned.get((name, refinement), 0), len(runs)))
-                for refinement, runs in sorted(cell.items(), key=lambda item: item[0] != "explicit")
+                refinement: Slot(tuple(runs), max(planned[name, refinement], len(runs)))
+                for refinement, runs in sorted(places[name].items(), key=lambda item: item[0] != "explicit")
             },
         )
-        for name, cell in places.items()
+        for group in groups
+        for name in places
+        if words[name][0] == group
     ]
 
 

@@ -127,10 +127,26 @@ def test_balanced_accuracy_stands_only_where_it_differs(made_up: MakeUp) -> None
 
 
 def test_settings_are_grouped_by_what_is_no_imbalance(made_up: MakeUp) -> None:
-    (setting,) = settings(made_up(axes={"dataset": "d", "loss": "mse"}))
-    assert (setting.group, setting.label) == ("digits; loss mse", "step, K_A=3, R=10")
-    (single,) = settings(made_up())
-    assert (single.group, single.label) == ("", "step, K_A=3, R=10")
+    axes = [{"imbalance": i, "loss": loss} for i in ("balanced", "step_ka3_r10") for loss in ("ce", "mse")]
+    parts = [made_up(axes=entry, imbalances=(entry["imbalance"],)) for entry in axes]
+    study = Study("four", "", tuple(run for part in parts for run in part.runs), ())
+    assert [(setting.heading, setting.label) for setting in settings(study)] == [
+        ("loss ce", "balanced"),
+        ("loss ce", "step, K_A=3, R=10"),
+        ("loss mse", "balanced"),
+        ("loss mse", "step, K_A=3, R=10"),
+    ]
+
+
+def test_a_data_set_is_called_as_it_calls_itself(made_up: MakeUp) -> None:
+    made = settings(made_up(imbalances=("balanced", "step_ka3_r10"), axes={"dataset": "d", "loss": "mse"}))
+    assert {setting.heading for setting in made} == {"digits; loss mse"}
+
+
+def test_a_group_of_one_needs_no_heading(made_up: MakeUp) -> None:
+    (setting,) = settings(made_up(axes={"loss": "mse"}))
+    assert (setting.group, setting.heading) == ("loss mse", "")
+    assert setting.label == setting.name == "loss mse; step, K_A=3, R=10"
 
 
 def test_runs_without_seeds_pair_only_if_there_is_one_of_each(made_up: MakeUp) -> None:
