@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from deq_collapse.study.axes import End, Panel, Scale, label_ends, scale_of, set_vertical
-from deq_collapse.study.curves import BOTTOM, GAP, LEFT, PANELS, RIGHT, SPLITS, WIDTH
+from deq_collapse.study.curves import BOTTOM, GAP, LEFT, PANELS, RIGHT, WIDTH
+from deq_collapse.study.multiples import PANEL as MULTIPLE
+from deq_collapse.study.multiples import across, ends_of, page
 from deq_collapse.study.records import Run
+from deq_collapse.study.settings import Cell, arranged
 from deq_collapse.study.style import RC, Series, series
 
 ALONG = tuple(panel for panel in PANELS if panel.metric in ("nc1", "nc2_etf_means", "nc3"))
@@ -127,6 +130,8 @@ def along_figure(settings: Mapping[str, Sequence[Line]], scales: Mapping[str, Sc
         figure = Figure(figsize=(width, height))
         for column, (setting, drawn) in enumerate(settings.items()):
             left = LEFT + column * column_width
+            evaluations = pd.concat([table["evaluations"] for line in drawn for table in line.tables])
+            limits = int(evaluations.min()), int(evaluations.max())
             if len(settings) > 1:
                 figure.text(left / width, 1 - 0.16 / height, setting, fontsize=11, weight="bold", va="center")
             for row, panel in enumerate(panels):
@@ -134,20 +139,52 @@ def along_figure(settings: Mapping[str, Sequence[Line]], scales: Mapping[str, Sc
                 size = ((column_width - LEFT - right) / width, HEIGHT / height)
                 axes = figure.add_axes((left / width, bottom / height, *size))
                 axes.set_title(panel.title, pad=5)
-                _panel(axes, panel, scales[panel.metric], drawn)
-            _name(axes)
+                _panel(axes, panel, scales[panel.metric], drawn, limits)
+                label_ends(axes, list(_ends(panel.metric, drawn, limits[1])), HEIGHT)
+            axes.set_xlabel(_horizontal(limits[0]))
     return figure
 
 
-def _panel(axes: Axes, panel: Panel, scale: Scale, drawn: Sequence[Line]) -> None:
-    evaluations = pd.concat([table["evaluations"] for line in drawn for table in line.tables])
-    first, last = int(evaluations.min()), int(evaluations.max())
+def along_multiples(
+    metric: str, cells: Mapping[str, Cell], settings: Mapping[str, Sequence[Line]], scale: Scale
+) -> Figure:
+    """One metric against evaluations in every setting, placed as in `multiples.metric_multiples`.
+
+    Args:
+        metric: one of `ALONG`.
+        cells: the settings wanted; those without a line are left out.
+        settings: of `lines`.
+        scale: of the metric, see `along_scales`.
+    """
+    (panel,) = (panel for panel in ALONG if panel.metric == metric)
+    rows = arranged({setting: cell for setting, cell in cells.items() if setting in settings})
+    drawn = {setting: settings[setting] for row in rows for setting in row if setting}
+    tables = [table for lines in drawn.values() for line in lines for table in line.tables]
+    evaluations = pd.concat([table["evaluations"] for table in tables])
+    limits = int(evaluations.min()), int(evaluations.max())
+    with matplotlib.rc_context(RC):
+        figure, places = page(rows, panel.title, MULTIPLE)
+        for setting, axes in places.items():
+            _panel(axes, panel, scale, drawn[setting], limits)
+        for last in ends_of(rows):
+            label_ends(places[last], list(_ends(metric, drawn[last], limits[1])), MULTIPLE)
+        across(figure, rows, places, _horizontal(limits[0]))
+    return figure
+
+
+def _panel(axes: Axes, panel: Panel, scale: Scale, drawn: Sequence[Line], limits: tuple[int, int]) -> None:
+    first, last = limits
     _set_horizontal(axes, first, last)
     set_vertical(axes, panel, scale)
     for line in drawn:
-        for split in SPLITS:
+        for split in _splits(line):
             _draw(axes, line, split, panel.metric, last)
-    label_ends(axes, list(_ends(panel.metric, drawn, last)), HEIGHT)
+
+
+def _splits(line: Line) -> tuple[str, ...]:
+    """Training and test images; validation images where no test images were measured."""
+    measured = set().union(*(table["split"] for table in line.tables))
+    return ("train", "test" if "test" in measured else "validation")
 
 
 def _set_horizontal(axes: Axes, first: int, last: int) -> None:
@@ -164,9 +201,9 @@ def _set_horizontal(axes: Axes, first: int, last: int) -> None:
     axes.set_xlim(first - margin, last + margin)
 
 
-def _name(axes: Axes) -> None:
+def _horizontal(first: int) -> str:
     words = "evaluations of a block; 0 is H0"
-    axes.set_xlabel(words + ", below are layers of the encoder" if axes.get_xlim()[0] <= -1 else words)
+    return words + ", below are layers of the encoder" if first < 0 else words
 
 
 def _draw(axes: Axes, line: Line, split: str, metric: str, last: int) -> None:
@@ -203,7 +240,7 @@ def _draw(axes: Axes, line: Line, split: str, metric: str, last: int) -> None:
 
 def _ends(metric: str, drawn: Sequence[Line], last: int) -> Iterator[End]:
     for line in drawn:
-        for split in SPLITS:
+        for split in _splits(line):
             curve = line.curve(split, metric)["mean"].dropna()
             if len(curve):
                 yield End(f"{line.label}, {split}", line.look.text, last, float(curve.iloc[-1]))

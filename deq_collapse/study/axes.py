@@ -17,11 +17,12 @@ LABEL = 8.5  # points
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a metric, its title, and whether its values span decades."""
+    """One set of axes: a metric, its title, whether its values span decades, whether only training counts."""
 
     metric: str
     title: str
     decades: bool = True
+    train_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Collapse curves: NC1 to NC4, error and accuracies against epochs, both refinements in the same axes."""
+"""Collapse curves: accuracies, NC1 to NC4 and loss against epochs, both refinements in the same axes."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ from matplotlib.ticker import MaxNLocator
 
 from deq_collapse.study.axes import LABEL, End, Panel, Scale, label_ends, scale_of, set_vertical
 from deq_collapse.study.records import Run
+from deq_collapse.study.settings import Cell
 from deq_collapse.study.style import RC, Series, series
 
-Cell = Mapping[str, Sequence[Run]]
-"""The runs of one setting by refinement; a sequence holds the seeds."""
-
-SPLITS = ("train", "test")
 WIDTH, PANEL, GAP = 5.6, 1.5, 0.52  # inches
 LEFT, RIGHT, BOTTOM = 0.55, 1.45, 0.5
 
 PANELS = (
+    Panel("accuracy", "Accuracy: share of images classified correctly", decades=False),
     Panel("nc1", "NC1: within-class over between-class variability"),
     Panel("nc2_etf_means", "NC2: distance of class means to the simplex ETF"),
     Panel("nc3", "NC3: distance of classifier to class means"),
     Panel("nc4", "NC4: share not classified by the nearest class mean"),
-    Panel("error", "Error: share of images misclassified"),
+    Panel("loss", "Training loss: cross entropy unless configured otherwise", train_only=True),
     Panel("accuracy_majority", "Accuracy on the majority classes", decades=False),
     Panel("accuracy_minority", "Accuracy on the minority classes", decades=False),
 )
 
 
+def splits(panel: Panel, runs: Sequence[Run]) -> tuple[str, ...]:
+    """What is drawn of one metric: the training split, and the held-out one unless only training counts."""
+    return ("train",) if panel.train_only else ("train", runs[0].held_out)
+
+
 def shared_scales(runs: Iterable[Run]) -> dict[str, Scale]:
     """One scale per metric that any run logged, so that settings can be compared by eye."""
-    history = pd.concat([run.history for run in runs])
-    history = history[history["split"].isin(SPLITS) & np.isfinite(history["value"])]
-    scales = {}
+    runs, scales = list(runs), {}
     for panel in PANELS:
-        values = history.loc[history["metric"] == panel.metric, "value"].to_numpy(dtype=float)
-        if len(values):
-            scales[panel.metric] = scale_of(panel, values)
+        curves = [run.curve(split, panel.metric) for run in runs for split in splits(panel, [run])]
+        values = np.concatenate([curve.to_numpy(dtype=float) for curve in curves] or [np.empty(0)])
+        if np.isfinite(values).any():
+            scales[panel.metric] = scale_of(panel, values[np.isfinite(values)])
     return scales
 
 
 def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -> Figure:
     """Panels for one setting, in columns: every metric of `PANELS` that its runs logged, against epochs.
 
-    Training curves are thick with marks, test curves thin and dashed. Of several seeds the median is drawn
-    in a band from the lowest to the highest. A diamond on the training curve and a vertical rule mark the
-    first epoch with training error 0 of each run; both carry the gid `terminal-<metric>-<run name>`.
+    Training curves are thick with marks, held-out curves thin and dashed. Of several seeds the median is
+    drawn in a band from the lowest to the highest. A diamond on the training curve and a vertical rule mark
+    the first epoch with training error 0 of each run; both carry the gid `terminal-<metric>-<run name>`.
     """
     runs = [run for seeds in cell.values() for run in seeds]
     logged = set().union(*(run.history["metric"] for run in runs))
@@ -70,10 +72,14 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
                 (left / width, bottom / height, (WIDTH - LEFT - RIGHT) / width, PANEL / height)
             )
             axes.set_title(panel.title, pad=5)
-            _set_up(axes, panel, scales[panel.metric], max(run.epochs for run in runs))
+            set_up(axes, panel, scales[panel.metric], max(run.epochs for run in runs))
             for refinement, seeds in cell.items():
-                _draw(axes, panel.metric, refinement, seeds)
-            label_ends(axes, list(_ends(panel.metric, cell)), PANEL)
+                median = draw_course(axes, panel, refinement, seeds)
+                for run in seeds:
+                    if run.terminal_epoch is not None:
+                        gid = f"terminal-{panel.metric}-{run.name}"
+                        mark_terminal(axes, run.terminal_epoch, median, series(refinement), gid)
+            label_ends(axes, list(ends(panel, cell)), PANEL)
         for axes in figure.axes[-columns:]:
             axes.set_xlabel("completed epochs")
         for line, (refinement, note) in enumerate(notes):
@@ -92,7 +98,8 @@ def _terminal_note(refinement: str, runs: Sequence[Run]) -> str:
     return f"◇ {refinement}: training error first 0 at {span}{some}"
 
 
-def _set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
+def set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
+    """Epochs across, the panel's scale upwards."""
     axes.set_xlim(0, epochs)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     set_vertical(axes, panel, scale)
@@ -105,17 +112,17 @@ def _seeds(runs: Sequence[Run], split: str, metric: str) -> pd.DataFrame:
     return table.where(np.isfinite(table))
 
 
-def _draw(axes: Axes, metric: str, refinement: str, runs: Sequence[Run]) -> None:
-    """Median and band of one refinement on both splits, and the marks of its terminal phases."""
-    look = series(refinement)
-    medians = {}
-    for split in SPLITS:
-        table = _seeds(runs, split, metric)
+def draw_course(axes: Axes, panel: Panel, refinement: str, runs: Sequence[Run]) -> pd.Series[float]:
+    """Median and band of one refinement on every split drawn; returns the median on the training split."""
+    look, medians = series(refinement), {}
+    for split in splits(panel, runs):
+        table = _seeds(runs, split, panel.metric)
         medians[split] = table.median(axis=1).dropna()
         if table.shape[1] > 1:
             low, high = table.min(axis=1), table.max(axis=1)
             axes.fill_between(table.index, low, high, color=look.colour, alpha=0.18, linewidth=0)
-    axes.plot(medians["test"], color=look.colour, linewidth=0.9, linestyle=(0, (4, 1.6)))
+        if split != "train":
+            axes.plot(medians[split], color=look.colour, linewidth=0.9, linestyle=(0, (4, 1.6)))
     axes.plot(
         medians["train"],
         color=look.colour,
@@ -125,12 +132,10 @@ def _draw(axes: Axes, metric: str, refinement: str, runs: Sequence[Run]) -> None
         markerfacecolor=look.colour if look.filled else "white",
         markevery=(0.04 if look.filled else 0.09, 0.13),  # close curves do not hide each other's marks
     )
-    for run in runs:
-        if run.terminal_epoch is not None:
-            _mark_terminal(axes, run.terminal_epoch, medians["train"], look, f"terminal-{metric}-{run.name}")
+    return medians["train"]
 
 
-def _mark_terminal(axes: Axes, epoch: int, curve: pd.Series[float], look: Series, gid: str) -> None:
+def mark_terminal(axes: Axes, epoch: float, curve: pd.Series[float], look: Series, gid: str) -> None:
     """A rule at the first epoch with training error 0 and, on the training curve, a diamond."""
     axes.axvline(epoch, color=look.colour, linewidth=0.7, alpha=0.5, zorder=0.5, gid=gid)
     if len(curve):
@@ -149,10 +154,11 @@ def _mark_terminal(axes: Axes, epoch: int, curve: pd.Series[float], look: Series
         )
 
 
-def _ends(metric: str, cell: Cell) -> Iterator[End]:
+def ends(panel: Panel, cell: Cell) -> Iterator[End]:
+    """Where the lines of one panel end; where only training is drawn, the refinement is name enough."""
     for refinement, runs in cell.items():
-        for split in SPLITS:
-            median = _seeds(runs, split, metric).median(axis=1).dropna()
+        for split in splits(panel, runs):
+            median = _seeds(runs, split, panel.metric).median(axis=1).dropna()
             if len(median):
-                name, colour = f"{refinement}, {split}", series(refinement).text
-                yield End(name, colour, float(median.index[-1]), float(median.iloc[-1]))
+                name = refinement if panel.train_only else f"{refinement}, {split}"
+                yield End(name, series(refinement).text, float(median.index[-1]), float(median.iloc[-1]))

@@ -1,6 +1,5 @@
 """The figures of a study as files, for papers and pages."""
 
-import re
 from io import BytesIO
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from deq_collapse.files import write_atomically
-from deq_collapse.study.along import along_figure, along_scales, courses, lines
-from deq_collapse.study.curves import collapse_curves, shared_scales
-from deq_collapse.study.gram import gram_maps
 from deq_collapse.study.records import read_study
+from deq_collapse.study.sections import all_drawings, figure_sections
 from deq_collapse.study.style import RC
 
 METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
@@ -19,8 +16,7 @@ METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
 
 def write_figures(study_dir: Path) -> Path:
-    """Writes the collapse curves and the Gram maps (first seed) of each setting, and all settings along the
-    computation, as svg, png and pdf.
+    """Writes every figure of a study as svg, png and pdf.
 
     Returns:
         Their folder, ``<study_dir>/figures``.
@@ -29,16 +25,8 @@ def write_figures(study_dir: Path) -> Path:
         UserError: where the folder is not a study's, or a figure cannot be written.
     """
     folder = study_dir / "figures"
-    study = read_study(study_dir)
-    scales = shared_scales(study.runs)
-    for setting, cell in study.cells.items():
-        name = "-".join(re.findall(r"\w+", setting.lower()))
-        first = {refinement: runs[0] for refinement, runs in cell.items()}
-        write_figure(folder / f"{name}-curves", collapse_curves(cell, scales, columns=2))
-        write_figure(folder / f"{name}-gram", gram_maps(first))
-    along = lines(courses(study.runs))
-    if along:
-        write_figure(folder / "along", along_figure(along, along_scales(along)))
+    for drawing in all_drawings(figure_sections(read_study(study_dir))):
+        write_figure(folder / drawing.name, drawing.draw())
     return folder
 
 

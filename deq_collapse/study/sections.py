@@ -1,18 +1,48 @@
-"""The report's sections of figures: to add one, write a function of the study and put it into `SECTIONS`."""
+"""The figures of a study, in sections: to add one, write a function of the study and put it into `SECTIONS`.
+
+The report shows them, and `figure_files` writes them as files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+import pandas as pd
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
-from deq_collapse.study.along import along_figure, along_scales, courses, lines
-from deq_collapse.study.curves import collapse_curves, shared_scales
-from deq_collapse.study.gram import gram_maps
+from deq_collapse.study.along import along_figure, along_multiples, along_scales, courses, lines
+from deq_collapse.study.angles import angle_matrices
+from deq_collapse.study.curves import PANELS, collapse_curves, ends, shared_scales
+from deq_collapse.study.features import feature_maps
+from deq_collapse.study.minority import collapse_curve, minority_table, theory_table
+from deq_collapse.study.multiples import metric_multiples
 from deq_collapse.study.records import Run, Study
+from deq_collapse.study.settings import Cell, exemplary, families, first_run, is_balanced
 from deq_collapse.study.style import svg
-from deq_collapse.study.tsne import tsne_map
+
+MANY = 3
+"""More settings than this are drawn as small multiples, one metric at a time."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Attributes:
+        name: of its files, without suffix; unique in the study.
+        title: what it shows, in words.
+        caption: what stands above it in the report; its title already says the rest there.
+        draw: makes it anew.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
 
 
 @dataclass(frozen=True)
@@ -22,21 +52,29 @@ class Section:
     Attributes:
         title: the heading.
         layout: how figures stand beside each other, a class of `report.css`: `one`, `pair` or `four`.
-        figures: each a caption, and what is drawn as HTML.
+        drawings: what the report shows.
         note: what a reader must know to read them.
+        files: what is only written as files, because a page would be too long.
     """
 
     title: str
     layout: str
-    figures: tuple[tuple[Markup, Markup], ...]
+    drawings: tuple[Drawing, ...]
     note: Markup
+    files: tuple[Drawing, ...] = ()
+
+    @property
+    def figures(self) -> Iterator[tuple[Markup, Markup]]:
+        """Each a caption, and what is drawn as HTML."""
+        for drawing in self.drawings:
+            yield setting_markup(drawing.caption), Markup(svg(drawing.draw(), drawing.name, drawing.title))
 
 
 def figure_sections(study: Study) -> list[Section]:
     """All sections that have figures, in order; none for a study without runs."""
     if not study.runs:
         return []
-    return [section for make in SECTIONS if (section := make(study)).figures]
+    return [section for make in SECTIONS if (section := make(study)).drawings]
 
 
 def setting_markup(words: str) -> Markup:
@@ -45,40 +83,81 @@ def setting_markup(words: str) -> Markup:
 
 
 def _curves(study: Study) -> Section:
-    scales = shared_scales(study.runs)
-    figures = tuple(
-        (
-            setting_markup(setting),
-            Markup(svg(collapse_curves(cell, scales), f"curves{i}", f"Collapse curves, {setting}")),
+    scales, seeds = shared_scales(study.runs), _seeds(study)
+    each = [
+        Drawing(
+            _name(setting, "curves"),
+            f"Collapse curves, {setting}",
+            setting,
+            # Two columns fit a page of paper; a single one fits half of a screen.
+            partial(collapse_curves, cell, scales, 1 if len(study.cells) <= MANY else 2),
         )
-        for i, (setting, cell) in enumerate(study.cells.items())
-    )
+        for setting, cell in study.cells.items()
+    ]
+    unseen = "/".join(dict.fromkeys(run.held_out for run in study.runs))
     note = Markup(
-        "Thick lines with marks: training split; thin dashed lines: test split. Diamonds and vertical"
+        f"Thick lines with marks: training split; thin dashed lines: {unseen} split. Diamonds and vertical"
         " rules: where the terminal phase starts. The vertical axes are logarithmic for NC1 to NC4 and the"
-        " error, and the same in all settings; an axis that holds exact zeros turns linear below its lowest"
+        " loss, and the same in all settings; an axis that holds exact zeros turns linear below its lowest"
         " power of ten."
     )
-    if _seeds(study) > 1:
+    if seeds > 1:
         note += " Lines are medians over seeds, bands reach from the lowest to the highest seed."
-    return Section("Collapse curves", "pair", figures, note)
+    if len(study.cells) <= MANY:
+        return Section("Collapse curves", "pair", tuple(each), note)
+    if seeds > 1:
+        note += (
+            " Diamonds stand at the median over the seeds that reached the terminal phase, and say how many"
+            " did where not all."
+        )
+    note += " The folder figures beside this page also has every setting’s curves on a page of their own."
+    together = (
+        Drawing(
+            _name(family, panel.metric),
+            f"{panel.title}, {family or 'all settings'}",
+            family,
+            partial(metric_multiples, panel, cells, scales[panel.metric]),
+        )
+        for panel in PANELS
+        for family, cells in families(study).items()
+        if panel.metric in scales and any(list(ends(panel, cell)) for cell in cells.values())
+    )
+    return Section("Collapse curves", "one", tuple(together), note, tuple(each))
+
+
+def _minority(study: Study) -> Section:
+    drawings = []
+    for family, cells in families(study).items():
+        table = minority_table(cells)
+        if len(table):
+            num_classes = len(first_run(next(iter(cells.values()))).class_counts)
+            title = "Cosine of minority classes against the imbalance ratio"
+            draw = partial(_collapse_curve, table, num_classes)
+            drawings.append(Drawing(_name(family, "minority"), title, family, draw))
+    note = Markup(
+        "After the last epoch, on the training split: the mean cosine over pairs of minority classes, of"
+        " classifier rows and of centred class means; 1 is minority collapse (Fang et al. 2021). At R = 1"
+        " stand balanced runs, measured on the same classes. Marks are seeds, lines join their medians."
+        " Theory is the layer-peeled model without bias; a cross is missing where its minority rows vanish."
+    )
+    return Section("Minority collapse against the imbalance ratio", "one", tuple(drawings), note)
+
+
+def _collapse_curve(table: pd.DataFrame, num_classes: int) -> Figure:
+    return collapse_curve(table, theory_table(table, num_classes), num_classes)
 
 
 def _along(study: Study) -> Section:
     settings = lines(courses(study.runs))
     scales = along_scales(settings) if settings else {}
-    figures = tuple(
-        (
-            setting_markup(setting),
-            Markup(
-                svg(
-                    along_figure({setting: drawn}, scales),
-                    f"along{i}",
-                    f"Collapse along the computation, {setting}",
-                )
-            ),
+    each = tuple(
+        Drawing(
+            _name(setting, "along"),
+            f"Collapse along the computation, {setting}",
+            setting,
+            partial(along_figure, {setting: drawn}, scales),
         )
-        for i, (setting, drawn) in enumerate(settings.items())
+        for setting, drawn in settings.items()
     )
     note = Markup(
         "The trained networks, measured at H<sub>0</sub> and after every evaluation of a block: every layer"
@@ -90,48 +169,76 @@ def _along(study: Study) -> Section:
     )
     if _seeds(study) > 1:
         note += " Lines are means over seeds, bands reach from the lowest to the highest seed."
-    return Section("Along the computation", "pair", figures, note)
+    title = "Along the computation"
+    if len(settings) <= MANY:
+        return Section(title, "pair", each, note)
+    together = (
+        Drawing(
+            _name(family, f"along-{metric}"),
+            f"{metric} along the computation, {family or 'all settings'}",
+            family,
+            partial(along_multiples, metric, cells, settings, scales[metric]),
+        )
+        for metric in scales
+        for family, cells in families(study).items()
+        if any(setting in settings for setting in cells)
+    )
+    return Section(title, "one", tuple(together), note, each)
 
 
 def _angles(study: Study) -> Section:
-    figures = tuple(
-        (
-            setting_markup(setting),
-            Markup(svg(gram_maps(_first(cell)), f"gram{i}", f"Gram heat maps, {setting}")),
+    drawings = tuple(
+        Drawing(
+            _name(setting, "angles"),
+            f"Angles between classes, {setting}",
+            setting,
+            partial(angle_matrices, _first(cell)),
         )
-        for i, (setting, cell) in enumerate(study.cells.items())
+        for setting, cell in study.cells.items()
     )
     note = Markup(
-        "Cosines between centred class means (training split) and between classifier rows after the last"
-        " epoch, beside the simplex ETF, where every pair has the cosine −1/(K−1). Below each map: mean ±"
-        " standard deviation over pairs of classes."
+        "Angles between centred class means (training split) and between classifier rows after the last"
+        " epoch, beside the simplex ETF, where every pair has the cosine −1/(K−1), and, where classes are"
+        " unequally large, the SELI geometry of their counts (Thrampoulidis et al. 2022). Below each matrix:"
+        " mean ± standard deviation over pairs of classes."
     )
     if any(run.majority for run in study.runs):
-        note += " Black lines divide the majority classes, which come first, from the minority."
-    return Section("Angles between classes", "pair", figures, note + _first_seed(study))
+        note += " White lines divide the majority classes, which come first, from the minority."
+    return Section("Angles between classes", "pair", drawings, note + _first_seed(study))
 
 
-def _maps(study: Study) -> Section:
-    runs = [run for cell in study.cells.values() for run in _first(cell).values()]
-    figures = tuple(
-        (
-            Markup('{}, <span class="{}">{}</span>').format(
-                setting_markup(run.setting), run.refinement, run.refinement
-            ),
-            Markup(svg(tsne_map(run), f"tsne{i}", f"t-SNE, {run.name}")),
+def _features(study: Study) -> Section:
+    shown = list(study.cells)
+    if len(shown) > MANY:
+        balanced = (setting for setting, cell in study.cells.items() if is_balanced(first_run(cell)))
+        shown = list(dict.fromkeys([exemplary(study.cells), *balanced]))[:2]
+    drawings = tuple(
+        Drawing(
+            _name(setting, "features"),
+            f"t-SNE and Gram matrix of test features, {setting}",
+            setting,
+            partial(feature_maps, _first(study.cells[setting])),
         )
-        for i, run in enumerate(runs)
+        for setting in shown
     )
     note = Markup(
-        "t-SNE of test features after the last epoch; a class’s name stands at the median of its points."
-        " Distances between groups and the sizes of groups mean little in such a map."
+        "Test features after the last epoch. Above, t-SNE: a class’s name stands at the median of its points;"
+        " distances between groups and the sizes of groups mean little in such a map. Below, cosines between"
+        " pairs of features, centred by the mean of class means and sorted by class."
     )
     if any(run.majority for run in study.runs):
-        note += " Triangles are minority classes."
-    return Section("Test features in the plane", "four", figures, note + _first_seed(study))
+        note += " Triangles are minority classes; majority classes come first."
+    if len(shown) < len(study.cells):
+        note += f" {len(shown)} of {len(study.cells)} settings are drawn."
+    return Section("Test features", "pair", drawings, note + _first_seed(study))
 
 
-def _first(cell: dict[str, list[Run]]) -> dict[str, Run]:
+def _name(words: str, kind: str) -> str:
+    """A name for files and ids: `step-k_a-3-r-10-curves`."""
+    return "-".join([*re.findall(r"\w+", words.lower()), kind])
+
+
+def _first(cell: Cell) -> dict[str, Run]:
     """One run per refinement: the first seed."""
     return {refinement: runs[0] for refinement, runs in cell.items()}
 
@@ -144,4 +251,10 @@ def _seeds(study: Study) -> int:
     return max(len(runs) for cell in study.cells.values() for runs in cell.values())
 
 
-SECTIONS: tuple[Callable[[Study], Section], ...] = (_curves, _along, _angles, _maps)
+def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
+    """Everything that is written as files."""
+    for section in sections:
+        yield from section.drawings + section.files
+
+
+SECTIONS: tuple[Callable[[Study], Section], ...] = (_curves, _minority, _along, _angles, _features)

@@ -103,7 +103,15 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+    text = re.sub(r'(?<= )(?:d|x|y|points|transform)="[^"]*"', _rounded, text)
     return text.replace("<svg", f'<svg role="img" aria-label="{_attribute(description)}"', 1)
+
+
+def _rounded(geometry: re.Match[str]) -> str:
+    """Hundredths of a point are finer than any print, and half the digits."""
+    return re.sub(
+        r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), geometry[0]
+    )
 
 
 def _attribute(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from deq_collapse.study.records import Run
-from deq_collapse.study.style import FAINT, RC
+from deq_collapse.study.records import Geometry
+from deq_collapse.study.style import FAINT
 
 # Paul Tol's "muted" scheme and a grey; classes are told apart by their names, colour only helps.
 _DARK = ["#332288", "#117733", "#882255", "#999933", "#5e5e5e"]
@@ -35,45 +33,35 @@ def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return np.asarray(plane, dtype=np.float64)
 
 
-def tsne_map(run: Run) -> Figure:
+def draw_tsne(axes: Axes, geometry: Geometry) -> None:
     """Test features of one run; discs are majority classes (or all, without majority), triangles minority."""
-    geometry = run.geometry
     plane = embed(geometry.test_features)
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(2.9, 2.9))
-        axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_visible(True)
-        if plane is None:
-            words = "no map: too few test features,\nor they are equal or not finite"
-            axes.text(0.5, 0.5, words, ha="center", va="center", color=FAINT, transform=axes.transAxes)
-            return figure
-        for c in np.unique(geometry.test_labels):
-            points = plane[geometry.test_labels == c]
-            minority = len(geometry.majority) > 0 and c not in geometry.majority
-            axes.scatter(
-                points[:, 0],
-                points[:, 1],
-                s=9 if minority else 7,
-                marker="^" if minority else "o",
-                color=COLOURS[c % len(COLOURS)],
-                linewidths=0,
-                alpha=0.8,
-                rasterized=True,  # smaller than one SVG element per point, from 100 points on
-            )
-        axes.margins(0.18, 0.1)
-        few = len(geometry.class_names) <= 20
-        for c in np.unique(geometry.test_labels):
-            _name(
-                axes,
-                str(geometry.class_names[c]),
-                plane[geometry.test_labels == c],
-                np.ptp(plane),
-                8.5 if few else 5.5,
-            )
-    return figure
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+    if plane is None:
+        words = "no map: too few test features,\nor they are equal or not finite"
+        axes.text(0.5, 0.5, words, ha="center", va="center", color=FAINT, transform=axes.transAxes)
+        return
+    for c in np.unique(geometry.test_labels):
+        points = plane[geometry.test_labels == c]
+        minority = len(geometry.majority) > 0 and c not in geometry.majority
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=9 if minority else 7,
+            marker="^" if minority else "o",
+            color=COLOURS[c % len(COLOURS)],
+            linewidths=0,
+            alpha=0.8,
+            rasterized=True,  # smaller than one SVG element per point, from 100 points on
+        )
+    axes.margins(0.18, 0.1)
+    few = len(geometry.class_names) <= 20
+    for c in np.unique(geometry.test_labels):
+        points = plane[geometry.test_labels == c]
+        _name(axes, str(geometry.class_names[c]), points, np.ptp(plane), 8.5 if few else 5.5)
 
 
 def _name(axes: Axes, name: str, points: NDArray[np.float64], extent: float, size: float) -> None:

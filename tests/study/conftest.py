@@ -1,6 +1,7 @@
 """A study folder of the real layout with made-up but plausible numbers."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def _curves(
         "nc4": np.floor(700 * 0.2 * np.exp(-3 * rate * epochs)) / 700,
         "error": error,
         "accuracy": 1 - error,
+        "loss": 2.3 * np.exp(-rate * epochs) * noise[4],
     }
     test = {
         "nc1": train["nc1"] + 0.25 * noise[3],
@@ -39,6 +41,7 @@ def _curves(
         "nc4": 0.03 + 0.2 * np.exp(-rate * epochs),
         "error": 0.05 + 0.4 * np.exp(-rate * epochs),
         "accuracy": 0.95 - 0.4 * np.exp(-rate * epochs),
+        "loss": 0.2 + 2.1 * np.exp(-rate * epochs) * noise[5],
     }
     if step:
         for split, top in ((train, 1.0), (test, 0.9)):
@@ -51,11 +54,17 @@ def _curves(
     return curves, terminal
 
 
-def _geometry(rng: np.random.Generator, step: bool, samples: int) -> dict[str, Any]:
+def _step(imbalance: str) -> tuple[int, float] | None:
+    """K_A and R of a label such as `step_ka3_r10`."""
+    found = re.fullmatch(r"step_ka(\d+)_r(\d+)", imbalance)
+    return (int(found[1]), float(found[2])) if found else None
+
+
+def _geometry(rng: np.random.Generator, majority: int, ratio: float, samples: int) -> dict[str, Any]:
     means = np.linalg.qr(rng.standard_normal((D, K)))[0].T * 5
     means = means - means.mean(0) + 0.25 * rng.standard_normal((K, D))
-    if step:
-        means[3:] += 2.0 * means[3:].mean(0)
+    if majority:
+        means[majority:] += 0.6 * np.sqrt(ratio) * means[majority:].mean(0)
     labels = rng.integers(0, K, samples)
     return {
         "class_means_train": means + 1,
@@ -65,14 +74,15 @@ def _geometry(rng: np.random.Generator, step: bool, samples: int) -> dict[str, A
         "test_features": (means[labels] + 1 + 1.6 * rng.standard_normal((samples, D))).astype(np.float32),
         "test_labels": labels,
         "class_names": np.array([str(c) for c in range(K)]),
-        "majority": np.array([0, 1, 2] if step else [], dtype=np.int64),
+        "majority": np.arange(majority),
     }
 
 
 def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples: int) -> dict[str, Any]:
-    step = imbalance.startswith("step")
-    rng = np.random.default_rng([seed, step, refinement == "explicit"])
-    curves, terminal = _curves(rng, refinement, step)
+    majority, ratio = _step(imbalance) or (0, 1.0)
+    counts = [139] * majority + [max(1, round(139 / ratio))] * (K - majority)
+    rng = np.random.default_rng([seed, majority, int(ratio), refinement == "explicit"])
+    curves, terminal = _curves(rng, refinement, majority > 0)
     name = f"{imbalance}-{refinement}-seed{seed}"
     (study / name).mkdir()
     rows = [
@@ -83,7 +93,7 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
     ]
     table = pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])
     table.to_csv(study / name / "history.csv", index=False)
-    np.savez(study / name / "geometry.npz", **_geometry(rng, step, samples))
+    np.savez(study / name / "geometry.npz", **_geometry(rng, majority, ratio, samples))
     environment = {
         "commit": "0123abc",
         "device": "cpu",
@@ -105,8 +115,8 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
         "name": name,
         "axes": {"imbalance": imbalance, "refinement": refinement, "seed": str(seed)},
         "study": "demo",
-        "class_counts": [139] * 3 + [14] * 7 if step else [139] * K,
-        "majority": [0, 1, 2] if step else None,
+        "class_counts": counts,
+        "majority": list(range(majority)) or None,
         "dataset": "digits",
         "epochs": EPOCHS,
         "steps": 11 * EPOCHS,

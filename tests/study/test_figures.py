@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
+from deq_collapse.metrics.geometry import simplex_etf_gram
+from deq_collapse.study.angles import angle_matrices, class_angles, cosine_gram, target_angles
 from deq_collapse.study.curves import collapse_curves, shared_scales
-from deq_collapse.study.gram import cosine_gram, etf_cosines, gram_maps
 from deq_collapse.study.records import Run, Study, read_study
 from deq_collapse.study.style import series, spread, svg
-from deq_collapse.study.tsne import embed, tsne_map
+from deq_collapse.study.tsne import draw_tsne, embed
 
 MakeStudy = Callable[..., Path]
 
@@ -33,7 +35,7 @@ def test_terminal_phase_is_marked_at_its_epoch_on_the_training_curve(study: Stud
     for runs in cell.values():
         (run,) = runs
         assert run.terminal_epoch is not None
-        marks = [line for line in figure.axes[0].lines if line.get_gid() == f"terminal-nc1-{run.name}"]
+        marks = [line for line in figure.axes[1].lines if line.get_gid() == f"terminal-nc1-{run.name}"]
         assert {float(x) for line in marks for x in line.get_xdata()} == {run.terminal_epoch}
         diamond = next(line for line in marks if line.get_marker() == "D")
         assert diamond.get_ydata()[0] == pytest.approx(run.curve("train", "nc1")[run.terminal_epoch])
@@ -68,7 +70,7 @@ def test_a_value_that_is_not_finite_is_a_gap(make_study: MakeStudy, value: float
     history.loc[history["epoch"] > 20, "value"] = value
     figure = collapse_curves(_cell(study, 0), shared_scales(study.runs))
     drawn = max(
-        (line for line in figure.axes[0].lines if line.get_marker() == "o"),
+        (line for line in figure.axes[1].lines if line.get_marker() == "o"),
         key=lambda line: len(line.get_xdata()),
     )
     assert max(drawn.get_xdata()) == 20
@@ -78,8 +80,8 @@ def test_a_value_that_is_not_finite_is_a_gap(make_study: MakeStudy, value: float
 def test_panels_follow_what_was_logged_and_share_their_scales(study: Study) -> None:
     scales = shared_scales(study.runs)
     balanced, step = (collapse_curves(cell, scales) for cell in study.cells.values())
-    assert len(balanced.axes) == 5
-    assert len(step.axes) == 7
+    assert len(balanced.axes) == 6
+    assert len(step.axes) == 8
     for left, right in zip(balanced.axes, step.axes, strict=False):
         assert left.get_ylim() == right.get_ylim()
 
@@ -87,7 +89,7 @@ def test_panels_follow_what_was_logged_and_share_their_scales(study: Study) -> N
 def test_seeds_are_drawn_as_a_band_that_holds_every_run(make_study: MakeStudy) -> None:
     study = read_study(make_study(imbalances=("balanced",), seeds=3))
     figure = collapse_curves(_cell(study, 0), shared_scales(study.runs))
-    band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    band = figure.axes[1].collections[0].get_paths()[0].get_extents()
     values = np.concatenate([run.curve("train", "nc1") for run in _cell(study, 0)["explicit"]])
     assert (band.y0, band.y1) == pytest.approx((values.min(), values.max()))
 
@@ -116,9 +118,10 @@ def test_spread_leaves_labels_with_room_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
-def test_the_ideal_is_the_gram_matrix_of_a_simplex_etf(num_classes: int) -> None:
-    centred = np.eye(num_classes) - 1 / num_classes
-    assert etf_cosines(num_classes) == pytest.approx(cosine_gram(centred))
+def test_all_pairs_of_the_simplex_etf_have_its_angle(num_classes: int) -> None:
+    angles = target_angles(simplex_etf_gram(num_classes).numpy())
+    ideal = np.degrees(np.arccos(-1 / (num_classes - 1)))
+    assert angles == pytest.approx(np.where(np.eye(num_classes, dtype=bool), 0, ideal))
 
 
 def test_cosines_of_a_zero_row_are_not_a_number() -> None:
@@ -127,24 +130,27 @@ def test_cosines_of_a_zero_row_are_not_a_number() -> None:
     assert gram[1, 1] == pytest.approx(1)
 
 
-def test_gram_maps_show_centred_means_and_rows_on_one_scale(study: Study) -> None:
-    cell = {name: runs[0] for name, runs in _cell(study, 1).items()}
-    figure = gram_maps(cell)
+def test_angles_stand_beside_etf_and_the_seli_of_unequal_counts(study: Study) -> None:
+    balanced, step = ({name: runs[0] for name, runs in cell.items()} for cell in study.cells.values())
+    titles = [axes.get_title(loc="left") for axes in angle_matrices(balanced).axes]
+    assert [title for title in titles if title] == ["explicit", "equilibrium", "simplex ETF"]
+    figure = angle_matrices(step)
     images = [axes.images[0] for axes in figure.axes if axes.images]
-    assert len(images) == 5
-    assert {image.get_clim() for image in images} == {(-1, 1)}
-    geometry = cell["explicit"].geometry
-    centred = geometry.class_means_train - geometry.class_means_train.mean(axis=0)
-    assert np.asarray(images[0].get_array()) == pytest.approx(cosine_gram(centred))
-    assert [line.get_ydata()[0] for line in images[0].axes.lines[:1]] == [2.5]
+    assert len(images) == 8
+    assert len({image.get_clim() for image in images}) == 1
+    means, rows = class_angles(step["explicit"].geometry)
+    assert np.asarray(images[0].get_array()) == pytest.approx(means)
+    assert np.asarray(images[1].get_array()) == pytest.approx(rows)
+    assert {line.get_ydata()[0] for line in images[0].axes.lines[:1]} == {2.5}
 
 
 def test_tsne_is_the_same_for_the_same_features_and_names_every_class(study: Study) -> None:
-    run = study.runs[0]
-    features = run.geometry.test_features
-    assert np.array_equal(embed(features), embed(features))
-    names = {text.get_text() for text in tsne_map(run).axes[0].texts}
-    assert names == {run.geometry.class_names[label] for label in np.unique(run.geometry.test_labels)}
+    geometry = study.runs[0].geometry
+    assert np.array_equal(embed(geometry.test_features), embed(geometry.test_features))
+    axes = Figure().subplots()
+    draw_tsne(axes, geometry)
+    names = {text.get_text() for text in axes.texts}
+    assert names == {geometry.class_names[label] for label in np.unique(geometry.test_labels)}
 
 
 @pytest.mark.parametrize("features", [np.eye(4), np.ones((20, 3)), np.full((20, 3), np.nan)])

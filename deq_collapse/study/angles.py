@@ -1,0 +1,133 @@
+"""Angles between classes: class means and classifier rows of every refinement, beside ETF and SELI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from deq_collapse.metrics.geometry import seli, simplex_etf_gram
+from deq_collapse.study.records import Geometry, Run
+from deq_collapse.study.style import INK, RC, series
+
+WIDTH, GAP, ROW_GAP, TOP, BAR, RIGHT = 7.1, 0.14, 0.5, 0.5, 0.55, 0.06  # inches
+LARGEST_SIDE = 1.6
+NAMED_CLASSES = 20
+"""More classes than this have no room for their names."""
+PARTS = ("class means", "classifier rows")
+COLOURS = matplotlib.colormaps["cividis"].with_extremes(bad="white")
+"""Its lightness rises evenly: it reads in grey, and for every kind of colour blindness."""
+
+
+def cosine_gram(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosines between all pairs of rows, (K, d) -> (K, K) in [-1, 1]; nan where a row is zero."""
+    rows = np.asarray(rows, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = np.divide(rows, norms, out=np.full_like(rows, np.nan), where=norms > 0)
+    gram: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
+    return gram
+
+
+def class_angles(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Angles in degrees, (K, K), between class means of the training split, centred by their unweighted mean,
+    and between classifier rows.
+    """
+    means = np.asarray(geometry.class_means_train, dtype=np.float64)
+    return _degrees(cosine_gram(means - means.mean(axis=0))), _degrees(cosine_gram(geometry.weight))
+
+
+def target_angles(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles in degrees of a target that is known by its Gram matrix, (K, K)."""
+    lengths = np.sqrt(np.diagonal(gram))
+    return _degrees(np.clip(gram / np.outer(lengths, lengths), -1, 1))
+
+
+def angle_matrices(runs: Mapping[str, Run]) -> Figure:
+    """A row for class means and one for classifier rows; columns are the refinements, the simplex ETF and,
+    where classes are unequally large, the SELI geometry of their counts.
+
+    Majority classes come first, a line divides them from the minority. Below every matrix: mean and standard
+    deviation over pairs of classes, and over pairs of minority classes.
+    """
+    run = next(iter(runs.values()))
+    etf = target_angles(simplex_etf_gram(len(run.class_counts)).numpy())
+    columns = {refinement: class_angles(each.geometry) for refinement, each in runs.items()}
+    columns["simplex ETF"] = (etf, etf)
+    if len(set(run.class_counts)) > 1:
+        ideal = seli(run.class_counts)
+        columns["SELI"] = (target_angles(ideal.means.numpy()), target_angles(ideal.weights.numpy()))
+    names = _names(run.geometry) if len(run.class_counts) <= NAMED_CLASSES else []
+    left = 0.42 + 0.065 * max((len(name) for name in names), default=0)
+    side = min((WIDTH - left - RIGHT - (len(columns) - 1) * GAP) / len(columns), LARGEST_SIDE)
+    width = left + len(columns) * (side + GAP) - GAP + RIGHT
+    height = TOP + len(PARTS) * (side + ROW_GAP) - ROW_GAP + BAR + 0.42
+    limit = max(120.0, float(etf.max()))
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width, height))
+        for column, (title, angles) in enumerate(columns.items()):
+            x = left + column * (side + GAP)
+            for row, matrix in enumerate(angles):
+                y = height - TOP - side - row * (side + ROW_GAP)
+                axes = figure.add_axes((x / width, y / height, side / width, side / height))
+                image = _draw(axes, matrix, run.geometry, limit)
+                if row == 0:
+                    colour = series(title).text if title in runs else INK
+                    axes.set_title(title, color=colour, fontsize=9)
+                if column == 0:
+                    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+                    axes.set_ylabel(PARTS[row], fontweight="bold")
+        bar = figure.add_axes((left / width, 0.3 / height, 2 * side / width, 0.09 / height))
+        ticks = [0, 30, 60, 90, 120]
+        colours = figure.colorbar(image, cax=bar, orientation="horizontal", ticks=ticks, format="{x:.0f}°")
+        colours.outline.set_visible(False)
+        x = (left + 2 * side + GAP) / width
+        figure.text(x, 0.33 / height, "angle between two classes", fontsize=8.5, va="center")
+    return figure
+
+
+def class_order(geometry: Geometry) -> NDArray[np.int64]:
+    """Class indices, majority first."""
+    rest = np.setdiff1d(np.arange(len(geometry.weight)), geometry.majority)
+    return np.concatenate([geometry.majority, rest]).astype(np.int64)
+
+
+def _names(geometry: Geometry) -> list[str]:
+    """Names in the order drawn, the long ones cut."""
+    names = [str(geometry.class_names[c]) for c in class_order(geometry)]
+    return [name if len(name) <= 11 else name[:10] + "…" for name in names]
+
+
+def _degrees(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 on the diagonal, where rounding leaves a cosine a little below 1."""
+    angles: NDArray[np.float64] = np.degrees(np.arccos(cosines))
+    np.fill_diagonal(angles, np.where(np.isnan(np.diagonal(angles)), np.nan, 0.0))
+    return angles
+
+
+def _draw(axes: Axes, angles: NDArray[np.float64], geometry: Geometry, limit: float) -> AxesImage:
+    order, majority = class_order(geometry), len(geometry.majority)
+    shown = angles[np.ix_(order, order)]
+    image = axes.imshow(np.ma.masked_invalid(shown), cmap=COLOURS, vmin=0, vmax=limit, interpolation="none")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if majority:
+        for line in (axes.axhline, axes.axvline):
+            line(majority - 0.5, color="white", linewidth=1.4)
+    words = f"all {_summary(shown)}"
+    if majority and len(shown) - majority > 1:
+        words += f"\nminority {_summary(shown[majority:, majority:])}"
+    axes.set_xlabel(words, fontsize=7.5, labelpad=2)
+    return image
+
+
+def _summary(angles: NDArray[np.float64]) -> str:
+    off = angles[~np.eye(len(angles), dtype=bool)]
+    return f"{off.mean():.0f}° ± {off.std():.0f}°"
