@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deq_collapse.errors import UserError
+from deq_collapse.study.beside import Beside, read_beside
 
 COLLAPSE_FALL = 20.0
 """A run counts as collapsed when training NC1 ends at least this many times below its first value."""
@@ -94,11 +95,12 @@ class Run:
     geometry: Geometry
     environment: dict[str, Any]
     along: pd.DataFrame | None
+    theory: Beside | None
 
     @property
     def refinement(self) -> str:
         """`explicit` or `equilibrium`."""
-        return self.axes.get("refinement", "equilibrium" if self.solver else "explicit")
+        return refinement_of(self.axes, self.solver)
 
     @property
     def setting(self) -> str:
@@ -153,6 +155,11 @@ class Study:
         return {setting: cells[setting] for setting in order}
 
 
+def refinement_of(axes: Mapping[str, str], solver: object) -> str:
+    """`explicit` or `equilibrium`, or what a study calls it."""
+    return axes.get("refinement", "equilibrium" if solver else "explicit")
+
+
 def setting_in_words(axes: Mapping[str, str]) -> str:
     """The values of all axes but refinement and seed, readable: `step_ka3_r10` is `step, K_A=3, R=10`.
 
@@ -199,7 +206,7 @@ def read_study(directory: Path) -> Study:
 def _run(directory: Path, record: dict[str, Any]) -> Run:
     """One record completed by the files of the run's folder."""
     record = {"validation": {}} | record
-    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along"}
+    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along", "theory"}
     values = {name: record[name] for name in own}
     for split in ("train", "validation", "test"):
         values[split] = {name: _number(value) for name, value in values[split].items()}
@@ -217,6 +224,12 @@ def _run(directory: Path, record: dict[str, Any]) -> Run:
         geometry=_read_geometry(directory / "geometry.npz"),
         environment=_read_json(directory / "environment.json"),
         along=_read_table(along, ALONG_COLUMNS) if (along := directory / "along.csv").exists() else None,
+        theory=read_beside(
+            directory,
+            values["name"],
+            refinement_of(values["axes"], values["solver"]),
+            values["majority"],
+        ),
     )
 
 

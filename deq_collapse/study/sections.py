@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from deq_collapse.study.along import along_figure, along_multiples, along_scales, courses, lines
 from deq_collapse.study.angles import angle_matrices
+from deq_collapse.study.beside import distance_figure, grams_figure
 from deq_collapse.study.curves import PANELS, collapse_curves, ends, shared_scales
 from deq_collapse.study.features import feature_maps
 from deq_collapse.study.minority import collapse_curve, minority_table, theory_table
@@ -233,6 +234,36 @@ def _features(study: Study) -> Section:
     return Section("Test features", "pair", drawings, note + _first_seed(study))
 
 
+def _theory(study: Study) -> Section:
+    drawings, files = [], []
+    for setting, cell in study.cells.items():
+        found = [run.theory for runs in cell.values() for run in runs if run.theory]
+        if found:
+            title = f"Distances to the theory, {setting}"
+            draw = partial(distance_figure, found)
+            drawings.append(Drawing(_name(setting, "theory"), title, setting, draw))
+        for refinement, runs in cell.items():
+            beside = runs[0].theory
+            if beside:
+                caption = f"{setting}, {refinement}: {beside.words}"
+                title = f"Gram matrices beside the theory, {runs[0].name}"
+                draw = partial(grams_figure, beside)
+                shown = drawings if len(study.cells) <= MANY else files
+                shown.append(Drawing(_name(f"{setting} {refinement}", "theory"), title, caption, draw))
+    note = Markup(
+        "Final Gram matrices of classifier rows and class means, and the logits of class means, each divided"
+        " by its norm, beside the simplex ETF, SELI and GOF of the run’s own class counts, and the"
+        " layer-peeled optimum, with a free bias, of these counts and of the energies the run ended with:"
+        " E<sub>W</sub> is the mean square of centred classifier rows, E<sub>H</sub> that of centred class"
+        " means on the training split. Rows and means are centred but where GOF is compared."
+    )
+    if any(run.majority for run in study.runs):
+        note += " Black lines divide the majority classes, which come first, from the minority."
+    if files:
+        note += " The Gram matrices of all settings are in the folder figures beside this page."
+    return Section("Beside the theory", "one", tuple(drawings), note + _first_seed(study), tuple(files))
+
+
 def _name(words: str, kind: str) -> str:
     """A name for files and ids: `step-k_a-3-r-10-curves`."""
     return "-".join([*re.findall(r"\w+", words.lower()), kind])
@@ -257,4 +288,11 @@ def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
         yield from section.drawings + section.files
 
 
-SECTIONS: tuple[Callable[[Study], Section], ...] = (_curves, _minority, _along, _angles, _features)
+SECTIONS: tuple[Callable[[Study], Section], ...] = (
+    _curves,
+    _minority,
+    _along,
+    _angles,
+    _theory,
+    _features,
+)

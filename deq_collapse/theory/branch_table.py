@@ -13,7 +13,13 @@ from torch import Tensor
 from deq_collapse.metrics import functional
 from deq_collapse.metrics.geometry import gram_distance, seli
 from deq_collapse.study.style import RC, series
-from deq_collapse.theory.branches import Budgets, equilibrium_branch, equilibrium_cost, explicit_branch
+from deq_collapse.theory.branches import (
+    STARTS,
+    Budgets,
+    equilibrium_branch,
+    equilibrium_cost,
+    explicit_branch,
+)
 from deq_collapse.theory.peeled import Peeled, layer_peeled, lower_bound, minority_cosine, step_counts
 
 Bound = Literal["operator", "energy"]
@@ -24,6 +30,8 @@ PANELS = {
     "nc2_etf_means": "NC2: class means to the ETF",
     "nc2_etf_weights": "NC2: classifier to the ETF",
     "nc3": "NC3: classifier to class means",
+    "seli_means": "Class means to SELI",
+    "seli_weights": "Classifier to SELI",
 }
 
 
@@ -33,9 +41,9 @@ def branch_table(
     ratios: Sequence[float],
     budgets: Budgets,
     bound: Bound,
-    starts: int = 4,
+    starts: int = STARTS,
 ) -> pd.DataFrame:
-    """One row per K_A, R and branch.
+    """One row per K_A, R and branch; NC1 is 0 in each, for a class has one feature.
 
     Columns: majority, ratio, branch; loss; bound, below which the program has no loss; residual, of the
     optimality conditions (for `operator`, loss less bound); the geometry of W and H; rank of H.
@@ -120,7 +128,7 @@ def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """At how many points of how many the equilibrium is lower in each value, by more than rounding."""
     wide = table.pivot(index=["majority", "ratio"], columns="branch")
     found = {}
-    for name in ("loss", "minority_cosine", "nc2_etf_means", "nc2_etf_weights", "nc3"):
+    for name in PANELS:
         explicit, equilibrium = wide[name]["explicit"], wide[name]["equilibrium"]
         known = explicit.notna() & equilibrium.notna()
         lower = equilibrium < explicit - 1e-6 * (1 + explicit.abs()) * (name != "loss")
@@ -159,7 +167,7 @@ def branch_figure(table: pd.DataFrame) -> Figure:
                     axes.set_title(title, fontsize=9)
                 if row == 0 and len(majorities) > 1:
                     axes.text(
-                        0.98, 0.94, f"$K_A$ = {majority}", transform=axes.transAxes, ha="right", va="top"
+                        1, 1.05, f"$K_A$ = {majority}", transform=axes.transAxes, ha="right", va="bottom"
                     )
             grid[-1, column].set_xlabel("imbalance ratio R")
         figure.subplots_adjust(

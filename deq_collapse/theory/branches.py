@@ -4,16 +4,22 @@ docs/theory.md states the programs and proves what is used here.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import exp
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.minimise import minimise
-from deq_collapse.theory.peeled import log_cross_entropy
 
 Cost = Callable[[Tensor], Tensor]
 """Energy that a map needs for its singular values, (K,) to (K,), increasing from 0."""
+
+
+STARTS, TRIED, FOLLOWED = 16, 50, 3
+"""Random starts; steps of each; how many are followed to their end."""
 
 
 class Budgets(NamedTuple):
@@ -42,7 +48,7 @@ class Solution(NamedTuple):
         A: (K, K); zero in the explicit branch.
         U: (K, K); V in the explicit branch.
         residual: of the optimality conditions of the program in (W, A, U, H0), relative; see `kkt_residual`.
-        losses: where every start ended.
+        losses: where the starts ended that were followed to their end.
     """
 
     loss: float
@@ -78,6 +84,7 @@ def explicit_cost(m: Tensor) -> Tensor:
     return m.square()
 
 
+@lru_cache(maxsize=8)
 def equilibrium_cost(radius: float) -> Cost:
     """The least ||A||_F^2 + ||U||_F^2 with (I - A)^-1 U = M and ||A||_2 <= rho, by singular value m of M:
     m^2 / (1 + m^2) up to m^2 = rho / (1 - rho), rho^2 + (1 - rho)^2 m^2 beyond.
@@ -99,43 +106,55 @@ def split_equilibrium(M: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     return A, M - A @ M
 
 
-def explicit_branch(counts: Sequence[float], budgets: Budgets, starts: int = 4, seed: int = 0) -> Solution:
+def explicit_branch(
+    counts: Sequence[float], budgets: Budgets, starts: int = STARTS, seed: int = 0
+) -> Solution:
     """min CE(W V H0) over W, V, H0 within the budgets; d = K."""
-    W, M, H0, losses = _minimise(counts, budgets, explicit_cost, starts, seed)
+    W, M, H0, losses = _minimise(tuple(counts), budgets, explicit_cost, starts, seed)
     return _solution(counts, W, torch.zeros_like(M), M, H0, budgets.radius, losses)
 
 
-def equilibrium_branch(counts: Sequence[float], budgets: Budgets, starts: int = 4, seed: int = 0) -> Solution:
+def equilibrium_branch(
+    counts: Sequence[float], budgets: Budgets, starts: int = STARTS, seed: int = 0
+) -> Solution:
     """min CE(W z*) with z* = A z* + U h0 over W, A, U, H0 within the budgets; d = K."""
-    W, M, H0, losses = _minimise(counts, budgets, equilibrium_cost(budgets.radius), starts, seed)
+    W, M, H0, losses = _minimise(tuple(counts), budgets, equilibrium_cost(budgets.radius), starts, seed)
     A, U = split_equilibrium(M, budgets.radius)
     return _solution(counts, W, A, U, H0, budgets.radius, losses)
 
 
+@lru_cache(maxsize=64)
 def _minimise(
-    counts: Sequence[float], budgets: Budgets, cost: Cost, starts: int, seed: int
+    counts: tuple[float, ...], budgets: Budgets, cost: Cost, starts: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[float, ...]]:
+    """W, M, H0 of the least loss found, and where those starts ended that were followed to their end, the best
+    after `TRIED` steps. M is diagonal: with M = P S Q^T its SVD, W P, S and Q^T H0 lose as much and have the
+    same energies.
+    """
     k = len(counts)
     generator = torch.Generator().manual_seed(seed)
 
     def factors(point: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Every budget is spent in full: a larger W never hurts, and frees nothing else."""
-        W, M, H0 = point
+        W, m, H0 = point
         W = W * (k * budgets.weights) ** 0.5 / W.norm()
         H0 = H0 * (k * budgets.inputs) ** 0.5 / H0.norm()
-        return W, M * spend(torch.linalg.svdvals(M), cost, k * budgets.maps), H0
+        return W, m * spend(m.abs(), cost, k * budgets.maps), H0
 
     def loss(point: Sequence[Tensor]) -> Tensor:
-        W, M, H0 = factors(point)
-        return log_cross_entropy(W @ M @ H0, counts)
+        W, m, H0 = factors(point)
+        return log_cross_entropy((W * m) @ H0, counts)
 
-    found = []
+    def value(point: Sequence[Tensor]) -> float:
+        return float(loss(point).detach())
+
+    tried = []
     for _ in range(starts):
-        draw = [torch.randn((k, k), generator=generator, dtype=torch.float64) for _ in range(3)]
-        end = [t.detach() for t in factors(minimise(loss, draw, 2000))]
-        found.append((float(log_cross_entropy(end[0] @ end[1] @ end[2], counts).exp()), end))
-    W, M, H0 = min(found, key=lambda pair: pair[0])[1]
-    return W, M, H0, tuple(value for value, _ in found)
+        W, M, H0 = (torch.randn((k, k), generator=generator, dtype=torch.float64) for _ in range(3))
+        tried.append(minimise(loss, [W, torch.linalg.svdvals(M), H0], TRIED))
+    ends = [minimise(loss, point, 2000) for point in sorted(tried, key=value)[:FOLLOWED]]
+    W, m, H0 = (t.detach() for t in factors(min(ends, key=value)))
+    return W, torch.diag(m), H0, tuple(exp(value(point)) for point in ends)
 
 
 def spend(m: Tensor, cost: Cost, budget: float) -> Tensor:

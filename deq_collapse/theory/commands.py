@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--radius", type=float, default=0.5, metavar="RHO", help="||A||_2 of the equilibrium at most (0.5)"
     )
     branches.add_argument(
-        "--starts", type=int, default=4, help="of descent where the program is not convex (4)"
+        "--starts", type=int, default=16, help="of descent where the program is not convex (16)"
     )
 
     descent = commands.add_parser("descent", help="descent reaches each closed form")
@@ -71,14 +71,20 @@ def _parser() -> argparse.ArgumentParser:
 
     phase = commands.add_parser("phase", help="phase diagrams over the ratio, the decay and the split")
     _step(phase, several=False)
+    phase.set_defaults(weight_energy=None, feature_energy=None)  # of the runs, where there are any
     phase.add_argument("--largest", type=float, default=1e3, metavar="R", help="largest ratio (1000)")
     phase.add_argument("--points", type=int, default=25, help="values of the ratio, and of the decay (25)")
     phase.add_argument(
         "--runs", type=Path, metavar="DIRECTORY", help="finished step-imbalanced runs to draw in"
     )
 
-    compare = commands.add_parser("compare", help="lay finished runs beside ETF, SELI, GOF and layer-peeled")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    compare = commands.add_parser(
+        "compare",
+        help="lay finished runs beside ETF, SELI, GOF and layer-peeled, also in their study's report",
+    )
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run, or of several"
+    )
     compare.add_argument(
         "--figure",
         type=Path,

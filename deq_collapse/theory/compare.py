@@ -3,13 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 from torch import Tensor
 
-from deq_collapse.metrics.geometry import Geometry, gof, gram_distance, seli, simplex_etf_gram
-from deq_collapse.theory.peeled import Peeled, layer_peeled, log_cross_entropy, minority_cosine
-
-TARGETS = ("ETF", "SELI", "GOF", "layer-peeled")
-GRAMS = ("weights", "means", "logits")
+from deq_collapse.metrics.geometry import (
+    Geometry,
+    gof,
+    gram_distance,
+    normalised,
+    seli,
+    simplex_etf_gram,
+)
+from deq_collapse.study.beside import GRAMS, Beside
+from deq_collapse.theory.loss import log_cross_entropy
+from deq_collapse.theory.peeled import Peeled, layer_peeled, minority_cosine
+from deq_collapse.theory.runs import FinishedRun
 
 
 class Comparison(NamedTuple):
@@ -21,6 +30,8 @@ class Comparison(NamedTuple):
         loss: cross entropy of the class means; at least that of the optimum.
         optimum: the layer-peeled optimum of these energies and the counts, with a free bias.
         measured: centred Gram matrices, not normalised.
+        raw: those of rows and means as they are.
+        targets: Gram matrices by name.
         distances: by target, to its Gram matrices of weights, means and logits; in [0, 2].
         minority_cosines: of classifier rows and of centred class means, measured and at the optimum; nan
             without two minority classes.
@@ -31,13 +42,10 @@ class Comparison(NamedTuple):
     loss: float
     optimum: Peeled
     measured: Geometry
+    raw: Geometry
+    targets: dict[str, Geometry]
     distances: dict[str, tuple[float, float, float]]
     minority_cosines: dict[str, tuple[float, float]]
-
-    @property
-    def nearest(self) -> str:
-        """The target whose three distances have the least mean."""
-        return min(self.distances, key=lambda target: round(sum(self.distances[target]), 6))
 
 
 def compare(
@@ -70,10 +78,14 @@ def compare(
     measured = Geometry(W @ W.T, M @ M.T, W @ M.T)
     raw = Geometry(weight @ weight.T, means @ means.T, weight @ means.T)
     etf = simplex_etf_gram(len(counts))
-    targets = (Geometry(etf, etf, etf), seli([int(n) for n in counts]), gof([int(n) for n in counts]))
+    targets = {
+        "ETF": Geometry(etf, etf, etf),
+        "SELI": seli([int(n) for n in counts]),
+        "layer-peeled": Geometry(optimum.weights, optimum.means, optimum.logits),
+        "GOF": gof([int(n) for n in counts]),
+    }
     distances = {
-        name: _distances(raw if name == "GOF" else measured, target)
-        for name, target in zip(TARGETS, (*targets, optimum[3:4] + optimum[4:5] + optimum[2:3]), strict=True)
+        name: _distances(raw if name == "GOF" else measured, target) for name, target in targets.items()
     }
     order = [*majority, *(c for c in range(len(counts)) if c not in set(majority))] if majority else []
     cosines = {
@@ -84,7 +96,32 @@ def compare(
         )
     }
     loss = float(log_cross_entropy(raw.logits + bias.double()[:, None], counts).exp())
-    return Comparison(weight_energy, feature_energy, loss, optimum, measured, distances, cosines)
+    return Comparison(
+        weight_energy, feature_energy, loss, optimum, measured, raw, targets, distances, cosines
+    )
+
+
+def beside(run: FinishedRun, found: Comparison) -> Beside:
+    """What a report shows of a comparison."""
+    shared: dict[str, str | float] = {
+        "run": run.name,
+        "weight_energy": found.weight_energy,
+        "feature_energy": found.feature_energy,
+        "loss_of_means": found.loss,
+        "optimal_loss": found.optimum.loss,
+    }
+    for part, (measured, ideal) in found.minority_cosines.items():
+        shared |= {f"minority_cos_{part}": measured, f"minority_cos_{part}_optimal": ideal}
+    rows = [
+        {**shared, "target": target, **dict(zip(GRAMS, distances, strict=True))}
+        for target, distances in found.distances.items()
+    ]
+    geometries = {"this run": found.measured, **found.targets, "not centred": found.raw}
+    grams = {
+        name: np.stack([normalised(gram).numpy() for gram in geometry])
+        for name, geometry in geometries.items()
+    }
+    return Beside(run.name, run.refinement, run.majority, pd.DataFrame(rows), grams)
 
 
 def _distances(found: Geometry, target: Sequence[Tensor]) -> tuple[float, float, float]:

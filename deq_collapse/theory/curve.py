@@ -12,7 +12,7 @@ from deq_collapse.theory.critical import critical_ratio
 from deq_collapse.theory.peeled import full_layer_peeled, layer_peeled, minority_cosine, step_counts
 
 COLUMNS = ("majority", "program", "ratio", "minority_cosine", "loss")
-COLOURS = ("#123f7a", "#e07b10", "#3f9c8f", "#8a5fb0", "#767676")
+COLOURS = ("#123f7a", "#e07b10", "#3f9c8f", "#8a5fb0", "#767676", "#b0325a")
 DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
 CHECKED = 4
 """Ratios, besides 1, at which the full program is solved as well."""

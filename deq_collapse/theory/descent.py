@@ -7,11 +7,10 @@ class may share their mean (Jensen).
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from deq_collapse.theory.minimise import minimise
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Class-level logits (K, K), a column per class, and counts (K,) to a scalar, a mean over samples."""
@@ -62,8 +61,16 @@ def squared_hinge(logits: Tensor, counts: Tensor) -> Tensor:
     return (counts / counts.sum()) @ gaps
 
 
-def descend(model: Model, dim: int, steps: int = 2000, seed: int = 0) -> list[Point]:
-    """L-BFGS from random orthogonal factors; the point after every step, in float64.
+def descend(
+    model: Model,
+    dim: int,
+    rate: float,
+    steps: int,
+    momentum: float = 0.9,
+    seed: int = 0,
+    watched: int = 200,
+) -> dict[int, Point]:
+    """Gradient descent with Nesterov's momentum at a fixed rate, from random orthogonal factors, in float64.
 
     In a network of two layers or more a class that is 0 in every layer is a local minimum: a start close to
     it stays there.
@@ -71,35 +78,44 @@ def descend(model: Model, dim: int, steps: int = 2000, seed: int = 0) -> list[Po
     Args:
         model: what is minimised.
         dim: d, the width of every layer.
-        steps: at most.
+        rate: of learning.
+        steps: how many.
+        momentum: in [0, 1).
         seed: of the start.
+        watched: points to keep, at most.
+
+    Returns:
+        Points by the number of steps taken, equally spaced in its logarithm; the last is that of all steps.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = torch.tensor(model.counts, dtype=torch.float64)
-    k = len(counts)
+    k, layers = len(counts), len(model.weight_decays)
     # Features are scaled by sqrt(n_c), which makes their decay that of a class and conditions the problem.
-    shapes = [(dim, k), *[(dim, dim)] * (len(model.weight_decays) - 1), (k, dim)]
-    start = [nn.init.orthogonal_(torch.empty(s, dtype=torch.float64), generator=generator) for s in shapes]
-    start += [torch.zeros(k, 1, dtype=torch.float64)] * model.bias
+    shapes = [(dim, k), *[(dim, dim)] * (layers - 1), (k, dim)]
+    factors = [nn.init.orthogonal_(torch.empty(s, dtype=torch.float64), generator=generator) for s in shapes]
+    bias = torch.zeros(k, 1, dtype=torch.float64)
+    decays = (model.feature_decay, *model.weight_decays)
+    groups = [{"params": [f], "weight_decay": d} for f, d in zip(factors, decays, strict=True)]
+    if model.bias:
+        groups.append({"params": [bias], "weight_decay": 0.0})
+    optimiser = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
+    for group in optimiser.param_groups:
+        group["params"][0].requires_grad_()
 
-    def received(point: Sequence[Tensor]) -> Tensor:
-        features = point[0] / counts.sqrt()
-        for layer in point[1 : len(model.weight_decays)]:
+    def received() -> Tensor:
+        features = factors[0] / counts.sqrt()
+        for layer in factors[1:layers]:
             features = layer @ features
         return features
 
-    def objective(point: Sequence[Tensor]) -> Tensor:
-        logits = point[len(model.weight_decays)] @ received(point)
-        decay = torch.zeros((), dtype=torch.float64)
-        for rate, factor in zip((model.feature_decay, *model.weight_decays), point, strict=False):
-            decay = decay + rate * factor.square().sum() / 2
-        return model.loss(logits + point[-1] if model.bias else logits, counts) + decay
-
-    points: list[Point] = []
-
-    def watch(point: Sequence[Tensor]) -> None:
-        w, h = point[len(model.weight_decays)], received(point)
-        points.append(Point(w @ w.T, h.T @ h, w @ h))
-
-    minimise(objective, start, steps, watch)
+    kept = set(np.geomspace(1, steps, watched).round().astype(int).tolist())
+    points = {}
+    for step in range(1, steps + 1):
+        optimiser.zero_grad()
+        model.loss(factors[-1] @ received() + bias, counts).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if step in kept:
+            with torch.no_grad():
+                w, h = factors[-1], received()
+                points[step] = Point(w @ w.T, h.T @ h, w @ h)
     return points

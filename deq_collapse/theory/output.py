@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import geometric_mean
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,20 +13,23 @@ from rich.table import Table
 
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.study.beside import GRAMS, TARGETS, Beside, distance_figure, grams_figure, write_beside
 from deq_collapse.study.figure_files import METADATA, write_figure
+from deq_collapse.study.report import write_report
+from deq_collapse.study.runner import RESULTS
 from deq_collapse.theory.approach import approach_figure, approach_table
 from deq_collapse.theory.branch_table import ahead, branch_figure, branch_table, ratios_up_to
 from deq_collapse.theory.branches import Budgets
-from deq_collapse.theory.compare import Comparison
+from deq_collapse.theory.compare import beside
 from deq_collapse.theory.compare import compare as compare_run
-from deq_collapse.theory.compare_figure import beside_figure, comparison_table, distance_panel
 from deq_collapse.theory.curve import curve_figure, curve_table
-from deq_collapse.theory.peeled import layer_peeled
-from deq_collapse.theory.phase import Dot, phase_figure, phase_table, smallest_angle
+from deq_collapse.theory.phase import Dot, effective_decay, phase_figure, phase_table, smallest_angle
 from deq_collapse.theory.runs import FinishedRun, read_run, runs_below
 
 NAMES = {"loss": "loss", "minority_cosine": "minority cosine", "nc3": "NC3"} | {
-    f"nc2_etf_{part}": f"NC2 of {part}" for part in ("means", "weights")
+    f"{value}_{part}": f"{name} of {part}"
+    for value, name in (("nc2_etf", "NC2"), ("seli", "distance to SELI"))
+    for part in ("means", "weights")
 }
 
 
@@ -63,55 +67,62 @@ def phase(options: argparse.Namespace) -> list[str]:
     """Phase diagrams, with trained networks in them."""
     _positive(options, "largest", 2)
     _positive(options, "points", 2)
-    setting = (options.classes, options.majority, options.weight_energy, options.feature_energy)
-    dots = [] if options.runs is None else _dots(runs_below(options.runs), options.classes)
+    runs = [] if options.runs is None else [read_run(path) for path in runs_below(options.runs)]
+    dots = [_dot(run, options.classes) for run in runs if run.majority and len(run.counts) == options.classes]
     if options.runs is not None and not dots:
         raise UserError(f"{options.runs} holds no run of {options.classes} classes in a step imbalance.")
+    # Without energies given, those of the networks: their geometric mean, for only the product matters.
+    own = geometric_mean([dot.energies for dot in dots]) if dots else 5.0
+    energies = options.weight_energy or 1.0, options.feature_energy or own / (options.weight_energy or 1.0)
+    setting = (options.classes, options.majority, *energies)
     table = phase_table(*setting, options.largest, options.points)
+    written = []
     if dots:
         _print(pd.DataFrame(dots))
-    return _write(options.directory / "phase", table, phase_figure(table, *setting, dots))
+        write_atomically(options.directory / "phase-runs.csv", pd.DataFrame(dots).to_csv(index=False))
+        written.append(str(options.directory / "phase-runs.csv"))
+    return [*written, *_write(options.directory / "phase", table, phase_figure(table, *setting, dots))]
 
 
 def compare(options: argparse.Namespace) -> list[str]:
-    """Runs beside the theory; leaves ``theory.csv`` and a figure in each."""
+    """Runs beside the theory: tables, Gram matrices and a figure in each, and the panel in the report of the
+    study that made them.
+    """
+    directories = list(dict.fromkeys(run for given in options.runs for run in runs_below(given)))
     written, compared = [], []
-    for directory in options.runs:
+    for directory in directories:
         run = read_run(directory)
         try:
             found = compare_run(run.weight, run.bias, run.means, run.counts, run.majority)
         except ValueError as error:
             raise UserError(f"{directory}: {str(error).rstrip('.')}.") from error
-        compared.append((run, found))
-        written += _write(directory / "theory", comparison_table([(run, found)]), beside_figure(run, found))
+        compared.append(beside(run, found))
+        write_beside(directory, compared[-1])
+        write_figure(directory / "theory", grams_figure(compared[-1]))
+        written.append(f"{directory / 'theory'}.{{csv,npz,{','.join(METADATA)}}}")
     _print_comparison(compared)
-    place = options.figure or _beside(options.runs)
-    return [*written, *_write(place, comparison_table(compared), distance_panel(compared))]
+    table = pd.concat([each.table for each in compared])
+    written += _write(options.figure or _beside(directories), table, distance_figure(compared))
+    for study in dict.fromkeys(directory.parent for directory in directories):
+        if (study / RESULTS).exists():
+            written.append(str(write_report(study)))
+    return written
 
 
-def _dots(runs: Sequence[FinishedRun], num_classes: int) -> list[Dot]:
-    """Trained networks of a step imbalance; their decay is the one whose optimum has their energies."""
-    dots = []
-    for run in runs:
-        if not run.majority or len(run.counts) != num_classes:
-            continue
-        order = [*run.majority, *(c for c in range(num_classes) if c not in set(run.majority))]
-        counts = [run.counts[c] for c in order]
-        found = compare_run(
-            run.weight[order], run.bias[order], run.means[order], counts, range(len(run.majority))
-        )
-        optimum = layer_peeled(counts, found.weight_energy, found.feature_energy, "samples", bias=True)
-        dots.append(
-            Dot(
-                run.name,
-                len(run.majority),
-                max(counts) / min(counts),
-                num_classes * optimum.price**2,
-                found.minority_cosines["weights"][0],
-                smallest_angle(found.measured.means, len(run.majority)),
-            )
-        )
-    return dots
+def _dot(run: FinishedRun, num_classes: int) -> Dot:
+    order = [*run.majority, *(c for c in range(num_classes) if c not in set(run.majority))]
+    counts, weight, means = [run.counts[c] for c in order], run.weight[order], run.means[order]
+    found = compare_run(weight, run.bias[order], means, counts, range(len(run.majority)))
+    return Dot(
+        run.name,
+        run.refinement,
+        len(run.majority),
+        max(counts) / min(counts),
+        effective_decay(weight, means, counts),
+        found.weight_energy * found.feature_energy,
+        *found.minority_cosines["weights"],
+        *(smallest_angle(gram, len(run.majority)) for gram in (found.measured.means, found.optimum.means)),
+    )
 
 
 def _beside(runs: Sequence[Path]) -> Path:
@@ -140,28 +151,24 @@ def _print(table: pd.DataFrame) -> None:
     _show(shown)
 
 
-def _print_comparison(compared: Sequence[tuple[FinishedRun, Comparison]]) -> None:
+def _print_comparison(compared: Sequence[Beside]) -> None:
     table = Table(
         caption="Normalised distances of Gram matrices, 0 to 2; the nearest target of each run is marked."
     )
-    for name in ("run", "target", "weights", "means", "logits"):
+    for name in ("run", "target", *GRAMS):
         table.add_column(name, justify="left" if name in ("run", "target") else "right")
-    for run, found in compared:
-        for place, (target, distances) in enumerate(found.distances.items()):
-            mark = " *" if target == found.nearest else ""
+    for run in compared:
+        distances = run.table.set_index("target")[list(GRAMS)]
+        nearest = distances.sum(axis=1).round(6).idxmin()
+        for target in TARGETS:
+            values = (f"{value:.3f}" for value in distances.loc[target])
             table.add_row(
-                run.name if place == 0 else "", target + mark, *(f"{value:.3f}" for value in distances)
+                run.name if target == TARGETS[0] else "", target + " *" * (target == nearest), *values
             )
         table.add_section()
     _show(table)
-    for run, found in compared:
-        print(
-            f"{run.name}: E_W {found.weight_energy:.3g}, E_H {found.feature_energy:.3g}; loss of its class"
-            f" means {found.loss:.3g}, the least for these energies {found.optimum.loss:.3g}."
-        )
-        if run.majority:
-            for part, (measured, ideal) in found.minority_cosines.items():
-                print(f"  minority cosine of {part}: {measured:.3f}, at the optimum {ideal:.3f}.")
+    for run in compared:
+        print(f"{run.name}: {run.words}")
 
 
 def _show(table: Table) -> None:

@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from deq_collapse.theory.convex import run, solve
+from deq_collapse.theory.factors import solve_by_factors
+from deq_collapse.theory.loss import log_cross_entropy
 
 Weighting = Literal["classes", "samples"]
 """Whether the energy of features is a mean over classes (Fang 2021) or over samples (Thrampoulidis 2022)."""
 
 SMALL_LOSS = 1e-4
 """Losses below it are minimised by their logarithm, which the solver can still tell apart."""
+FEW_GROUPS = 3
+"""More different counts than these make too large a program for an interior-point method."""
 VANISHED = 3e-3
 """A classifier row shorter than this, relative to the longest, is 0 up to the solver's accuracy."""
 
@@ -68,7 +71,8 @@ def layer_peeled(
 
     Solved as min over Z = W H with || Z diag(sqrt(v)) ||_* <= K sqrt(E_W E_H), v_c = 1 or n_c K / N. Classes
     of one count are exchangeable, hence so are they in the optimum, which is unique: the program has one
-    number per count and a matrix of counts by counts.
+    number per count and a matrix of counts by counts. Of more than `FEW_GROUPS` different counts it is solved
+    by descent on W and H, held to its lower bound.
 
     Raises:
         ValueError: fewer than 2 counts, one not positive, an energy not positive, or a solver that fails.
@@ -77,10 +81,13 @@ def layer_peeled(
     budget = len(counts) * (weight_energy * feature_energy) ** 0.5
     roots = np.sqrt(_class_weights(counts, weighting))
     centred = np.eye(len(counts)) - 1 / len(counts)
+    scale = (weight_energy / feature_energy) ** 0.5
+    if len(set(counts)) > FEW_GROUPS:
+        return _peeled(counts, *solve_by_factors(counts, roots, budget, bias), scale, weighting)
     gap = budget / np.linalg.norm(centred * roots, "nuc")  # of the simplex ETF, which is feasible
     small = (len(counts) - 1) * np.exp(-gap) < SMALL_LOSS
     logits, shift = solve(counts, roots, "tail" if small else "budget", budget, bias)
-    return _peeled(counts, logits, shift, (weight_energy / feature_energy) ** 0.5, weighting)
+    return _peeled(counts, logits, shift, scale, weighting)
 
 
 def unconstrained_features(counts: Sequence[float], weight_decay: float, feature_decay: float) -> Peeled:
@@ -138,18 +145,6 @@ def minority_cosine(weights: Tensor, majority: int) -> float:
         return float("nan")
     cosines = block / lengths.outer(lengths)
     return float((cosines.sum() - len(block)) / (len(block) * (len(block) - 1)))
-
-
-def log_cross_entropy(logits: Tensor, counts: Sequence[float]) -> Tensor:
-    """Logarithm of the mean over samples of the cross entropy of class-level logits (K, K), a column per
-    class; exact also where the loss is too small for float64 to tell it from 0.
-    """
-    shares = torch.tensor(counts, dtype=logits.dtype)
-    own = torch.eye(len(logits), dtype=torch.bool)
-    rivals = (logits - logits.diagonal()).masked_fill(own, -torch.inf).logsumexp(0)
-    # log log(1 + exp(r)) is r up to exp(r) / 2.
-    each = torch.where(rivals < -30, rivals, functional.softplus(rivals.clamp(min=-30)).log())
-    return (each + (shares / shares.sum()).log()).logsumexp(0)
 
 
 def lower_bound(peeled: Peeled, counts: Sequence[float], weighting: Weighting = "classes") -> float:

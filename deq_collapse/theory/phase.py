@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deq_collapse.metrics.functional import cosines
-from deq_collapse.study.style import INK, RC
+from deq_collapse.study.style import INK, RC, series
 from deq_collapse.theory.critical import critical_ratio
 from deq_collapse.theory.peeled import (
     Peeled,
@@ -22,18 +22,36 @@ from deq_collapse.theory.peeled import (
     unconstrained_features,
 )
 
+LEAST_DECAY = 1e-7
 VALUES = {"minority_cosine": "cosine of minority classifiers", "minority_angle": "smallest minority angle"}
 
 
 class Dot(NamedTuple):
-    """A trained network in the diagrams: its step, effective decay, and measured values."""
+    """A trained network in the diagrams: its step, its effective decay and energies, what was measured of it,
+    and what the layer-peeled optimum of its own counts and energies has.
+    """
 
     name: str
+    refinement: str
     majority: int
     ratio: float
     decay: float
+    energies: float
     minority_cosine: float
+    optimal_cosine: float
     minority_angle: float
+    optimal_angle: float
+
+
+def effective_decay(weight: torch.Tensor, means: torch.Tensor, counts: Sequence[float]) -> float:
+    """delta = N weight_decay feature_decay of the penalised form, with a free bias, whose optimum has the
+    energies of a network: of classifier rows (K, d) centred over classes, and of class means (K, d) centred
+    and averaged over samples, as decay of every sample's feature counts them.
+    """
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    W, M = weight - weight.mean(0), means - shares @ means
+    energies = float(W.square().sum(1).mean()), float(shares @ M.square().sum(1))
+    return len(counts) * layer_peeled(counts, *energies, "samples", bias=True).price ** 2
 
 
 def smallest_angle(means: torch.Tensor, majority: int) -> float:
@@ -64,7 +82,7 @@ def phase_table(
     """
     ratios = np.geomspace(1, largest, points)
     # Nothing is learnt from delta = n_A / N <= 1 / K_A on.
-    decays = np.geomspace(1e-7, 1 / majority, points)
+    decays = np.geomspace(LEAST_DECAY, 1 / majority, points)
     rows = []
     for ratio, decay in product(ratios, decays):
         counts = step_counts(num_classes, majority, ratio)
@@ -96,7 +114,8 @@ def phase_figure(
     dots: Sequence[Dot] = (),
 ) -> Figure:
     """Two planes across, two values down. The line is where minority classifiers begin to coincide, grey is
-    where they, or their means, are 0; rings are trained networks, filled by their measured value.
+    where they, or their means, are 0. Trained networks are filled by their measured value: discs explicit,
+    squares equilibrium; where several share R and K_A they stand above each other.
     """
     ratios = np.unique(table["ratio"])
     edge = {
@@ -105,7 +124,7 @@ def phase_figure(
     }
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(7.6, 6.2))
-        room = {"left": 0.1, "right": 0.88, "bottom": 0.08, "top": 0.95, "wspace": 0.25, "hspace": 0.12}
+        room = {"left": 0.1, "right": 0.88, "bottom": 0.11, "top": 0.95, "wspace": 0.25, "hspace": 0.12}
         grid: Any = figure.subplots(2, 2, gridspec_kw=room)
         for row, (value, name) in enumerate(VALUES.items()):
             limits = (-1 / (num_classes - 1), 1) if row == 0 else (0, 100)
@@ -116,12 +135,13 @@ def phase_figure(
                 axes.plot(
                     x, y, color=INK, linewidth=1.3, marker="" if plane == "decay" else "_", markersize=14
                 )
-                for dot in dots:
-                    if plane == "split" or dot.majority == majority:
-                        _draw(axes, dot, plane, value, image)
+                for dot, (height, below) in _heights(dots, plane, majority, axes.get_ylim()[0]):
+                    marker, size = series(dot.refinement).marker, 38 if plane == "decay" else 15
+                    _draw(axes, dot, height, "v" if below else marker, size, value, image)
                 axes.set_xlim(1, ratios[-1])
                 if row == 0:
-                    axes.set_title(f"$K_A$ = {majority}" if plane == "decay" else "fixed energies")
+                    energies = f"$E_W E_H$ = {weight_energy * feature_energy:.3g}"
+                    axes.set_title(f"$K_A$ = {majority}" if plane == "decay" else energies)
                 else:
                     axes.set_xlabel("imbalance ratio R")
                 axes.set_ylabel("decay $N λ_W λ_H$" if plane == "decay" else "majority classes $K_A$")
@@ -129,25 +149,45 @@ def phase_figure(
             room_of_bar = figure.add_axes((0.9, place.y0, 0.018, place.height))
             bar = figure.colorbar(image, cax=room_of_bar)
             bar.set_label(name if row == 0 else name + ", degrees")
+        if dots:
+            words = "Marks: trained networks, filled by their measured value; discs explicit, squares DEQ"
+            if any(dot.decay < LEAST_DECAY for dot in dots):
+                words += ", triangles below the diagram"
+            figure.text(0.06, 0.012, words, fontsize=8)
     return figure
 
 
-def _draw(axes: Axes, dot: Dot, plane: str, value: str, image: Any) -> None:
-    """A trained network; a triangle at the edge stands for one whose decay lies below the diagram."""
-    lowest = axes.get_ylim()[0]
-    below = plane == "decay" and dot.decay < lowest
+def _heights(
+    dots: Sequence[Dot], plane: str, majority: int, lowest: float
+) -> list[tuple[Dot, tuple[float, bool]]]:
+    """The networks of a plane, each with its height and whether it lies below the diagram."""
+    if plane == "decay":
+        own = [dot for dot in dots if dot.majority == majority]
+        return [(dot, (max(dot.decay, lowest), dot.decay < lowest)) for dot in own]
+    placed = []
+    for dot in dots:
+        peers = [other for other in dots if (other.majority, other.ratio) == (dot.majority, dot.ratio)]
+        offset = (peers.index(dot) + 0.5) / len(peers) - 0.5
+        placed.append((dot, (dot.majority + 0.9 * offset, False)))
+    return placed
+
+
+def _draw(axes: Axes, dot: Dot, height: float, marker: str, size: float, value: str, image: Any) -> None:
+    """A trained network: ringed in white and in ink, to be seen on any colour."""
+    axes.scatter(dot.ratio, height, c="white", marker=marker, s=1.9 * size, zorder=4, clip_on=False)
     axes.scatter(
         dot.ratio,
-        (max(dot.decay, lowest) if plane == "decay" else dot.majority),
+        height,
         c=[getattr(dot, value)],
         cmap=image.get_cmap(),
         norm=image.norm,
-        marker="v" if below else "o",
-        edgecolors="white",
-        linewidths=1.2,
-        s=48,
-        zorder=4,
+        marker=marker,
+        edgecolors=INK,
+        linewidths=0.8,
+        s=size,
+        zorder=5,
         clip_on=False,
+        plotnonfinite=True,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.errors import UserError
+from deq_collapse.study.records import refinement_of
 
 
 class FinishedRun(NamedTuple):
@@ -45,8 +46,7 @@ def read_run(directory: Path) -> FinishedRun:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         counts, majority = tuple(record["class_counts"]), tuple(record["majority"] or ())
-        kind = "equilibrium" if record["solver"] else "explicit"
-        name, refinement = record["name"], record["axes"].get("refinement", kind)
+        name, refinement = record["name"], refinement_of(record["axes"], record["solver"])
     except FileNotFoundError as error:
         raise UserError(f"{directory} holds no finished run: there is no {path.name} in it.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,13 +61,14 @@ def read_run(directory: Path) -> FinishedRun:
     return FinishedRun(name, refinement, counts, majority, weight, bias, means)
 
 
-def runs_below(directory: Path) -> list[FinishedRun]:
-    """Every finished run in a directory, at any depth, sorted by path.
+def runs_below(directory: Path) -> list[Path]:
+    """The directories of all finished runs in a directory, at any depth, sorted; the directory itself where
+    it is one.
 
     Raises:
         UserError: where there is none.
     """
-    found = [read_run(path.parent) for path in sorted(directory.rglob("result.json"))]
+    found = sorted(path.parent for path in directory.rglob("result.json"))
     if not found:
         raise UserError(f"{directory} holds no finished run: there is no result.json in or below it.")
     return found

@@ -18,8 +18,9 @@ from deq_collapse.theory.branches import (
     spend,
     split_equilibrium,
 )
+from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.minimise import minimise
-from deq_collapse.theory.peeled import log_cross_entropy, step_counts
+from deq_collapse.theory.peeled import step_counts
 
 BUDGETS = Budgets(weights=1.0, maps=0.6, inputs=4.0, radius=0.6)
 COUNTS = step_counts(4, 2, 5)

@@ -11,25 +11,34 @@ from deq_collapse.theory.peeled import unconstrained_features
 STEP = (60, 60, 6, 6, 6)
 
 
+def end_of(model, dim, rate, steps, momentum=0.9):
+    return list(descend(model, dim, rate, steps, momentum).values())[-1]
+
+
 def distances(point, target):
     return max(float(gram_distance(a, b)) for a, b in zip(point, target, strict=True))
 
 
 @pytest.mark.parametrize("dim", [5, 8])
 def test_balanced_cross_entropy_reaches_the_simplex_etf_and_its_size(dim):
-    point = descend(Model((40,) * 5, (5e-3,), 1e-4, cross_entropy), dim)[-1]
+    point = end_of(Model((40,) * 5, (5e-3,), 1e-4, cross_entropy), dim, 10, 700)
     assert distances(point, [simplex_etf_gram(5)] * 3) < 1e-3
     gap = cross_entropy_gap(5, 40, 5e-3, 1e-4)
     assert point.logits[0, 0] - point.logits[1, 0] == pytest.approx(gap, rel=1e-5)
 
 
 def test_balanced_squared_error_with_a_bias_reaches_the_simplex_etf():
-    point = descend(Model((40,) * 5, (1e-3,), 1e-3, squared_error, bias=True), 6)[-1]
+    point = end_of(Model((40,) * 5, (1e-3,), 1e-3, squared_error, bias=True), 6, 1, 800)
     assert distances(point, [simplex_etf_gram(5)] * 3) < 1e-3
 
 
+def test_balanced_squared_error_without_a_bias_reaches_an_orthogonal_frame():
+    point = end_of(Model((40,) * 5, (1e-3,), 1e-3, squared_error), 6, 1, 700)
+    assert distances(point, [torch.eye(5)] * 3) < 1e-3
+
+
 def test_imbalanced_squared_error_reaches_gof_and_its_lengths():
-    point = descend(Model(STEP, (2e-3,), 1e-3, squared_error), 6)[-1]
+    point = end_of(Model(STEP, (2e-3,), 1e-3, squared_error), 6, 3, 500)
     assert distances(point, gof(STEP, 2e-3, 1e-3)) < 1e-3
     found = linear_network(STEP, (2e-3,), 1e-3)
     lengths = [max(0.0, (n * 1e-3 / 2e-3) ** 0.5 - sum(STEP) * 1e-3) for n in STEP]
@@ -48,8 +57,8 @@ def test_a_class_vanishes_at_its_threshold_and_not_before():
 
 @pytest.mark.parametrize("layers", [2, 3])
 def test_deep_linear_networks_reach_their_frame(layers):
-    found = linear_network(STEP, (1e-3,) * layers, 1e-4)
-    point = descend(Model(STEP, (1e-3,) * layers, 1e-4, squared_error), 6)[-1]
+    found = linear_network(STEP, (3e-3,) * layers, 1e-3)
+    point = end_of(Model(STEP, (3e-3,) * layers, 1e-3, squared_error), 6, 0.5, 800)
     assert distances(point, found.geometry) < 1e-3
     assert torch.allclose(point.logits.diagonal(), found.logits, atol=1e-4)
 
@@ -67,12 +76,12 @@ def test_a_class_of_a_deep_network_vanishes_where_zero_costs_less():
 
 
 def test_maximal_margins_are_seli():
-    point = descend(Model(STEP, (1e-4,), 1e-4, squared_hinge), 5, steps=4000)[-1]
+    point = end_of(Model(STEP, (1e-4,), 1e-4, squared_hinge), 5, 1, 2500, 0.97)
     assert distances(point, seli(STEP)) < 1e-3
 
 
 def test_imbalanced_cross_entropy_reaches_the_convex_optimum():
-    point = descend(Model(STEP, (5e-3,), 1e-3, cross_entropy), 6)[-1]
+    point = end_of(Model(STEP, (5e-3,), 1e-3, cross_entropy), 6, 10, 700)
     found = unconstrained_features(STEP, 5e-3, 1e-3)
     assert distances(point, (found.weights, found.means, found.logits)) < 1e-3
     assert torch.allclose(point.weights, found.weights, atol=1e-3)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from deq_collapse.metrics.geometry import gram_distance, seli, simplex_etf_gram
 from deq_collapse.theory.closed_forms import cross_entropy_gap
 from deq_collapse.theory.critical import critical_ratio
+from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.minimise import minimise
 from deq_collapse.theory.peeled import (
     full_layer_peeled,
     layer_peeled,
-    log_cross_entropy,
     lower_bound,
     minority_cosine,
     step_counts,
