@@ -125,12 +125,16 @@ def geometry_of(W: Tensor, H: Tensor, counts: Sequence[float], majority: int) ->
 
 
 def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """At how many points of how many the equilibrium is lower in each value, by more than rounding."""
+    """At how many points of how many the equilibrium is lower in each value, by more than rounding; where R = 1
+    no class is a minority, and its cosine does not count.
+    """
     wide = table.pivot(index=["majority", "ratio"], columns="branch")
     found = {}
     for name in PANELS:
         explicit, equilibrium = wide[name]["explicit"], wide[name]["equilibrium"]
         known = explicit.notna() & equilibrium.notna()
+        if name == "minority_cosine":
+            known &= wide.index.get_level_values("ratio") > 1
         lower = equilibrium < explicit - 1e-6 * (1 + explicit.abs()) * (name != "loss")
         found[name] = (int((lower & known).sum()), int(known.sum()))
     return found

@@ -127,7 +127,7 @@ def equilibrium_branch(
 def _minimise(
     counts: tuple[float, ...], budgets: Budgets, cost: Cost, starts: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[float, ...]]:
-    """W, M, H0 of the least loss found, and where those starts ended that were followed to their end, the best
+    """W, M, H0 of the least loss found, and where those starts ended that were followed: the best of all
     after `TRIED` steps. M is diagonal: with M = P S Q^T its SVD, W P, S and Q^T H0 lose as much and have the
     same energies.
     """

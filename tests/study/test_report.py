@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deq_collapse.cli import main
 from deq_collapse.errors import UserError
 from deq_collapse.study import report, sections
 from deq_collapse.study.costs import cost_table
@@ -286,3 +287,17 @@ def test_words_for_values() -> None:
     assert over_seeds([1.0, 3.0]) == "2.0 ± 1.4"
     assert over_seeds([None, float("nan")]) == "–"
     assert over_seeds([None, 2.5]) == "2.50"
+
+
+def test_what_theory_compare_left_stands_in_the_report(make_study: MakeStudy) -> None:
+    pytest.importorskip("cvxpy")
+    study = make_study(imbalances=("step_ka3_r10",))
+    write_report(study)
+    assert "Beside the theory" not in (study / "report.html").read_text()
+    assert main(["theory", "compare", str(study / "step_ka3_r10-equilibrium-seed0")]) == 0
+    page = (study / "report.html").read_text()
+    assert "Beside the theory" in page
+    assert "Gram matrices of theory, step_ka3_r10-equilibrium-seed0" in page
+    assert "Gram matrices of theory, step_ka3_r10-explicit-seed0" not in page
+    ids = re.findall(r'\bid="(theory[^"]*)"', page)
+    assert len(ids) == len(set(ids)) > 0

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from deq_collapse.cli import main
+from deq_collapse.errors import UserError
+from deq_collapse.study.beside import read_beside
 from deq_collapse.theory.compare import compare
 from deq_collapse.theory.peeled import layer_peeled
 
@@ -44,6 +46,32 @@ def optimal(weight_energy=1.0, feature_energy=4.0, offset=0.0):
     return rows.numpy(), (means + shift).numpy(), (found.bias - rows @ shift).numpy()
 
 
+def test_what_was_compared_is_read_again_and_a_broken_file_is_named(tmp_path, capsys):
+    run = write_run(tmp_path / "best", *optimal())
+    assert read_beside(run, "best", "explicit", (0, 1)) is None
+    assert main(["theory", "compare", str(run)]) == 0
+    found = read_beside(run, "best", "explicit", (0, 1))
+    assert np.allclose(found.grams["layer-peeled"], found.grams["this run"], atol=1e-4)
+    assert np.allclose(np.linalg.norm(found.grams["SELI"], axis=(1, 2)), 1)
+    assert f"{found.table['weight_energy'][0]:.3g}" in found.words
+    (run / "theory.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"theory\.csv .* again"):
+        read_beside(run, "best", "explicit", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("counts", "majority"), [((20,) * 5, ()), ((80, 40, 20, 10, 5), ()), (COUNTS, (0, 1))]
+)
+def test_balanced_long_tailed_and_step_runs_are_compared(tmp_path, counts, majority):
+    generator = np.random.default_rng(0)
+    weight, means = generator.standard_normal((2, 5, 8))
+    run = write_run(tmp_path / "run", weight, means, counts=counts, majority=majority)
+    assert main(["theory", "compare", str(run)]) == 0
+    table = pd.read_csv(run / "theory.csv")
+    assert table[["weights", "means", "logits"]].to_numpy().max() < 2
+    assert table["loss_of_means"].iloc[0] > table["optimal_loss"].iloc[0]
+
+
 def left_in(directory):
     return {path.suffix for path in directory.iterdir()}
 
@@ -70,6 +98,11 @@ def test_phase_draws_trained_networks(tmp_path, capsys):
     arguments = ["--classes", "5", "--majority", "2", "--points", "3", "--runs", str(tmp_path / "runs")]
     assert main(["theory", "phase", *arguments, "--directory", str(tmp_path / "out")]) == 0
     assert left_in(tmp_path / "out") == SUFFIXES
+    table = pd.read_csv(tmp_path / "out" / "phase-runs.csv")
+    # The optimum of its own energies: what was measured is what was predicted.
+    assert table["minority_cosine"][0] == pytest.approx(table["optimal_cosine"][0], abs=1e-4)
+    assert table["minority_angle"][0] == pytest.approx(table["optimal_angle"][0], abs=0.1)
+    assert table["energies"][0] == pytest.approx(4, rel=1e-4)
     assert "a " in capsys.readouterr().out
 
 
@@ -85,8 +118,11 @@ def test_a_network_at_the_optimum_is_at_distance_0_of_it_whatever_its_features_s
 
 
 def test_several_runs_share_a_table_and_a_figure(tmp_path):
-    runs = [write_run(tmp_path / name, *optimal(offset=shift)) for name, shift in (("a", 0.0), ("b", 1.0))]
-    assert main(["theory", "compare", *map(str, runs), "--figure", str(tmp_path / "out" / "both")]) == 0
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        write_run(tmp_path / "runs" / name, *optimal(offset=shift))
+    assert (
+        main(["theory", "compare", str(tmp_path / "runs"), "--figure", str(tmp_path / "out" / "both")]) == 0
+    )
     assert left_in(tmp_path / "out") == SUFFIXES
     assert set(pd.read_csv(tmp_path / "out" / "both.csv")["run"]) == {"a", "b"}
 

@@ -32,6 +32,17 @@ def test_the_reduced_program_is_the_full_one(counts, weighting):
         assert torch.allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize(("weighting", "bias"), [("classes", False), ("samples", False), ("classes", True)])
+def test_of_many_different_counts_descent_reaches_the_optimum(weighting, bias):
+    counts = (90, 60, 40, 25, 15, 10)
+    for energy in (3.0, 300.0):
+        found = layer_peeled(counts, 1.0, energy, weighting, bias)
+        assert lower_bound(found, counts, weighting) == pytest.approx(found.loss, rel=1e-3)
+    if not bias:
+        full = full_layer_peeled(counts, 1.0, 3.0, weighting)
+        assert layer_peeled(counts, 1.0, 3.0, weighting).loss == pytest.approx(full.loss, abs=1e-8)
+
+
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
 def test_balanced_classes_give_the_simplex_etf_at_the_loss_of_its_logits(num_classes):
     found = layer_peeled((7,) * num_classes, 2.0, 3.0)
