@@ -235,7 +235,8 @@ def _features(study: Study) -> Section:
 
 
 def _theory(study: Study) -> Section:
-    drawings, files = [], []
+    drawings: list[Drawing] = []
+    files: list[Drawing] = []
     for setting, cell in study.cells.items():
         found = [run.theory for runs in cell.values() for run in runs if run.theory]
         if found:

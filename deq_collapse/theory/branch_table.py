@@ -125,8 +125,8 @@ def geometry_of(W: Tensor, H: Tensor, counts: Sequence[float], majority: int) ->
 
 
 def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """At how many points of how many the equilibrium is lower in each value, by more than rounding; where R = 1
-    no class is a minority, and its cosine does not count.
+    """At how many points of how many the equilibrium is lower in each value, by more than rounding. Minority
+    cosines count for R > 1 only: else no class is a minority.
     """
     wide = table.pivot(index=["majority", "ratio"], columns="branch")
     found = {}

@@ -16,7 +16,7 @@ from deq_collapse.files import write_atomically
 from deq_collapse.study.beside import GRAMS, TARGETS, Beside, distance_figure, grams_figure, write_beside
 from deq_collapse.study.figure_files import METADATA, write_figure
 from deq_collapse.study.report import write_report
-from deq_collapse.study.runner import RESULTS
+from deq_collapse.study.results import RESULTS
 from deq_collapse.theory.approach import approach_figure, approach_table
 from deq_collapse.theory.branch_table import ahead, branch_figure, branch_table, ratios_up_to
 from deq_collapse.theory.branches import Budgets

@@ -136,7 +136,7 @@ def phase_figure(
                     x, y, color=INK, linewidth=1.3, marker="" if plane == "decay" else "_", markersize=14
                 )
                 for dot, (height, below) in _heights(dots, plane, majority, axes.get_ylim()[0]):
-                    marker, size = series(dot.refinement).marker, 38 if plane == "decay" else 15
+                    marker, size = series(dot.refinement).marker, 38 if plane == "decay" else 9
                     _draw(axes, dot, height, "v" if below else marker, size, value, image)
                 axes.set_xlim(1, ratios[-1])
                 if row == 0:
