@@ -52,7 +52,7 @@ def _solver(key: str, title: str, value: Callable[[Solver], float | None], form:
 
 
 COSTS = (
-    *(_part(name) for name in ("encoder", "refinement", "classifier", "total")),
+    *(_part(name) for name in ("refinement", "total")),
     Cost("flops_per_image", "Work", "FLOPs / image", lambda run: run.flops_per_image, magnitude),
     Cost("seconds_per_step", "Work", "s / step", lambda run: run.seconds_per_step),
     Cost(

@@ -118,7 +118,7 @@ def _plain(value: float, kind: Kind, uncertainty: float) -> str:
     if kind == "share":
         return f"{100 * value:.2f}".replace("-", "−")
     if not 1e-6 <= uncertainty < 1e6:
-        return number(value)
+        return whole(value).replace("-", "−") if value == round(value) else number(value)
     decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
     return f"{value:,.{decimals}f}".replace("-", "−")
 
