@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from deq_collapse.data.image_files import ImageFiles
 from deq_collapse.data.image_set import ImageSet
@@ -18,7 +20,8 @@ from deq_collapse.errors import UserError
 class ImageFolder(Source):
     """The images of `root`/train/CLASS/ and `root`/test/CLASS/, in the formats of torchvision's ImageFolder.
 
-    All are read as RGB. The classes are the folders of `root`/train in alphabetic order.
+    All are read as RGB. The classes are the folders of `root`/train in alphabetic order. A warning tells of
+    files that are left out: those of other formats, and those outside the class folders.
 
     Args:
         root: the folder that holds train/ and test/.
@@ -90,9 +93,26 @@ class ImageFolder(Source):
         return self._tree("train")
 
     def _tree(self, split: Split) -> datasets.ImageFolder:
+        folder, formats = self.root / split, ", ".join(IMG_EXTENSIONS)
+        left_out: list[str | Path] = []
+
+        def is_image(path: str) -> bool:
+            known = is_image_file(path)
+            if not known and not Path(path).name.startswith("."):
+                left_out.append(path)
+            return known
+
         try:
-            return datasets.ImageFolder(self.root / split)
+            left_out += [path for path in folder.iterdir() if is_image_file(path.name) and path.is_file()]
+            tree = datasets.ImageFolder(folder, is_valid_file=is_image, allow_empty=True)
         except OSError as error:
-            raise UserError(
-                f"{self.root / split} is not a folder of class folders of images: {error}"
-            ) from error
+            reason = error.strerror or error
+            raise UserError(f"{folder} is not a folder of class folders of images: {reason}") from error
+        for name in sorted(set(tree.classes) - {tree.classes[label] for label in tree.targets}):
+            raise UserError(f"the class folder {folder / name} has no image ({formats})")
+        if left_out:
+            rank_zero_warn(
+                f"{len(left_out):,} files of {folder} are left out, such as {left_out[0]}: images lie in"
+                f" class folders and end in {formats}"
+            )
+        return tree

@@ -66,7 +66,7 @@ class Source(ABC):
         """K, the number of classes.
 
         Raises:
-            UserError: where a label is not in 0..K-1, or a class has no training image.
+            UserError: where a label is not in 0..K-1, or a class has no image in one of the splits.
         """
         classes = len(self.class_names)
         for split, labels in (("training", self.train.labels), ("test", self.test.labels)):
@@ -76,9 +76,9 @@ class Source(ABC):
                     f"the {split} split of {self.name} has the label {int(outside[0])}, but labels are"
                     f" 0..{classes - 1}"
                 )
-        absent = (self.train.labels.bincount(minlength=classes) == 0).nonzero()
-        if len(absent):
-            raise UserError(f"the training split of {self.name} has no image of class {int(absent[0])}")
+            absent = (labels.bincount(minlength=classes) == 0).nonzero()
+            if len(absent):
+                raise UserError(f"the {split} split of {self.name} has no image of class {int(absent[0])}")
         return classes
 
     @cached_property

@@ -1,6 +1,7 @@
 """Data sets are what they say, and an own one needs no more than `load`."""
 
 import hashlib
+import warnings
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from deq_collapse.errors import UserError
 class Own(Source):
     """Whatever the test wants loaded."""
 
-    def __init__(self, images, labels):
+    def __init__(self, images, labels, test_labels=None):
         self.images = images
-        self.labels = labels
+        self.labels = {"train": labels, "test": labels if test_labels is None else test_labels}
 
     def load(self, split):
-        return self.images, self.labels
+        return self.images, self.labels[split]
 
 
 class Named(Own):
@@ -54,7 +55,11 @@ def test_a_channel_without_variation_is_centred_and_not_blown_up():
         (Named(IMAGES, torch.tensor([0, 1, 2, 3, 0, 1])), r"mine has the label 3.*0\.\.2"),
         (Named(IMAGES, torch.tensor([0, 1, 2, -1, 0, 1])), r"mine has the label -1.*0\.\.2"),
         (Named(IMAGES, torch.tensor([0, 1, 0, 1, 0, 1])), "no image of class 2"),
-        (Own(IMAGES, torch.tensor([0, 2, 0, 2, 0, 2])), "no image of class 1"),
+        (Own(IMAGES, torch.tensor([0, 2, 0, 2, 0, 2])), "training split of Own has no image of class 1"),
+        (
+            Own(IMAGES, torch.arange(6), torch.arange(6).clamp(max=4)),
+            "test split of Own has no image of class 5",
+        ),
         (Own(IMAGES, torch.tensor([0, 1])), "one int64 per image"),
         (Own(IMAGES, torch.zeros(6)), "one int64 per image"),
         (Own(IMAGES.double(), torch.arange(6)), "float64 .* but images are a non-empty uint8 tensor"),
@@ -120,7 +125,20 @@ def test_folders_that_do_not_match_or_are_not_there_are_named(tree):
         ImageFolder(tree).test  # noqa: B018
     for image in (tree / "train" / "dog").iterdir():
         image.unlink()
-    with pytest.raises(UserError, match=r"train is not a folder of .* no valid file for the classes dog"):
+    with pytest.raises(UserError, match=r"train/dog has no image \(\.jpg, "):
         ImageFolder(tree).train  # noqa: B018
     with pytest.raises(UserError, match="absent/train is not a folder of class folders"):
         ImageFolder(tree / "absent").train  # noqa: B018
+
+
+def test_files_that_are_left_out_are_told(tree):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tree / "train" / "cat" / ".DS_Store").touch()
+        assert len(ImageFolder(tree).train.labels) == 6
+    for name in ("cat/3.gif", "dog/notes.txt", "lost.png"):
+        (tree / "train" / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"^3 files of .*train are left out, such as .*: images lie in class"
+    ):
+        assert len(ImageFolder(tree).train.labels) == 6
