@@ -73,7 +73,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the manifest {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the manifest {path}: {reason}") from error
     if not isinstance(content, dict):
         raise UserError(f"cannot read the manifest {path}: it holds no keys")
     return content
@@ -127,4 +128,12 @@ class Replay(Imbalance):
         missing = [name for name in KEYS if name not in content]
         if missing:
             raise UserError(f"{self.manifest} is no manifest of a run: it has no {missing[0]}")
+        for name in ("counts", "indices", "majority"):
+            optional = name == "majority" and content[name] is None
+            if not optional and not _are_whole_numbers(content[name]):
+                raise UserError(f"{self.manifest} was altered: {name} is no list of whole numbers")
         return content
+
+
+def _are_whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)

@@ -171,8 +171,8 @@ class CollapseDataModule(LightningDataModule):
         one.
 
         Raises:
-            UserError: where an augmentation cannot change these samples, and where the run that lies there
-                trained on other data.
+            UserError: where an augmentation cannot change these samples, the sampler does not fit the epochs,
+                or the run that lies there trained on other data.
         """
         if stage != "fit":
             return
@@ -181,6 +181,7 @@ class CollapseDataModule(LightningDataModule):
             first = augment(first, torch.Generator())
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
+        self.sampler.check(self.trainer.max_epochs or 0)
         path = Path(self.trainer.default_root_dir) / "manifest.json"
         content = manifest(self.source, self.imbalance, self.seed, self.indices, self.validation_indices)
         if path.exists():

@@ -25,6 +25,13 @@ class Sampler(ABC):
             Positions in `labels`, int64 (N,): an epoch has as many samples as there are images.
         """
 
+    def check(self, epochs: int) -> None:  # noqa: B027 - most rules fit any number of epochs
+        """Called as a fit begins, with the number of its epochs, which is below 1 where it is not known.
+
+        Raises:
+            UserError: for a rule that does not fit so many.
+        """
+
 
 class Shuffled(Sampler):
     """Every image once."""
@@ -58,6 +65,14 @@ class Resampled(Sampler):
             )
         self.power = power
         self.from_epoch = from_epoch
+
+    def check(self, epochs: int) -> None:
+        """Refuses a re-sampling that would never begin."""
+        if 0 < epochs <= self.from_epoch:
+            raise UserError(
+                f"re-sampling begins after {self.from_epoch} epochs, but the run has {epochs}: lower"
+                " data.sampler.init_args.from_epoch"
+            )
 
     def order(self, labels: Tensor, seed: int, epoch: int) -> Tensor:
         """A random order of all samples of the epoch."""

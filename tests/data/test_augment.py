@@ -5,11 +5,12 @@ from itertools import product
 
 import pytest
 import torch
-from scipy.stats import beta, kstest
+from scipy.stats import beta, chi2_contingency, kstest
 from torchvision.transforms import v2
 
 from deq_collapse.data import CropFlip, Cutout
 from deq_collapse.data.augment import Mixup
+from deq_collapse.data.batches import Normalise
 from deq_collapse.errors import UserError
 
 
@@ -33,6 +34,23 @@ def test_the_results_are_exactly_those_of_torchvision_in_equal_shares():
     assert len(possible) == 18
     # 20,000 / 18 = 1,111 each, with standard deviation 32.
     assert all(abs(count - 1111) < 160 for count in ours.values())
+
+
+def test_crop_flip_and_normalise_are_torchvisions_image_by_image_in_distribution():
+    image = torch.arange(0, 240, 10, dtype=torch.uint8).reshape(2, 3, 4)
+    mean, std = torch.tensor([[0.4, 0.5], [0.2, 0.3]])
+    steps = [
+        v2.RandomCrop((3, 4), padding=1),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
+    theirs = v2.Compose([*steps, v2.Normalize(mean.tolist(), std.tolist())])
+    torch.manual_seed(0)
+    sampled = torch.stack([theirs(image) for _ in range(2000)])
+    cropped = CropFlip(padding=1)(pictures(image, 2000), torch.Generator().manual_seed(0))
+    ours, theirs = (seen(images.mul(1e4).round()) for images in (Normalise(mean, std)(cropped), sampled))
+    assert ours.keys() == theirs.keys()
+    assert chi2_contingency([[often[image] for image in ours] for often in (ours, theirs)]).pvalue > 1e-3
 
 
 def test_each_image_is_changed_on_its_own_and_stays_itself():

@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "conf" / "data"
 FILES = {path.stem: yaml.safe_load(path.read_text())["data"] for path in sorted(CONF.glob("*.yaml"))}
 SOURCES = [name for name, content in FILES.items() if "source" in content]
 VARIANTS = [name for name in FILES if name not in SOURCES]
-NAMES = {"npz": "images", "gaussian": "gaussian_mixture"}
+NAMES = {"npz": "images", "gaussian": "gaussian_mixture", "cifar10_jpeg": "CIFAR-10 (JPEG)"}
 
 
 def build(*names, seed=3):

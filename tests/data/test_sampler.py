@@ -83,3 +83,10 @@ def test_the_order_is_mixed_and_new_for_every_seed_and_epoch_and_else_the_same()
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(UserError, match=r"power is in 0\.\.1 and from_epoch >= 0"):
         Resampled(**arguments)
+
+
+def test_a_resampling_that_would_never_begin_is_refused():
+    Resampled(from_epoch=80).check(81)
+    Resampled(from_epoch=80).check(-1)  # of a run that is as long as one lets it
+    with pytest.raises(UserError, match=r"begins after 80 epochs, but the run has 80: lower .*from_epoch"):
+        Resampled(from_epoch=80).check(80)

@@ -38,6 +38,10 @@ MISTAKES = {
         ["lipschitz is 1.5", "below 1"],
     ),
     "encoder depth": (["--model.encoder.init_args.depth", "0"], ["depth 0", "at least 1"]),
+    "deferred": (
+        ["--data.sampler", "Resampled", "--data.sampler.init_args.from_epoch", "80"],
+        ["begins after 80 epochs", "data.sampler.init_args.from_epoch"],
+    ),
     "batch size": (["--data.batch_size", "0"], ["0", "at least 1 image"]),
     "config file": (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
     "checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint at nowhere.ckpt"]),
