@@ -97,7 +97,7 @@ class ImageFolder(Source):
         left_out: list[str | Path] = []
 
         def is_image(path: str) -> bool:
-            known = is_image_file(path)
+            known: bool = is_image_file(path)
             if not known and not Path(path).name.startswith("."):
                 left_out.append(path)
             return known

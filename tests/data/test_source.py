@@ -10,6 +10,9 @@ from PIL import Image
 from deq_collapse.data import Digits, ImageFolder, Source
 from deq_collapse.errors import UserError
 
+# Of a process that may use fewer cores than a tree has workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
 
 class Own(Source):
     """Whatever the test wants loaded."""
@@ -133,7 +136,7 @@ def test_folders_that_do_not_match_or_are_not_there_are_named(tree):
 
 def test_files_that_are_left_out_are_told(tree):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", ".*left out")
         (tree / "train" / "cat" / ".DS_Store").touch()
         assert len(ImageFolder(tree).train.labels) == 6
     for name in ("cat/3.gif", "dog/notes.txt", "lost.png"):
