@@ -39,7 +39,9 @@ def test_a_remedy_makes_a_step_on_any_run(loss):
     assert all(p.grad is not None for p in cli.model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("first", "second"), [("ldam_drw", "cross_entropy"), ("ldam_drw", "ldam")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("ldam_drw", "cross_entropy"), ("ldam_drw", "ldam"), ("cosine", "ldam")]
+)
 def test_a_later_remedy_replaces_an_earlier_one(first, second):
     over, alone = built(*configs(f"loss/{first}", f"loss/{second}")), built(*configs(f"loss/{second}"))
     for part in ("classifier", "criterion"):
