@@ -261,7 +261,7 @@ def _theory(study: Study) -> Section:
     if any(run.majority for run in study.runs):
         note += " Black lines divide the majority classes, which come first, from the minority."
     if files:
-        note += " The Gram matrices of all settings are in the folder figures beside this page."
+        note += " The Gram matrices themselves are in the runs’ folders, as theory.svg."
     return Section("Beside the theory", "one", tuple(drawings), note + _first_seed(study), tuple(files))
 
 

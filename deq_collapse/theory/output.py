@@ -67,13 +67,20 @@ def phase(options: argparse.Namespace) -> list[str]:
     """Phase diagrams, with trained networks in them."""
     _positive(options, "largest", 2)
     _positive(options, "points", 2)
+    if not 0 < options.majority < options.classes - 1:
+        raise UserError(
+            f"--majority is {options.majority}, but it is at least 1 and leaves 2 minority classes or more of"
+            f" {options.classes}."
+        )
     runs = [] if options.runs is None else [read_run(path) for path in runs_below(options.runs)]
     dots = [_dot(run, options.classes) for run in runs if run.majority and len(run.counts) == options.classes]
     if options.runs is not None and not dots:
         raise UserError(f"{options.runs} holds no run of {options.classes} classes in a step imbalance.")
-    # Without energies given, those of the networks: their geometric mean, for only the product matters.
+    # Only the product of both matters: where it is not given, the geometric mean of the networks'.
     own = geometric_mean([dot.energies for dot in dots]) if dots else 5.0
-    energies = options.weight_energy or 1.0, options.feature_energy or own / (options.weight_energy or 1.0)
+    weight_energy = 1.0 if options.weight_energy is None else options.weight_energy
+    feature_energy = own if options.feature_energy is None else options.feature_energy
+    energies = weight_energy, feature_energy
     setting = (options.classes, options.majority, *energies)
     table = phase_table(*setting, options.largest, options.points)
     written = []

@@ -146,6 +146,8 @@ def test_no_network_loses_less_than_the_optimum_of_its_energies():
         (["branches", "--majority", "0"], "0 < majority < 10"),
         (["branches", "--starts", "0", "--bound", "energy"], "at least 1"),
         (["phase", "--runs", "nowhere"], "no finished run"),
+        (["phase", "--majority", "9"], "2 minority classes"),
+        (["phase", "--feature-energy", "0"], "must be > 0"),
         (["compare", "nowhere"], "no finished run"),
     ],
 )
