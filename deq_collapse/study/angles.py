@@ -15,8 +15,9 @@ from deq_collapse.metrics.geometry import seli, simplex_etf_gram
 from deq_collapse.study.records import Geometry, Run
 from deq_collapse.study.style import INK, RC, series
 
-WIDTH, GAP, ROW_GAP, TOP, BAR, RIGHT = 7.1, 0.14, 0.5, 0.5, 0.55, 0.06  # inches
-LARGEST_SIDE = 1.6
+WIDTH, GAP, ROW_GAP, TOP, BAR, RIGHT = 5.8, 0.12, 0.46, 0.32, 0.5, 0.06  # inches
+COLUMNS = 4
+"""Two refinements and two targets: a figure with fewer has matrices of the same size."""
 NAMED_CLASSES = 20
 """More classes than this have no room for their names."""
 PARTS = ("class means", "classifier rows")
@@ -63,17 +64,17 @@ def angle_matrices(runs: Mapping[str, Run]) -> Figure:
         columns["SELI"] = (target_angles(ideal.means.numpy()), target_angles(ideal.weights.numpy()))
     names = _names(run.geometry) if len(run.class_counts) <= NAMED_CLASSES else []
     left = 0.42 + 0.065 * max((len(name) for name in names), default=0)
-    side = min((WIDTH - left - RIGHT - (len(columns) - 1) * GAP) / len(columns), LARGEST_SIDE)
-    width = left + len(columns) * (side + GAP) - GAP + RIGHT
-    height = TOP + len(PARTS) * (side + ROW_GAP) - ROW_GAP + BAR + 0.42
+    most = max(len(columns), COLUMNS)
+    side = (WIDTH - left - RIGHT - (most - 1) * GAP) / most
+    height = TOP + len(PARTS) * (side + ROW_GAP) - ROW_GAP + BAR + 0.4
     limit = max(120.0, float(etf.max()))
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(width, height))
+        figure = Figure(figsize=(WIDTH, height))
         for column, (title, angles) in enumerate(columns.items()):
             x = left + column * (side + GAP)
             for row, matrix in enumerate(angles):
                 y = height - TOP - side - row * (side + ROW_GAP)
-                axes = figure.add_axes((x / width, y / height, side / width, side / height))
+                axes = figure.add_axes((x / WIDTH, y / height, side / WIDTH, side / height))
                 image = _draw(axes, matrix, run.geometry, limit)
                 if row == 0:
                     colour = series(title).text if title in runs else INK
@@ -81,11 +82,11 @@ def angle_matrices(runs: Mapping[str, Run]) -> Figure:
                 if column == 0:
                     axes.set_yticks(range(len(names)), names, fontsize=7.5)
                     axes.set_ylabel(PARTS[row], fontweight="bold")
-        bar = figure.add_axes((left / width, 0.3 / height, 2 * side / width, 0.09 / height))
+        bar = figure.add_axes((left / WIDTH, 0.3 / height, 2 * side / WIDTH, 0.09 / height))
         ticks = [0, 30, 60, 90, 120]
         colours = figure.colorbar(image, cax=bar, orientation="horizontal", ticks=ticks, format="{x:.0f}°")
         colours.outline.set_visible(False)
-        x = (left + 2 * side + GAP) / width
+        x = (left + 2 * side + GAP) / WIDTH
         figure.text(x, 0.33 / height, "angle between two classes", fontsize=8.5, va="center")
     return figure
 

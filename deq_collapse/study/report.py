@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from deq_collapse.files import write_atomically
 from deq_collapse.study.costs import cost_table
+from deq_collapse.study.explore import as_script, bundle, curve_data
 from deq_collapse.study.outcomes import outcome_table
 from deq_collapse.study.records import Run, Study, read_study
 from deq_collapse.study.sections import figure_sections, setting_markup
@@ -86,6 +87,8 @@ def render(study: Study) -> str:
         tables=comparison_tables(study),
         cost=cost_table(study),
         sections=figure_sections(study),
+        explore=as_script(curve_data(study)),
+        library=bundle(),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
         provenance=_provenance(study),
     )

@@ -231,7 +231,7 @@ def _features(study: Study) -> Section:
         note += " Triangles are minority classes; majority classes come first."
     if len(shown) < len(study.cells):
         note += f" {len(shown)} of {len(study.cells)} settings are drawn."
-    return Section("Test features", "pair", drawings, note + _first_seed(study))
+    return Section("Test features", "one", drawings, note + _first_seed(study))
 
 
 def _theory(study: Study) -> Section:
@@ -266,8 +266,9 @@ def _theory(study: Study) -> Section:
 
 
 def _name(words: str, kind: str) -> str:
-    """A name for files and ids: `step-k_a-3-r-10-curves`."""
-    return "-".join([*re.findall(r"\w+", words.lower()), kind])
+    """A name for files and ids: `step-ka3-r10-curves`."""
+    plain = words.lower().replace("k_a=", "ka").replace("r=", "r")
+    return "-".join([*re.findall(r"\w+", plain), kind])
 
 
 def _first(cell: Cell) -> dict[str, Run]:

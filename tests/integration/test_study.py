@@ -64,7 +64,9 @@ def test_the_report_and_its_figures_are_made_anew(study: Path):
     assert (study / "report.html").exists()
     kinds = {path.name.split("-")[-1] for path in (study / "figures").iterdir()}
     assert kinds == {
-        f"{figure}.{kind}" for figure in ("curves", "gram", "along") for kind in ("svg", "png", "pdf")
+        f"{figure}.{kind}"
+        for figure in ("curves", "along", "angles", "features")
+        for kind in ("svg", "png", "pdf")
     }
 
 
