@@ -1,4 +1,4 @@
-"""The report's curves that answer to the pointer: every run's values as data, and plotly's bundle beside them."""
+"""The report's curves that answer to the pointer: every run's values as data, and plotly's bundle."""
 
 from __future__ import annotations
 
@@ -60,18 +60,17 @@ def as_script(data: dict[str, Any]) -> Markup:
 @lru_cache(maxsize=1)
 def bundle() -> str:
     """Plotly's script, gzip in base64: 1.9 MB for 4.8; the same bytes every time."""
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _run(run: Run) -> dict[str, Any]:
-    wanted = run.history[run.history["metric"].isin([panel.metric for panel in METRICS])]
+    names = [panel.metric for panel in METRICS]
+    wanted = run.history[run.history["metric"].isin(names) & run.history["split"].isin(SPLITS)]
     splits = {}
-    for split, rows in wanted[wanted["split"].isin(SPLITS)].groupby("split"):
-        table = rows.pivot_table(
-            index="epoch", columns="metric", values="value", aggfunc="last", dropna=False
-        )
+    for split, rows in wanted.groupby("split"):
+        table = rows.groupby(["epoch", "metric"])["value"].last().unstack()
         if len(table) > 1 or split == "train":
             metrics = {str(metric): [_short(value) for value in table[metric]] for metric in table}
             splits[str(split)] = {"epochs": table.index.tolist(), "metrics": metrics}

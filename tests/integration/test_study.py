@@ -63,11 +63,8 @@ def test_the_report_and_its_figures_are_made_anew(study: Path):
     assert main(["study", "report", str(study)]) == 0
     assert (study / "report.html").exists()
     kinds = {path.name.split("-")[-1] for path in (study / "figures").iterdir()}
-    assert kinds == {
-        f"{figure}.{kind}"
-        for figure in ("curves", "along", "angles", "features")
-        for kind in ("svg", "png", "pdf")
-    }
+    figures = ("curves", "along", "angles", "features")
+    assert kinds == {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png", "pdf")}
 
 
 def test_a_directory_of_single_runs_gets_a_report_too(study: Path, tmp_path: Path):

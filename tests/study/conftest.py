@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deq_collapse.study.records import Run, Study
+from deq_collapse.study.records import Run, Study, read_study
 
 K, D, EPOCHS = 10, 24, 60
 SCHEDULE = [*range(1, 11), *range(12, 30, 2), *range(30, EPOCHS + 1, 5)]
@@ -133,28 +134,35 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
     return record
 
 
+def _write_study(
+    study: Path,
+    imbalances: tuple[str, ...] = ("balanced", "step_ka3_r10"),
+    refinements: tuple[str, ...] = ("explicit", "equilibrium"),
+    seeds: int = 1,
+    samples: int = 60,
+    edit: Callable[[dict[str, Any]], None] = lambda results: None,
+) -> Path:
+    study.mkdir(parents=True)
+    grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
+    runs = [_write_run(study, *cell, samples) for cell in grid]
+    results = {"study": "demo", "command": "deq-collapse study run conf/study/demo.yaml", "runs": runs}
+    results["failed"] = []
+    edit(results)
+    (study / "results.json").write_text(json.dumps(results))
+    return study
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., Path]:
     """Write a study folder; `edit` may change the results before they are written."""
+    return partial(_write_study, tmp_path / "studies" / "demo")
 
-    def make(
-        imbalances: tuple[str, ...] = ("balanced", "step_ka3_r10"),
-        refinements: tuple[str, ...] = ("explicit", "equilibrium"),
-        seeds: int = 1,
-        samples: int = 60,
-        edit: Callable[[dict[str, Any]], None] = lambda results: None,
-    ) -> Path:
-        study = tmp_path / "studies" / "demo"
-        study.mkdir(parents=True)
-        grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
-        runs = [_write_run(study, *cell, samples) for cell in grid]
-        results = {"study": "demo", "command": "deq-collapse study run conf/study/demo.yaml", "runs": runs}
-        results["failed"] = []
-        edit(results)
-        (study / "results.json").write_text(json.dumps(results))
-        return study
 
-    return make
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two K_A, two R and balanced: enough settings for small multiples; two seeds."""
+    steps = [f"step_ka{majority}_r{ratio}" for majority in (3, 5) for ratio in (10, 100)]
+    return read_study(_write_study(tmp_path_factory.mktemp("grid") / "demo", ("balanced", *steps), seeds=2))
 
 
 Values = Callable[[str, str, int], dict[str, Any]]

@@ -1,19 +1,32 @@
 """What the figures show, and that they are the same for the same numbers."""
 
+import base64
+import gzip
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from plotly.offline import get_plotlyjs
 
+from deq_collapse.metrics.functional.imbalance import minority_cosines
 from deq_collapse.metrics.geometry import simplex_etf_gram
 from deq_collapse.study.angles import angle_matrices, class_angles, cosine_gram, target_angles
-from deq_collapse.study.curves import collapse_curves, shared_scales
+from deq_collapse.study.curves import PANELS, collapse_curves, shared_scales
+from deq_collapse.study.explore import as_script, bundle, curve_data
+from deq_collapse.study.features import sorted_gram
+from deq_collapse.study.minority import NO_THEORY, collapse_curve, minority_table, theory_table
+from deq_collapse.study.multiples import metric_multiples
 from deq_collapse.study.records import Run, Study, read_study
+from deq_collapse.study.sections import all_drawings, figure_sections
+from deq_collapse.study.settings import arranged
 from deq_collapse.study.style import series, spread, svg
 from deq_collapse.study.tsne import draw_tsne, embed
 
@@ -176,3 +189,135 @@ def test_svg_is_deterministic_and_needs_nothing_from_outside(study: Study) -> No
     assert all(name.startswith("a-") for name in ids)
     references = set(re.findall(r"(?:url\(#|href=\"#)([^\")]*)", first))
     assert references <= set(ids)
+
+
+def test_settings_lie_by_k_a_and_r_below_the_balanced_one(grid: Study) -> None:
+    assert arranged(grid.cells) == [
+        ["balanced"],
+        ["step, K_A=3, R=10", "step, K_A=3, R=100"],
+        ["step, K_A=5, R=10", "step, K_A=5, R=100"],
+    ]
+    without = {setting: cell for setting, cell in grid.cells.items() if "K_A=5, R=10" not in setting}
+    assert arranged(without) == [["balanced", *list(without)[1:]]]
+    hole = {setting: cell for setting, cell in grid.cells.items() if setting != "step, K_A=3, R=100"}
+    assert arranged(hole)[1] == ["step, K_A=3, R=10", None]
+
+
+def test_small_multiples_share_a_scale_and_mark_every_terminal_phase(grid: Study) -> None:
+    panel = next(panel for panel in PANELS if panel.metric == "nc1")
+    figure = metric_multiples(panel, grid.cells, shared_scales(grid.runs)["nc1"])
+    assert [axes.get_title(loc="left").replace("$", "") for axes in figure.axes] == list(grid.cells)
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    for axes, (setting, cell) in zip(figure.axes, grid.cells.items(), strict=True):
+        for refinement, runs in cell.items():
+            gid = f"terminal-{setting}-{refinement}"
+            diamonds = [line for line in axes.lines if line.get_gid() == gid and line.get_marker() == "D"]
+            middle = np.median([run.terminal_epoch for run in runs if run.terminal_epoch is not None])
+            assert [line.get_xdata()[0] for line in diamonds] == [middle]
+
+
+def test_how_many_seeds_were_terminal_is_told_where_not_all_were(grid: Study) -> None:
+    never = replace(
+        grid, runs=tuple(replace(run, terminal_epoch=None) for run in grid.runs[:1]) + grid.runs[1:]
+    )
+    panel = next(panel for panel in PANELS if panel.metric == "loss")
+    figure = metric_multiples(panel, never.cells, shared_scales(never.runs)["loss"])
+    assert "1 of 2" in [text.get_text() for text in figure.axes[0].texts]
+    assert not any("of 2" in text.get_text() for axes in figure.axes[1:] for text in axes.texts)
+
+
+def test_a_setting_without_the_metric_has_no_axes_and_a_missing_refinement_leaves_the_other(
+    grid: Study,
+) -> None:
+    half = replace(grid, runs=grid.runs[:-2])
+    panel = next(panel for panel in PANELS if panel.metric == "accuracy_minority")
+    figure = metric_multiples(panel, half.cells, shared_scales(half.runs)["accuracy_minority"])
+    assert len(figure.axes) == 4
+    named = {text.get_text() for text in figure.axes[-1].texts}
+    assert named == {"explicit, train", "explicit, test"}
+
+
+def test_the_validation_split_is_drawn_where_there_is_one(study: Study) -> None:
+    run = study.runs[0]
+    history = run.history.replace({"split": {"test": "validation"}})
+    measured = replace(run, history=history, validation=run.test)
+    figure = collapse_curves({"explicit": [measured]}, shared_scales([measured]))
+    assert "explicit, validation" in {text.get_text() for text in figure.axes[0].texts}
+    logged = measured.curve("validation", "accuracy")
+    assert any(np.array_equal(line.get_ydata(), logged) for line in figure.axes[0].lines)
+
+
+def test_minority_cosines_are_those_of_the_metric(grid: Study) -> None:
+    table = minority_table(grid.cells)
+    assert len(table) == len(grid.runs) + 4  # a balanced run stands for both K_A
+    run = grid.cells["step, K_A=5, R=10"]["explicit"][0]
+    row = table[table["name"] == run.name].iloc[0]
+    geometry, minority = run.geometry, torch.arange(10) >= 5
+    rows = torch.from_numpy(geometry.weight)
+    means = torch.from_numpy(geometry.class_means_train - geometry.class_means_train.mean(axis=0))
+    assert row["weights"] == pytest.approx(float(minority_cosines(rows @ rows.T, minority).mean()))
+    assert row["means"] == pytest.approx(float(minority_cosines(means @ means.T, minority).mean()))
+    energy = (rows - rows.mean(0)).square().sum(1).mean() * means.square().sum(1).mean()
+    assert row["energy"] == pytest.approx(float(energy.sqrt()))
+
+
+def test_minority_rows_of_theory_coincide_exactly_from_the_critical_ratio_on(grid: Study) -> None:
+    pytest.importorskip("cvxpy")
+    table = minority_table(grid.cells)
+    table = table[table["majority"] == 5].assign(energy=5**0.5)
+    theory = theory_table(table, 10)
+    assert theory is not None
+    coincide = theory["weights"] > 0.999
+    assert coincide.tolist() == (theory["ratio"] >= theory["critical"]).tolist()
+    assert set(coincide) == {True, False}
+    figure = collapse_curve(table, theory, 10)
+    (critical,) = theory["critical"].unique()
+    marks = [line for line in figure.axes[0].lines if str(line.get_gid()).startswith("R0")]
+    assert [line.get_xdata()[0] for line in marks] == [critical] * 2
+
+
+def test_without_cvxpy_the_collapse_curve_says_that_theory_is_missing(grid: Study) -> None:
+    figure = collapse_curve(minority_table(grid.cells), None, 10)
+    assert NO_THEORY in [text.get_text() for text in figure.texts]
+    assert not any("theory" in text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+def test_gram_matrices_of_features_are_sorted_by_class_with_the_majority_first(study: Study) -> None:
+    geometry = replace(study.runs[-1].geometry, majority=np.array([7, 2]))
+    gram, labels = sorted_gram(geometry)
+    assert list(dict.fromkeys(labels)) == [7, 2, 0, 1, 3, 4, 5, 6, 8, 9]
+    assert gram.shape == (len(labels), len(labels))
+    assert np.diagonal(gram) == pytest.approx(1)
+
+
+def test_every_drawing_has_a_name_of_its_own(grid: Study) -> None:
+    names = [drawing.name for drawing in all_drawings(figure_sections(grid))]
+    assert len(names) == len(set(names))
+    assert {"nc1", "nc2_etf_means", "nc3", "nc4", "loss", "accuracy", "minority"} <= set(names)
+    assert {"step-ka3-r10-features", "step-ka3-r10-angles", "step-ka3-r10-curves"} <= set(names)
+
+
+def test_the_page_carries_every_course_and_plotly_itself(study: Study) -> None:
+    data = json.loads(as_script(curve_data(study)))
+    assert [run["name"] for run in data["runs"]] == [run.name for run in study.runs]
+    for run, drawn in zip(study.runs, data["runs"], strict=True):
+        for split in ("train", "test"):
+            logged, course = run.curve(split, "nc1"), drawn["splits"][split]
+            assert course["epochs"] == logged.index.tolist()
+            assert course["metrics"]["nc1"] == pytest.approx(logged.tolist(), rel=1e-3)
+    assert data["splits"] == ["train", "test"]
+    assert gzip.decompress(base64.b64decode(bundle())).decode() == get_plotlyjs()
+
+
+def test_a_split_measured_once_has_no_course(study: Study) -> None:
+    run = study.runs[0]
+    history = run.history[(run.history["split"] == "train") | (run.history["epoch"] == run.epochs)]
+    data = curve_data(replace(study, runs=(replace(run, history=history),)))
+    assert data["splits"] == ["train"]
+
+
+def test_words_cannot_leave_the_script(study: Study) -> None:
+    hostile = replace(study.runs[0], axes={"imbalance": "</script><b>", "refinement": "explicit"})
+    text = as_script(curve_data(replace(study, runs=(hostile,))))
+    assert "<" not in text
+    assert json.loads(text)["settings"] == ["</script><b>"]
