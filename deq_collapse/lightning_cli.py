@@ -231,8 +231,6 @@ def lightning_main(
     Raises:
         UserError: for every mistake in the configuration.
     """
-    # Else `trainer.deterministic` also fills all memory that is about to be written: a third of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
     keep_freed_memory()
     # With the default, an override on the command line does not reach values interpolated from it.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
