@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.functional.simplex import cosines
-from deq_collapse.metrics.functional.variability import cdnv_pairs, nc1_per_class
+from deq_collapse.metrics.functional.variability import cdnv_pairs
 from deq_collapse.metrics.known import Known
 
 
@@ -13,9 +13,9 @@ def class_values(known: Known) -> dict[str, Tensor]:
 
     Returns:
         (K,): `counts`, `variances` (v_c), `norms_means` (centred means), `nc1_trace_ratio` (v_c / Tr Sigma_B)
-        and `cdnv` (nan also where all other means coincide); `nc1` (`nc1_per_class`) where NC1 is found from
-        the samples. (K, K): `cos_means`, `gram_means` (centred). With a classifier `norms_weights`,
-        `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
+        and `cdnv` (nan also where all other means coincide); with `nc4` (or `weighting="classes"`) and no
+        `buffer_dtype`, `nc1` (`nc1_per_class`). (K, K): `cos_means`, `gram_means` (centred). With a
+        classifier `norms_weights`, `cos_weights`, `gram_weights` and, with `nc4`, `accuracy` (K,).
 
     """
     stats = known.stats
@@ -34,8 +34,8 @@ def class_values(known: Known) -> dict[str, Tensor]:
         "cos_means": cosines(gram),
         "gram_means": gram,
     }
-    if known.projects:
-        values["nc1"] = torch.where(stats.present, nc1_per_class(stats, known.tally[3]), torch.nan)
+    if known.spreads:
+        values["nc1"] = known.nc1_per_class
     if known.classifier is not None:
         values["norms_weights"] = known.classifier.norm(dim=1)
         values["cos_weights"] = cosines(known.rows_gram)

@@ -23,10 +23,21 @@ class Geometry(NamedTuple):
     logits: Tensor
 
 
+def inverse_norm(matrix: Tensor) -> Tensor:
+    """One over the Frobenius norm, a scalar; 0 for a zero matrix."""
+    norm: Tensor = torch.linalg.vector_norm(matrix)
+    return torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
+
+
 def normalised(matrix: Tensor) -> Tensor:
     """Divide by the Frobenius norm; a zero matrix stays zero."""
-    norm = torch.linalg.matrix_norm(matrix)
-    return torch.where(norm > 0, matrix / norm, 0)
+    return matrix * inverse_norm(matrix)
+
+
+def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
+    """|| left/||left||_F - right/||right||_F ||_F, a scalar, with one matrix of that size beside the two."""
+    difference = normalised(left).addcmul_(right, inverse_norm(right), value=-1)
+    return difference.square_().sum().sqrt()
 
 
 def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -46,7 +57,7 @@ def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) ->
     if counts is not None:
         weights = counts.to(gram).sqrt().outer(counts.to(gram).sqrt())
         gram, target = gram * weights, target * weights
-    return (normalised(gram) - normalised(target)).square().sum().sqrt()
+    return normalised_distance(gram, target)
 
 
 def simplex_etf_gram(num_classes: int) -> Tensor:
@@ -58,8 +69,9 @@ def simplex_etf_gram(num_classes: int) -> Tensor:
     """
     if num_classes < 2:
         raise ValueError(f"a simplex needs at least 2 classes, got {num_classes}")
-    identity = torch.eye(num_classes, dtype=torch.float64)
-    return (identity - 1 / num_classes).div((num_classes - 1) ** 0.5)
+    scale = (num_classes - 1) ** -0.5
+    etf = torch.full((num_classes, num_classes), -scale / num_classes, dtype=torch.float64)
+    return etf.fill_diagonal_(scale * (1 - 1 / num_classes))
 
 
 def seli(counts: Sequence[int]) -> Geometry:
@@ -74,7 +86,7 @@ def seli(counts: Sequence[int]) -> Geometry:
 
     """
     _check(counts)
-    return _seli(tuple(float(n) for n in counts))
+    return Geometry(*_seli(tuple(float(n) for n in counts)), simplex_etf_gram(len(counts)))
 
 
 def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
@@ -90,12 +102,17 @@ def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float =
         ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
 
     """
+    return Geometry(*map(torch.diag, gof_diagonals(counts, weight_decay, feature_decay)))
+
+
+def gof_diagonals(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
+    """Return the diagonals, (K,), of the matrices of `gof`, which have nothing else."""
     _check(counts)
     if min(weight_decay, feature_decay) < 0:
         raise ValueError(f"decays must be >= 0, got {weight_decay} and {feature_decay}")
     n = torch.tensor(counts, dtype=torch.float64)
     logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
-    return Geometry(*(normalised(torch.diag(v)) for v in (logits * n.sqrt(), logits / n.sqrt(), logits)))
+    return Geometry(normalised(logits * n.sqrt()), normalised(logits / n.sqrt()), normalised(logits))
 
 
 def _check(counts: Sequence[int]) -> None:
@@ -104,15 +121,13 @@ def _check(counts: Sequence[int]) -> None:
 
 
 @lru_cache(maxsize=16)
-def _seli(counts: tuple[float, ...]) -> Geometry:
+def _seli(counts: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     n = torch.tensor(counts, dtype=torch.float64)
-    etf = simplex_etf_gram(len(n))
     projected = torch.diag(n / n.mean())
-    projected = projected - projected.mean(0)
-    projected = projected - projected.mean(1, keepdim=True)
+    projected -= projected.mean(0)
+    projected -= projected.mean(1, keepdim=True)
     values, vectors = torch.linalg.eigh(projected)
     # The smallest eigenvalue is the exact 0 of the constant vector.
     roots, vectors = values[1:].sqrt(), vectors[:, 1:]
-    weights = (vectors * roots) @ vectors.T
-    means = (vectors / roots) @ vectors.T
-    return Geometry(normalised(weights), normalised(means), etf)
+    weights, means = ((vectors * factors) @ vectors.T for factors in (roots, 1 / roots))
+    return weights.mul_(inverse_norm(weights)), means.mul_(inverse_norm(means))

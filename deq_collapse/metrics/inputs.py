@@ -1,16 +1,19 @@
 """Checks of what a user hands to `NeuralCollapse`: one clear ValueError per mistake."""
 
 from collections.abc import Collection, Iterable, Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 from torch import Tensor
 
 
 def check_sizes(num_classes: int, num_features: int) -> None:
-    """Raise ValueError if there are too few classes or features."""
-    if num_classes < 2 or num_features < 1:
+    """Raise ValueError if there are too few classes or features, or numbers of them that are none."""
+    sizes = isinstance(num_classes, Integral) and isinstance(num_features, Integral)
+    if not sizes or num_classes < 2 or num_features < 1:
         raise ValueError(
-            f"num_classes must be >= 2 and num_features >= 1, got {num_classes} and {num_features}"
+            f"num_classes must be an integer >= 2 and num_features one >= 1, got {num_classes!r} and "
+            f"{num_features!r}"
         )
 
 
@@ -62,19 +65,25 @@ def check_batch(
 
     Labels on an accelerator are not looked at: the device would have to be waited for.
     """
-    if features.ndim != 2 or features.shape[1] != num_features or not features.is_floating_point():
-        raise ValueError(
-            f"features must be (N, {num_features}) floats, got {tuple(features.shape)} {features.dtype}"
-        )
-    if labels.shape != features.shape[:1] or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(
-            f"labels must be ({len(features)},) integers, got {tuple(labels.shape)} {labels.dtype}"
-        )
-    if weight is not None and weight.shape != (num_classes, num_features):
-        raise ValueError(f"weight must be ({num_classes}, {num_features}), got {tuple(weight.shape)}")
-    if bias is not None and bias.shape != (num_classes,):
-        raise ValueError(f"bias must be ({num_classes},), got {tuple(bias.shape)}")
+    if not _floats(features) or features.ndim != 2 or features.shape[1] != num_features:
+        raise ValueError(f"features must be (N, {num_features}) floats, got {_kind(features)}")
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
+    if not whole or labels.shape != features.shape[:1]:
+        raise ValueError(f"labels must be ({len(features)},) integers, got {_kind(labels)}")
+    shape = (num_classes, num_features)
+    if weight is not None and (not _floats(weight) or weight.shape != shape):
+        raise ValueError(f"weight must be {shape} floats, got {_kind(weight)}")
+    if bias is not None and (not _floats(bias) or bias.shape != shape[:1]):
+        raise ValueError(f"bias must be ({num_classes},) floats, got {_kind(bias)}")
     if labels.device.type == "cpu" and len(labels):
         low, high = (int(label) for label in labels.long().aminmax())
         if low < 0 or high >= num_classes:
             raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
+
+
+def _floats(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _kind(value: Any) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.functional import nc1, nc1_per_class
+from deq_collapse.metrics.geometry import Geometry, gof_diagonals
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
 Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
@@ -30,10 +31,11 @@ class Known:
         classifier: (K, d) all classifier rows, or None.
         majority: indices of the majority classes, or None.
         class_counts: (K,) counts that set the SELI and GOF targets; None for those of `stats`.
-        outside: (d,) mean of out-of-distribution features; not finite if there are none.
+        outside: (d,) mean of out-of-distribution features; None if there are none.
         skipped: number of samples left out for non-finite features.
         buffers: whether samples are kept until the means are known.
         projects: whether NC1 is found from those samples, not from Sigma_W.
+        spreads: whether `count` finds the spread of classes.
         count: gives the counts of `functional.tally_samples` over all ranks.
 
     """
@@ -42,10 +44,11 @@ class Known:
     classifier: Tensor | None
     majority: Sequence[int] | None
     class_counts: Sequence[int] | None
-    outside: Tensor
+    outside: Tensor | None
     skipped: Tensor
     buffers: bool
     projects: bool
+    spreads: bool
     count: Callable[[], Tensor]
 
     @property
@@ -56,7 +59,7 @@ class Known:
             given.add("samples")
         if self.classifier is not None:
             given.add("classifier")
-        if bool(self.outside.isfinite().all()):
+        if self.outside is not None:
             given.add("outside")
         minority = self.minority_present
         if bool(minority.any()) and not bool(minority.all()):
@@ -79,6 +82,23 @@ class Known:
         return shares[present] @ nc1_per_class(self.stats, self.tally[3])[present]
 
     @property
+    def nc1_per_class(self) -> Tensor:
+        """(K,) NC1 of every class, nan where it has no samples; needs the spread."""
+        return torch.where(self.stats.present, nc1_per_class(self.stats, self.tally[3]), torch.nan)
+
+    @property
+    def outside_mean(self) -> Tensor:
+        """(d,) mean of out-of-distribution features.
+
+        Raises:
+            ValueError: if there are none.
+
+        """
+        if self.outside is None:
+            raise ValueError("this value needs out-of-distribution features, and none were given")
+        return self.outside
+
+    @property
     def means(self) -> Tensor:
         """(K', d) centred class means."""
         return self.stats.centred
@@ -88,11 +108,11 @@ class Known:
         """(K', K') Gram matrix of the centred class means."""
         return self.stats.gram
 
-    @cached_property
+    @property
     def raw_gram(self) -> Tensor:
         """(K', K') Gram matrix of the class means, not centred."""
         along = self.means @ self.stats.global_mean
-        return self.gram + along + along[:, None] + self.stats.global_mean.square().sum()
+        return (self.gram + along).add_(along[:, None] + self.stats.global_mean.square().sum())
 
     @cached_property
     def rows_gram(self) -> Tensor:
@@ -102,7 +122,7 @@ class Known:
     @property
     def weight_gram(self) -> Tensor:
         """(K', K') Gram matrix of the classifier rows of the classes that have samples."""
-        return self.rows_gram[self.stats.present][:, self.stats.present]
+        return self.stats.seen(self.stats.seen(self.rows_gram).T)  # it is symmetric
 
     @cached_property
     def product(self) -> Tensor:
@@ -129,7 +149,7 @@ class Known:
     @property
     def weight(self) -> Tensor:
         """(K', d) classifier rows of the classes that have samples."""
-        return self.rows[self.stats.present]
+        return self.stats.seen(self.rows)
 
     @property
     def minority(self) -> Tensor:
@@ -146,7 +166,7 @@ class Known:
     @property
     def raw_means(self) -> Tensor:
         """(K', d) class means, not centred."""
-        return self.stats.means[self.stats.present]
+        return self.stats.seen(self.stats.means)
 
     @cached_property
     def counts(self) -> list[int]:
@@ -155,3 +175,8 @@ class Known:
         counts = seen if self.class_counts is None else seen.new_tensor(self.class_counts)
         present: list[float] = counts[self.stats.present].tolist()
         return [int(n) for n in present]
+
+    @property
+    def frame(self) -> Geometry:
+        """Diagonals, (K',), of the GOF targets."""
+        return gof_diagonals(self.counts)

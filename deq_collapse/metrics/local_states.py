@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -23,6 +24,13 @@ class LocalStates(Metric):
         """Add a list of tensors that no other rank ever sees; its chunks must not be written to."""
         self.add_state(name, [], dim_zero_cat)
         self._local.append(name)
+
+    def add_zeros(self, name: str, length: int, reduction: str | Callable[[Tensor], Tensor]) -> None:
+        """Add a vector of float64 sums."""
+        self.add_state(name, torch.zeros(0, dtype=torch.float64), reduction)
+        setattr(self, name, torch.zeros(length, dtype=torch.float64))
+        # What a reset copies: one zero, seen `length` times, for a second vector would double the memory.
+        self._defaults[name] = torch.zeros(1, dtype=torch.float64).expand(length)
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None

@@ -6,7 +6,7 @@ cancels; sums over tiles are float64. Moving to another pivot is algebra on the 
 moving to one pivot and adding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -57,29 +57,29 @@ class Moments:
         side = d if scatter.numel() else 0
         return cls(counts, squares, pivots.view(rows, d), sums.view(rows, d), scatter.view(side, side))
 
-    @property
-    def means(self) -> Tensor:
-        """Class means, (K + 2, d); 0 where a class has no sample."""
-        return self.sums / self.counts.clamp(min=1)[:, None]
+    def means(self, rows: slice = slice(None)) -> Tensor:
+        """Class means, (K + 2, d), or some rows of them; 0 where a class has no sample."""
+        return self.sums[rows] / self.counts[rows, None].clamp(min=1)
 
-    @property
-    def offsets(self) -> Tensor:
-        """Class means less their pivots, (K + 2, d); 0 where a class has no sample."""
-        return torch.where(self.counts[:, None] > 0, self.means - self.pivots, 0)
+    def offsets(self, rows: slice = slice(None)) -> Tensor:
+        """Class means less their pivots, (K + 2, d), or some rows of them; 0 where a class has no sample."""
+        return self.means(rows).sub_(self.pivots[rows]).mul_(self.counts[rows, None] > 0)
 
-    def move(self, pivots: Tensor) -> None:
-        """Re-express all sums around `pivots` (K + 2, d), in place."""
-        delta = pivots - self.pivots
-        half = self.counts[:, None] * (self.offsets - 0.5 * delta)
-        if self.scatter.numel():
-            cross = delta.T @ half
-            self.scatter.sub_(cross).sub_(cross.T)
-        self.squares.sub_(2 * (delta * half).sum(1))
-        self.pivots.copy_(pivots)
+    def move(self, pivots: Callable[[slice], Tensor]) -> None:
+        """Re-express all sums around `pivots`, which gives some rows of (K + 2, d), in place."""
+        for rows in strips(len(self.counts)):
+            new = pivots(rows)
+            delta = new - self.pivots[rows]
+            half = self.offsets(rows).sub_(delta, alpha=0.5).mul_(self.counts[rows, None])
+            if self.scatter.numel():
+                add_products(self.scatter, delta, half, alpha=-1)
+                add_products(self.scatter, half, delta, alpha=-1)
+            self.squares[rows].sub_(half.mul_(delta).sum(1), alpha=2)
+            self.pivots[rows] = new
 
     def recentre(self) -> None:
         """Move every pivot to the float32 value next to the class mean so far."""
-        self.move(self.means.float().double())
+        self.move(lambda rows: self.means(rows).float().double())
 
 
 def accumulate(moments: Moments, features: Tensor, labels: Tensor) -> Tensor:
@@ -101,20 +101,20 @@ def accumulate(moments: Moments, features: Tensor, labels: Tensor) -> Tensor:
 
 
 def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
-    """Merge the flat vectors of several ranks, (R, L), into one, (L,): Chan's update, exact in float64."""
-    views = [Moments.of(part.clone(), num_classes, num_features) for part in parts]
+    """Merge the flat vectors of several ranks, (R, L), into one, (L,): Chan's update, exact in float64.
+
+    The memory of `parts`, which is as large as all ranks together, is used and overwritten.
+    """
+    views = [Moments.of(part, num_classes, num_features) for part in parts]
     counts = sum((view.counts for view in views), torch.zeros_like(views[0].counts))
     sums = sum((view.sums for view in views), torch.zeros_like(views[0].sums))
     pivots = (sums / counts.clamp(min=1)[:, None]).float().double()
     for view in views:
-        view.move(pivots)
-    merged = torch.zeros_like(parts[0])
-    total = Moments.of(merged, num_classes, num_features)
-    total.pivots.copy_(pivots)
-    for view in views:
+        view.move(lambda rows: pivots[rows])
+    for view in views[1:]:
         for name in ("counts", "squares", "sums", "scatter"):
-            getattr(total, name).add_(getattr(view, name))
-    return merged
+            getattr(views[0], name).add_(getattr(view, name))
+    return parts[0].clone()
 
 
 def _tiles(features: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -135,12 +135,16 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     moments.sums.index_add_(0, bucket, x.double())
     moments.sums[num_classes:] = 0
     opens &= moments.counts > 0
-    # Asking a CPU tensor costs nothing, asking a GPU would make it wait.
-    if opens.device.type != "cpu" or bool(opens.any()):
-        # A class that had no sample yet takes the mean of its samples in this tile as pivot.
-        torch.where(opens[:, None], moments.means.float().double(), moments.pivots, out=moments.pivots)
+    # A class that had no sample yet takes the mean of its samples in this tile as pivot.
+    if opens.device.type != "cpu":
+        torch.where(opens[:, None], moments.means().float().double(), moments.pivots, out=moments.pivots)
+    elif bool(opens.any()):  # asking a CPU tensor costs nothing, asking a GPU would make it wait
+        moments.pivots[opens] = (moments.sums[opens] / moments.counts[opens, None]).float().double()
 
-    residuals = moments.pivots.to(x.dtype).index_select(0, bucket)
+    if len(bucket) < len(moments.pivots):
+        residuals = moments.pivots.index_select(0, bucket).to(x.dtype)
+    else:
+        residuals = moments.pivots.to(x.dtype).index_select(0, bucket)
     # In place: memory freshly asked for costs more than the subtraction.
     torch.sub(x, residuals, out=residuals)
     kept = finite & valid
@@ -149,26 +153,32 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
 
     moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
     if moments.scatter.numel():
-        add_scatter(moments.scatter, residuals)
+        add_products(moments.scatter, residuals, residuals)
     return bucket
 
 
-def add_scatter(scatter: Tensor, rows: Tensor, alpha: float = 1) -> None:
-    """Add alpha sum_i r_i r_i^T to the upper triangle of `scatter` (d, d), in place.
+def strips(side: int) -> Iterator[slice]:
+    """Cut the rows of a (side, side) matrix into strips: of a symmetric one half need not be found."""
+    return (slice(start, min(start + STRIP, side)) for start in range(0, side, STRIP))
 
-    Strips leave out most of what is below the diagonal: less work than one GEMM.
+
+def add_products(upper: Tensor, left: Tensor, right: Tensor, alpha: float = 1) -> None:
+    """Add alpha left^T right to the upper triangle of `upper` (d, d), in place; left and right are (n, d).
+
+    Strips leave out most of what is below the diagonal: less work than one GEMM, and no (d, d) matrix beside.
     """
-    with full_precision(rows.device.type):
-        for start in range(0, len(scatter), STRIP):
-            strip = slice(start, start + STRIP)
-            scatter[strip, start:].add_(rows[:, strip].T @ rows[:, start:], alpha=alpha)
+    with full_precision(left.device.type):
+        for rows in strips(len(upper)):
+            upper[rows, rows.start :].add_(left[:, rows].T @ right[:, rows.start :], alpha=alpha)
 
 
-def mirrored(upper: Tensor) -> Tensor:
-    """Symmetric matrix with the upper triangle of `upper` (n, n), of which the lower one is overwritten."""
-    full = upper.triu_() + upper.T
-    full.diagonal().mul_(0.5)
-    return full
+def mirror_(upper: Tensor) -> Tensor:
+    """Copy what is above the diagonal of `upper` (n, n) below it, in place."""
+    for rows in strips(len(upper)):
+        block = upper[rows, rows]
+        block.copy_(block.triu() + block.triu(1).T)
+        upper[rows.stop :, rows] = upper[rows, rows.stop :].T
+    return upper
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Neural collapse as one torchmetrics Metric, exact in one pass and across ranks (Papyan 2020 and later)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from deq_collapse.metrics.inputs import (
 )
 from deq_collapse.metrics.known import LACKS, Known, Need
 from deq_collapse.metrics.moments import Moments, accumulate, merge
-from deq_collapse.metrics.statistics import Centre, ClassStatistics, Weighting
+from deq_collapse.metrics.statistics import Centre, ClassStatistics, Scatter, Weighting
 from deq_collapse.metrics.table import COSTLY, TABLE
 
 Policy = Literal["raise", "skip"]
@@ -32,8 +33,8 @@ class NeuralCollapse(HeldSamples):
     The model runs once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
     stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs
     the final class means: features then stay in a buffer on their own rank until `compute`. Where they do,
-    and K is at most half of d, `nc1` is read off them too, in the span of the means: N d K operations, no
-    (d, d) matrix. Without `nc4` no feature is kept, and `nc1` costs N d^2 and a (d, d) matrix.
+    and K <= 0.4 d, `nc1` is read off them too, in the span of the means: N d K operations, no (d, d) matrix.
+    Else `nc1` costs N d^2 and a (d, d) matrix, and without `nc4` no feature is kept.
 
     Args:
         num_classes: K >= 2.
@@ -104,7 +105,7 @@ class NeuralCollapse(HeldSamples):
         self.weighting = weighting
         self.nonfinite = nonfinite
         self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
-        held = "samples" in self._needs and buffer_dtype is None and 2 * num_classes <= num_features
+        held = "samples" in self._needs and buffer_dtype is None and 5 * num_classes <= 2 * num_features
         self._projects = "within" in self._needs and (held or weighting == "classes")
         self._holds = self._projects or "samples" in self._needs
         self._rows_seen = self._recentre_at = 0
@@ -114,12 +115,13 @@ class NeuralCollapse(HeldSamples):
         K, d = self.num_classes, self.num_features
         length = Moments.length(K, d, "within" in self._needs and not self._projects)
         reduction = partial(merge, num_classes=K, num_features=d)
-        self.add_state("moments", torch.zeros(length, dtype=torch.float64), reduction)
+        self.add_zeros("moments", length, reduction)
         if "classifier" in self._needs:
             # Whether it was given at all, the bias, the weight.
-            self.add_state("classifier", torch.zeros(1 + K + K * d, dtype=torch.float64), _last_given)
-        # How many out-of-distribution samples are finite, how many are not, and the sum of their features.
-        self.add_state("outside", torch.zeros(2 + d, dtype=torch.float64), "sum")
+            self.add_zeros("classifier", 1 + K + K * d, _last_given)
+        if "outside" in self._needs:
+            # How many out-of-distribution samples are finite, how many are not, the sum of their features.
+            self.add_zeros("outside", 2 + d, "sum")
         if self._holds:
             self.add_held_samples()
 
@@ -159,9 +161,11 @@ class NeuralCollapse(HeldSamples):
         """Count features (N, d) of an out-of-distribution set, for `nc5` alone.
 
         Raises:
-            ValueError: if `features` are not (N, d) floats.
+            ValueError: if `features` are not (N, d) floats, or `nc5` was not selected.
 
         """
+        if "outside" not in self._needs:
+            raise ValueError("out-of-distribution features serve nc5, which was not selected")
         check_batch(features, torch.zeros(len(features), dtype=torch.int64), None, None, 1, self.num_features)
         self._computed = None
         finite = features.sum(1).isfinite()
@@ -187,6 +191,13 @@ class NeuralCollapse(HeldSamples):
                 were not finite and `nonfinite` is "raise".
 
         """
+        stats = self._statistics()
+        if stats.scatter is None:
+            return stats
+        return replace(stats, scatter=Scatter(stats.within, stats.counts.new_ones(()), stats.counts))
+
+    def _statistics(self) -> ClassStatistics:
+        """Statistics that share the memory of Sigma_W with the sums, and are true until the next update."""
         K = self.num_classes
         moments = Moments.of(self.moments, K, self.num_features)
         skipped, misplaced = (int(n) for n in moments.counts[K:])
@@ -194,7 +205,7 @@ class NeuralCollapse(HeldSamples):
             raise ValueError(f"{misplaced} labels lie outside 0..{K - 1}")
         if skipped and self.nonfinite == "raise":
             raise ValueError(f"{skipped} samples have non-finite features; nonfinite='skip' leaves them out")
-        if not bool(moments.scatter.sum().isfinite()):
+        if not bool((moments.squares.sum() + moments.scatter.sum()).isfinite()):
             raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
         return ClassStatistics.from_moments(moments, self.centre, self.weighting).checked()
 
@@ -206,40 +217,48 @@ class NeuralCollapse(HeldSamples):
                 sample came with a classifier, and if float32 or `buffer_dtype` cannot hold the features.
 
         """
-        known = self._known()
+        known = self._known(spreads=self._projects)
         given = known.given
         return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= given}
 
     def left_out(self) -> dict[str, str]:
         """Return the values selected that `compute` does not give, over all ranks, and what each lacks."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            given = self._known().given
+            given = self._known(spreads=False).given
         lacks = {name: sorted(TABLE[name].needs - given) for name in self.metrics}
         return {name: LACKS[needs[0]] for name, needs in lacks.items() if needs}
 
     def class_values(self) -> dict[str, Tensor]:
         """Return values per class and pair of classes, over all ranks; see `classes.class_values`."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            return class_values(self._known())
+            return class_values(self._known(spreads=self._holds and self.buffer_dtype is None))
 
-    def _known(self) -> Known:
-        stats = self.statistics()
-        if self.outside[1] and self.nonfinite == "raise":
-            raise ValueError(
-                f"{int(self.outside[1])} out-of-distribution samples have non-finite features; "
-                "nonfinite='skip' leaves them out"
-            )
+    def _known(self, spreads: bool) -> Known:
+        stats = self._statistics()
+        skipped = Moments.of(self.moments, self.num_classes, self.num_features).counts[self.num_classes]
         return Known(
             stats=stats,
             classifier=self._weight(),
             majority=self.majority,
             class_counts=self.class_counts,
-            outside=self.outside[2:] / self.outside[0],
-            skipped=Moments.of(self.moments, self.num_classes, self.num_features).counts[self.num_classes],
+            outside=self._outside_mean(),
+            skipped=skipped.clone(),
             buffers="samples" in self._needs,
             projects=self._projects,
-            count=lambda: self.count_held(stats, spread=self._projects),
+            spreads=spreads,
+            count=lambda: self.count_held(stats, spreads),
         )
+
+    def _outside_mean(self) -> Tensor | None:
+        if "outside" not in self._needs or not bool(self.outside[:2].sum()):
+            return None
+        finite, others = (int(n) for n in self.outside[:2])
+        if others and self.nonfinite == "raise":
+            raise ValueError(
+                f"{others} out-of-distribution samples have non-finite features; "
+                "nonfinite='skip' leaves them out"
+            )
+        return self.outside[2:] / finite if finite else None
 
     def _weight(self) -> Tensor | None:
         if "classifier" not in self._needs or not bool(self.classifier[0]):

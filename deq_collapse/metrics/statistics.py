@@ -1,5 +1,6 @@
 """Class statistics: all that the formulas of neural collapse need to know about a set of features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deq_collapse.metrics.moments import EXTRA, Moments, add_scatter, mirrored
+from deq_collapse.metrics.moments import EXTRA, Moments, add_products, mirror_, strips
 
 # Pairs of close means that are subtracted at a time, which bounds the memory.
 PAIRS = 4096
@@ -18,8 +19,49 @@ Weighting = Literal["samples", "classes"]
 def gram(rows: Tensor) -> Tensor:
     """rows rows^T, (K, K), at little more than half the cost of the product."""
     upper = rows.new_zeros(len(rows), len(rows))
-    add_scatter(upper, rows.T)
-    return mirrored(upper)
+    add_products(upper, rows.T, rows.T)
+    return mirror_(upper)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Sigma_W as it was summed up, for a (d, d) matrix more would double the memory.
+
+    Attributes:
+        upper: (d, d), true on and above the diagonal: `total` times the covariance around `offsets`.
+        total: scalar.
+        offsets: gives rows (K', d) of some classes, for which Sigma_W = upper / total - sum_c shares_c
+            offsets_c offsets_c^T; None if there are none.
+        shares: (K,).
+
+    """
+
+    upper: Tensor
+    total: Tensor
+    shares: Tensor
+    offsets: Callable[[slice], Tensor] | None = None
+
+    def dense(self) -> Tensor:
+        """Sigma_W, (d, d)."""
+        within = self.upper / self.total
+        if self.offsets is not None:
+            scaled = self.shares.sqrt()[:, None] * self.offsets(slice(len(self.shares)))
+            add_products(within, scaled, scaled, alpha=-1)
+        return mirror_(within)
+
+    def along(self, rows: Tensor) -> Tensor:
+        """sum_j rows_j Sigma_W rows_j^T, a scalar, of rows (r, d): the trace of Sigma_W rows^T rows."""
+        total = self.upper.new_zeros(())
+        for strip in strips(len(self.upper)):
+            product = rows[:, strip].T @ rows[:, strip.start :]
+            product.mul_(self.upper[strip, strip.start :])
+            total += 2 * product.triu_().sum() - product.diagonal().sum()
+        total /= self.total
+        if self.offsets is not None:
+            for classes in strips(len(self.shares)):
+                steps = self.offsets(classes) @ rows.T
+                total -= self.shares[classes] @ steps.square_().sum(1)
+        return total.clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -30,7 +72,7 @@ class ClassStatistics:
         counts: (K,) samples per class; a class without samples takes no part in any formula.
         means: (K, d) class means mu_c.
         variances: (K,) mean squared distance v_c of a class to its mean.
-        within: (d, d) Sigma_W = sum_i a_i (h_i - mu_yi)(h_i - mu_yi)^T; (0, 0) if it was not accumulated.
+        scatter: makes Sigma_W = sum_i a_i (h_i - mu_yi)(h_i - mu_yi)^T; None if it was not accumulated.
         centre: the global mean mu_G is that of the class means ("classes", Papyan 2020) or of all "samples".
         weighting: in Sigma_W all "samples" weigh the same, a_i = 1/N (Papyan 2020), or all "classes", a_i =
             1/(K n_yi).
@@ -40,7 +82,7 @@ class ClassStatistics:
     counts: Tensor
     means: Tensor
     variances: Tensor
-    within: Tensor
+    scatter: Scatter | None
     centre: Centre = "classes"
     weighting: Weighting = "samples"
 
@@ -68,23 +110,27 @@ class ClassStatistics:
         means += zeros.index_add(0, labels, h - means[labels]) / shares[:, None]
         residuals = h - means[labels]
         variances = torch.zeros_like(counts).index_add(0, labels, residuals.square().sum(1)) / shares
-        stats = cls(counts, means, variances, h.new_zeros(0, 0), centre, weighting).checked()
+        stats = cls(counts, means, variances, None, centre, weighting).checked()
         weights = (stats.weights / shares)[labels]
-        return replace(stats, within=(weights[:, None] * residuals).T @ residuals)
+        within = (weights[:, None] * residuals).T @ residuals
+        return replace(stats, scatter=Scatter(within, counts.new_ones(()), counts))
 
     @classmethod
     def from_moments(
         cls, moments: Moments, centre: Centre = "classes", weighting: Weighting = "samples"
     ) -> "ClassStatistics":
-        """Read them off one-pass moments, which hold no Sigma_W in which classes weigh the same."""
-        counts, squares, means, offsets = (
-            part[:-EXTRA] for part in (moments.counts, moments.squares, moments.means, moments.offsets)
-        )
-        variances = (squares / counts.clamp(min=1) - offsets.square().sum(1)).clamp(min=0)
-        within = moments.scatter.clone()
-        add_scatter(within, counts.sqrt()[:, None] * offsets, alpha=-1)
-        within = mirrored(within).div_(counts.sum().clamp(min=1))
-        return cls(counts, means, variances, within, centre, weighting)
+        """Read them off one-pass moments, which hold no Sigma_W in which classes weigh the same.
+
+        `scatter` is a view of the moments, and true until something is added to them.
+        """
+        counts, squares = moments.counts[:-EXTRA].clone(), moments.squares[:-EXTRA]
+        moved = torch.cat([moments.offsets(rows).square_().sum(1) for rows in strips(len(counts))])
+        variances = (squares / counts.clamp(min=1) - moved).clamp(min=0)
+        scatter = None
+        if moments.scatter.numel():
+            total = counts.sum().clamp(min=1)
+            scatter = Scatter(moments.scatter, total, counts / total, moments.offsets)
+        return cls(counts, moments.means(slice(-EXTRA)), variances, scatter, centre, weighting)
 
     def checked(self) -> "ClassStatistics":
         """Return self, or raise ValueError if fewer than two classes have samples."""
@@ -99,15 +145,33 @@ class ClassStatistics:
         return self.counts > 0
 
     @property
+    def within(self) -> Tensor:
+        """Sigma_W, (d, d).
+
+        Raises:
+            ValueError: if it was not accumulated.
+
+        """
+        if self.scatter is None:
+            raise ValueError(
+                "nc1 needs the within-class covariance, which these statistics were made without"
+            )
+        return self.scatter.dense()
+
+    @property
     def weights(self) -> Tensor:
         """(K,) weight of every class in Sigma_W; they sum to 1."""
         shares = self.counts if self.weighting == "samples" else self.present.to(self.counts)
         return shares / shares.sum()
 
+    def seen(self, rows: Tensor) -> Tensor:
+        """Return the rows of the classes present, which is `rows` itself if all are."""
+        return rows if bool(self.present.all()) else rows[self.present]
+
     @property
     def global_mean(self) -> Tensor:
         """mu_G, (d,)."""
-        means = self.means[self.present]
+        means = self.seen(self.means)
         if self.centre == "samples":
             return self.counts[self.present] @ means / self.counts.sum()
         return means.mean(0)
@@ -115,7 +179,7 @@ class ClassStatistics:
     @cached_property
     def centred(self) -> Tensor:
         """M, rows mu_c - mu_G of the classes present, (K', d)."""
-        return self.means[self.present] - self.global_mean
+        return self.seen(self.means) - self.global_mean
 
     @cached_property
     def gram(self) -> Tensor:
@@ -129,10 +193,10 @@ class ClassStatistics:
         total = sizes[:, None] + sizes
         squared = torch.sub(total, self.gram, alpha=2).clamp_(min=0)
         # Where the means are close to each other the expanded square cancels: those pairs are subtracted.
-        for pairs in torch.split((squared < 1e-4 * total).triu(1).nonzero(), PAIRS):
+        for pairs in torch.split((squared < total.mul_(1e-4)).triu_(1).nonzero(), PAIRS):
             a, b = pairs.T
             squared[a, b] = squared[b, a] = (M[a] - M[b]).square().sum(1)
-        return squared.fill_diagonal_(0).sqrt()
+        return squared.fill_diagonal_(0).sqrt_()
 
     @cached_property
     def between(self) -> tuple[Tensor, Tensor]:
@@ -145,14 +209,14 @@ class ClassStatistics:
         rank = min(classes - 1, width)
         values, vectors = values[-rank:], vectors[:, -rank:]
         floor = max(classes * torch.finfo(values.dtype).eps * float(values[-1]), classes * self.resolution**2)
-        kept = values > floor
-        return values[kept], vectors[:, kept]
+        below = int((values <= floor).sum())
+        return values[below:], vectors[:, below:]
 
-    @cached_property
+    @property
     def directions(self) -> Tensor:
         """Unit eigenvectors of Sigma_B in feature space, (r, d), in the order of `between`."""
         values, vectors = self.between
-        return vectors.T @ self.centred / values.sqrt()[:, None]
+        return (vectors.T @ self.centred).div_(values.sqrt()[:, None])
 
     @property
     def resolution(self) -> float:
@@ -162,7 +226,8 @@ class ClassStatistics:
     def around(self, means: Tensor) -> "ClassStatistics":
         """Describe the same samples around other `means` (K, d), say test features around train means."""
         offset = torch.where(self.present[:, None], self.means - means, 0)
-        within = self.within
-        if within.numel():
-            within = within + (self.weights[:, None] * offset).T @ offset
-        return replace(self, means=means, variances=self.variances + offset.square().sum(1), within=within)
+        scatter = self.scatter
+        if scatter is not None:
+            within = self.within + (self.weights[:, None] * offset).T @ offset
+            scatter = Scatter(within, scatter.total.new_ones(()), self.counts)
+        return replace(self, means=means, variances=self.variances + offset.square().sum(1), scatter=scatter)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from deq_collapse.metrics import functional as formulas
-from deq_collapse.metrics.geometry import gof, gram_distance, seli
+from deq_collapse.metrics.geometry import gram_distance, seli
 from deq_collapse.metrics.known import Known, Need
 
 
@@ -60,10 +60,10 @@ TABLE: dict[str, Row] = {
     "seli_means": _row(lambda k: gram_distance(k.gram, seli(k.counts).means)),
     "seli_weights": _row(lambda k: gram_distance(k.weight_gram, seli(k.counts).weights), "classifier"),
     "seli_logits": _row(lambda k: gram_distance(k.product, seli(k.counts).logits), "classifier"),
-    "gof_means": _row(lambda k: gram_distance(k.raw_gram, gof(k.counts).means)),
-    "gof_weights": _row(lambda k: gram_distance(k.weight_gram, gof(k.counts).weights), "classifier"),
-    "gof_logits": _row(lambda k: gram_distance(k.raw_product, gof(k.counts).logits), "classifier"),
-    "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside), "outside"),
+    "gof_means": _row(lambda k: gram_distance(k.raw_gram, k.frame.means.diag())),
+    "gof_weights": _row(lambda k: gram_distance(k.weight_gram, k.frame.weights.diag()), "classifier"),
+    "gof_logits": _row(lambda k: gram_distance(k.raw_product, k.frame.logits.diag()), "classifier"),
+    "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside_mean), "outside"),
     "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),
     "coincident_pairs": _row(lambda k: formulas.coincident_pairs(k.stats)),

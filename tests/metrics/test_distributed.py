@@ -13,7 +13,7 @@ from deq_collapse.metrics import NeuralCollapse
 
 WORLD = 4
 # Wide and narrow features: NC1 from the samples in the span of the means, and from the scatter matrix.
-CLASSES, WIDE, NARROW = 6, 14, 10
+CLASSES, WIDE, NARROW = 6, 16, 10
 # How the samples of 400 fall on the ranks.
 SHARES = {
     "uneven": {1: [400], 2: [390, 10], 3: [200, 1, 199], 4: [7, 150, 3, 240]},
@@ -72,7 +72,7 @@ def pool(tmp_path_factory):
     worker = Path(__file__).with_name("gloo_worker.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # A rank that hangs in a collective fails the test instead of holding it.
-    subprocess.run([sys.executable, worker, str(WORLD), folder], env=environment, timeout=100, check=True)
+    subprocess.run([sys.executable, worker, str(WORLD), folder], env=environment, timeout=300, check=True)
     results = [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
     return {key: [rank[i] for rank in results if rank[i]] for i, key in enumerate(JOBS)}
 

@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
-from deq_collapse.metrics.geometry import gram_distance, normalised, simplex_etf_gram
+from deq_collapse.metrics.geometry import gram_distance, normalised_distance, simplex_etf_gram
 
 
 def nc3(weight: Tensor, means: Tensor) -> Tensor:
@@ -18,7 +17,7 @@ def nc3(weight: Tensor, means: Tensor) -> Tensor:
         Scalar in [0, 4]; 0 when dual or both are 0, 1 if one of both is 0.
 
     """
-    return (normalised(weight) - normalised(means)).square().sum()
+    return normalised_distance(weight, means).square()
 
 
 def nc3_product(product: Tensor) -> Tensor:
@@ -45,4 +44,6 @@ def nc3_alignment(weight: Tensor, means: Tensor) -> Tensor:
         Scalar in [-1, 1]; 1 when aligned; the cosine of a zero row is 0.
 
     """
-    return cosine_similarity(weight, means, dim=1, eps=torch.finfo(means.dtype).tiny).mean()
+    products = torch.einsum("kd,kd->k", weight, means)
+    sizes = weight.norm(dim=1) * means.norm(dim=1)
+    return torch.where(sizes > 0, products / sizes, 0).mean()

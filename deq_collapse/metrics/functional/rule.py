@@ -22,9 +22,10 @@ class Rule:
 
     Attributes:
         means: (K, d), rounded to the type samples are computed in.
+        reach: (K,) a sample closer than this to the mean of its class is closer to no other mean.
         first: (d, m), what residuals are multiplied with: the centred means or, for the spread, the
             directions of Sigma_B, each over the root of its eigenvalue as a share of the largest.
-        shift: (K, m) takes up the rounding of the means.
+        shift: (K, m) takes up the rounding of the means; already in `table` if there is no spread.
         second: (m, K) from those directions on to the centred means, or None.
         table: (K, K) squared distances of the means; inf where one is absent.
         scale: the largest eigenvalue of M M^T, by which the squared length of a projection is divided.
@@ -32,6 +33,7 @@ class Rule:
     """
 
     means: Tensor
+    reach: Tensor
     first: Tensor
     shift: Tensor
     second: Tensor | None
@@ -41,34 +43,50 @@ class Rule:
     @classmethod
     def of(cls, stats: ClassStatistics, dtype: torch.dtype, spread: bool) -> "Rule":
         """Prepare for samples computed in `dtype`; the `spread` costs a (d, K) product more."""
-        present = stats.present
-        first, second, scale = torch.zeros_like(stats.means), None, stats.means.new_ones(())
-        first[present] = stats.centred
+        K, present = len(stats.counts), stats.present.nonzero().flatten()
+        means = stats.means.to(dtype)
+        rounding = means.to(torch.float64, copy=True).sub_(stats.means)
+        second, scale = None, stats.means.new_ones(())
         if spread and stats.between[0].numel():
             values, vectors = stats.between
             scale = values[-1]
-            first = stats.directions * (scale / values).sqrt()[:, None]
-            second = stats.means.new_zeros(len(values), len(present))
+            first = stats.directions.mul_((scale / values).sqrt()[:, None])
+            second = stats.means.new_zeros(len(values), K)
             second[:, present] = (vectors * (values / scale.sqrt())).T
             second = second.to(dtype)
-        table = torch.full_like(present.outer(present), torch.inf, dtype=torch.float64)
-        table[present.outer(present)] = stats.distances.square().flatten()
-        means = stats.means.to(dtype)
-        first = first.to(dtype).T.contiguous()
-        with full_precision(means.device.type):
-            shift = (means.double() - stats.means).to(dtype) @ first
-        return cls(means, first, shift, second, table.to(dtype), scale)
+        else:
+            first = stats.centred
+            if len(present) < K:
+                first = torch.zeros_like(stats.means).index_copy_(0, present, first)
+        shift, slack = rounding @ first.T, rounding.norm(dim=1)
+        del rounding
+        table = torch.full((K, K), torch.inf, dtype=torch.float64, device=means.device)
+        table[present[:, None], present] = stats.distances.square()
+        # By the triangle inequality half the way to the nearest other mean; the rest is room for rounding.
+        reach = 0.99 * (table.fill_diagonal_(torch.inf).amin(1).sqrt() / 2 - slack)
+        table.fill_diagonal_(0)
+        if second is None:
+            table.sub_(shift, alpha=2)
+        columns = torch.empty(first.T.shape, dtype=dtype, device=first.device).copy_(first.T)
+        return cls(means, reach.to(dtype), columns, shift.to(dtype), second, table.to(dtype), scale)
 
     def apply(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Nearest mean (N,) and spread (N,), r pinv(M^T M) r^T, of samples (N, d) with labels (N,)."""
+        """Nearest mean (N,) and spread (N,), r pinv(M^T M) r^T or 0, of samples (N, d) with labels (N,)."""
         residuals = self.means.index_select(0, labels)
         torch.sub(features, residuals, out=residuals)
-        scores = self.table.index_select(0, labels)
+        lengths = torch.linalg.vector_norm(residuals, dim=1)
+        far = (~(lengths < self.reach.index_select(0, labels))).nonzero().flatten()
+        some = slice(None) if len(far) == len(labels) else far
+        nearest = labels.clone()
+        # ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T, but for a constant.
+        scores = self.table.index_select(0, labels[some])
         with full_precision(features.device.type):
-            q = torch.addmm(self.shift.index_select(0, labels), residuals, self.first)
-            # ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T, but for a constant.
             if self.second is None:
-                scores.sub_(q, alpha=2)
+                spread = lengths.new_zeros(len(lengths), dtype=torch.float64)
+                scores.addmm_(residuals[some], self.first, alpha=-2)
             else:
-                scores.addmm_(q, self.second, alpha=-2)
-        return scores.argmin(1), q.square().sum(1).double() / self.scale
+                q = torch.addmm(self.shift.index_select(0, labels), residuals, self.first)
+                spread = q.square().sum(1).double() / self.scale
+                scores.addmm_(q[some], self.second, alpha=-2)
+        nearest[some] = scores.argmin(1)
+        return nearest, spread

@@ -51,8 +51,8 @@ def uniformity(gram: Tensor) -> Tensor:
 
     """
     K = len(gram)
-    squared = (2 - 2 * pairs(cosines(gram))).clamp_(min=1e-14)
-    return (math.log(2 * K / (K - 1)) - squared.log_().mean()) / 2
+    squared = cosines(gram).mul_(-2).add_(2).clamp_(min=1e-14).fill_diagonal_(1)
+    return (math.log(2 * K / (K - 1)) - squared.log_().sum() / (K * (K - 1))) / 2
 
 
 def angle_deviation(gram: Tensor) -> Tensor:
@@ -65,7 +65,8 @@ def angle_deviation(gram: Tensor) -> Tensor:
         Scalar in [0, 1 + 1/(K-1)]; 0 for a simplex ETF.
 
     """
-    return (pairs(cosines(gram)) + 1 / (len(gram) - 1)).abs().mean()
+    K = len(gram)
+    return cosines(gram).add_(1 / (K - 1)).abs_().fill_diagonal_(0).sum() / (K * (K - 1))
 
 
 def etf_distance(gram: Tensor) -> Tensor:

@@ -22,14 +22,13 @@ def nc1(stats: ClassStatistics) -> Tensor:
         ValueError: if `stats` were made without Sigma_W.
 
     """
-    if not stats.within.numel():
+    if stats.scatter is None:
         raise ValueError("nc1 needs the within-class covariance, which these statistics were made without")
     values = stats.between[0]
     if not values.numel():
         return stats.means.new_tensor(math.inf)
-    spread = torch.einsum("kd,kd->k", stats.directions @ stats.within, stats.directions)
     # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
-    return (spread / values).sum().clamp(min=0)
+    return stats.scatter.along(stats.directions.div_(values.sqrt()[:, None]))
 
 
 def nc1_per_class(stats: ClassStatistics, spread: Tensor) -> Tensor:
@@ -70,10 +69,9 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
         (K', K') symmetric, >= 0; nan on the diagonal and for pairs of coincident means.
 
     """
-    distances = stats.distances
     v = stats.variances[stats.present]
-    pairs = (v[:, None] + v) / (2 * distances.square())
-    return torch.where(distances > stats.resolution, pairs, math.nan)
+    pairs = (v[:, None] + v).div_(stats.distances.square().mul_(2))
+    return pairs.masked_fill_(stats.distances <= stats.resolution, math.nan)
 
 
 def cdnv_per_class(stats: ClassStatistics) -> Tensor:
