@@ -87,6 +87,24 @@ def test_nearest_means_are_found_among_means_that_almost_coincide():
     assert torch.equal(functional.nearest_mean(stats, features, labels), exact)
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_samples_on_either_side_of_half_the_way_to_another_mean(spread):
+    # Those within it need no product, those beyond do; both must find what plain distances find.
+    means = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 0]]) + 7
+    steps = torch.linspace(-3, 3, 301)[:, None, None] * torch.eye(8)
+    offsets = torch.cat([steps.flatten(0, 1), -steps.flatten(0, 1)])
+    labels = torch.arange(3).repeat_interleave(len(offsets))
+    features = means[labels] + offsets.repeat(3, 1)
+    stats = ClassStatistics.from_features(features, labels, 4)
+    exact = torch.cdist(features.double(), stats.means[:3], compute_mode="donot_use_mm_for_euclid_dist")
+    decided = torch.zeros_like(labels)
+    tally = functional.tally_samples(stats, [features], [labels], [decided], spread)
+    clear = exact.sort(dim=1).values.diff(dim=1)[:, 0] > 1e-5
+    found = functional.nearest_mean(stats, features, labels)
+    assert torch.equal(found[clear], exact.argmin(1)[clear])
+    assert abs(float(tally[1].sum()) - int((exact.argmin(1) != 0).sum())) <= int((~clear).sum())
+
+
 def test_null_directions_of_sigma_b_carry_no_weight(make, measure, reference):
     features, labels = make([50] * 3, 64, 1e-3)
     features[:, -1] += 5 * torch.randn(150, generator=torch.Generator().manual_seed(0)).double()

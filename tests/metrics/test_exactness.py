@@ -58,9 +58,11 @@ def test_classes_that_weigh_the_same(make, measure, width):
     assert measure(balanced, same, weighting="classes") == pytest.approx(measure(balanced, same), rel=1e-9)
 
 
-def test_nc1_per_class_is_that_of_the_class_alone_and_adds_up(make):
-    features, labels = make(COUNTS, WIDTH, 0.1)
-    metric = NeuralCollapse(5, WIDTH, metrics=["nc1", "nc4"])
+# Wide features give NC1 from the samples, narrow ones from the scatter matrix.
+@pytest.mark.parametrize("width", [WIDTH, 8])
+def test_nc1_per_class_is_that_of_the_class_alone_and_adds_up(make, width):
+    features, labels = make(COUNTS, width, 0.1)
+    metric = NeuralCollapse(5, width, metrics=["nc1", "nc4"])
     metric.update(features, labels)
     centred = ClassStatistics.from_features(features, labels, 5).centred
     between = torch.linalg.pinv(centred.T @ centred / 5, rtol=1e-9)
@@ -136,3 +138,16 @@ def test_test_features_around_train_means(make):
     spread = torch.stack([residuals[y_test == c].square().sum(1).mean() for c in range(5)])
     torch.testing.assert_close(around.variances, spread)
     assert functional.nc1(around) > functional.nc1(ClassStatistics.from_features(test, y_test, 5))
+
+
+def test_statistics_stay_what_they_were(make):
+    features, labels = make(COUNTS, WIDTH, 0.3)
+    metric = NeuralCollapse(5, WIDTH, metrics=["nc1"])
+    metric.update(features[:100], labels[:100])
+    stats = metric.statistics()
+    before = functional.nc1(stats), functional.cdnv(stats)
+    metric.update(features[100:], labels[100:])
+    assert (functional.nc1(stats), functional.cdnv(stats)) == before
+    torch.testing.assert_close(
+        stats.within, ClassStatistics.from_features(features[:100], labels[:100], 5).within
+    )

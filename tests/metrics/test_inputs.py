@@ -24,6 +24,8 @@ def metric():
         (torch.zeros(2, 4), torch.zeros(2), "integers"),
         (torch.zeros(2, 4), torch.tensor([0, 3]), "labels must lie in 0..2, got 0..3"),
         (torch.zeros(2, 4), torch.tensor([-1, 0]), "labels must lie in 0..2, got -1..0"),
+        (torch.zeros(2, 4).numpy(), torch.zeros(2, dtype=torch.int64), "floats, got ndarray"),
+        (torch.zeros(2, 4), [0, 1], "integers, got list"),
     ],
 )
 def test_features_and_labels_that_do_not_fit(metric, features, labels, match):
@@ -31,7 +33,10 @@ def test_features_and_labels_that_do_not_fit(metric, features, labels, match):
         metric.update(features, labels)
 
 
-@pytest.mark.parametrize("classifier", [(torch.zeros(4, 3), None), (torch.zeros(3, 4), torch.zeros(4))])
+@pytest.mark.parametrize(
+    "classifier",
+    [(torch.zeros(4, 3), None), (torch.zeros(3, 4), torch.zeros(4)), (torch.zeros(3, 4).cfloat(), None)],
+)
 def test_classifiers_that_do_not_fit(metric, classifier):
     with pytest.raises(ValueError, match=r"weight|bias"):
         metric.update(torch.zeros(2, 4), torch.tensor([0, 1]), *classifier)
@@ -42,6 +47,7 @@ def test_classifiers_that_do_not_fit(metric, classifier):
     [
         {"num_classes": 1},
         {"num_features": 0},
+        {"num_classes": 3.5},
         {"metrics": ["nc7"]},
         {"majority": []},
         {"majority": [0, 1, 2]},
@@ -170,7 +176,7 @@ def test_a_single_name_and_tensors_of_classes_are_taken_as_they_are_meant():
 def test_features_that_a_type_cannot_hold_are_refused():
     y = torch.arange(30) % 3
     far = 1e25 * torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
-    for metrics in (["nc1"], ["nc1", "nc4"]):
+    for metrics in (["nc1"], ["nc1", "nc4"], ["cdnv"]):
         metric = NeuralCollapse(3, 8, metrics=metrics)
         metric.update(far, y)
         with pytest.raises(ValueError, match="too large for float32"):
@@ -194,6 +200,8 @@ def test_outside_features_that_are_not_finite():
     metric.update_outside(outside)
     with pytest.raises(ValueError, match="1 out-of-distribution samples"):
         metric.compute()
+    with pytest.raises(ValueError, match="nc5, which was not selected"):
+        NeuralCollapse(3, 6, metrics=["nc1"]).update_outside(outside)
 
 
 def test_what_is_left_out_is_said():

@@ -134,6 +134,7 @@ def test_what_is_not_selected_costs_nothing(data):
     no_scatter = filled(data, metrics=["nc1_trace_ratio", "nc3"])
     assert whole.moments.numel() - no_scatter.moments.numel() == 36
     assert not hasattr(no_scatter, "buffered_features")
+    assert not hasattr(no_scatter, "outside")
     assert not hasattr(filled(data, metrics=["nc1"]), "classifier")
     assert list(filled(data, metrics=["nc3", "nc1"]).compute()) == ["nc3", "nc1"]
 
