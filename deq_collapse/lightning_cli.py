@@ -277,6 +277,7 @@ def _silence() -> None:
         "The number of training batches",  # every curve is by epoch
         "It is recommended to use `self.log",  # the measures are the same on all ranks already
         r"[\s\S]*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # what Lightning calls of jsonargparse
+        "This DataLoader will create",  # how many workers decode a tree is the user's to say
         ".*does not have many workers",  # batches are cut in memory
         "The dirpath has changed",  # a checkpoint may be measured from anywhere
         ".*exists and is not empty",  # the manifest lies there before the checkpoint
