@@ -1,4 +1,4 @@
-"""What a run leaves on Weights & Biases, read from the files of real offline runs; nothing is sent."""
+"""What a run leaves on Weights & Biases, read from real files and from a server's stand-in."""
 
 import contextlib
 import io
@@ -17,6 +17,7 @@ import wandb
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from wandb.cli.cli import cli
 from wandb.proto import wandb_internal_pb2
 
 from deq_collapse.callbacks import History, wandb_logger
@@ -203,25 +204,115 @@ def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path) -> None:
     assert [len(logged.history) for logged in (a, b)] == [1, 1]
 
 
+def test_a_finished_run_logs_its_measures_its_checkpoint_and_its_manifest(resumed: tuple[Path, str]) -> None:
+    interrupted, finished = (records(start) for start in starts(resumed[0]))
+    assert not [record for record in interrupted if record.WhichOneof("record_type") == "artifact"]
+    artifacts = [record.artifact for record in finished if record.WhichOneof("record_type") == "artifact"]
+    files = {artifact.type: {entry.path for entry in artifact.manifest.contents} for artifact in artifacts}
+    assert files == {
+        "run_table": {"final.table.json"},
+        "model": {"last.ckpt", "config.yaml", "result.json"},
+        "dataset": {"manifest.json"},
+    }
+    (table,) = starts(resumed[0])[-1].glob("files/media/table/final_*.json")
+    rows = {name: (train, test) for name, train, test in json.loads(table.read_text())["data"]}
+    result = json.loads((resumed[0] / "result.json").read_text())
+    assert rows["nc1"] == (result["train"]["nc1"], result["test"]["nc1"])
+
+
+def ended() -> None:
+    """Waits for wandb's thread."""
+    wandb_logger._thread().submit(int).result()
+
+
+def test_a_run_online(tmp_path: Path, wandb_server: Any) -> None:
+    online = ["--trainer.logger.init_args.mode", "online", "--trainer.default_root_dir", str(tmp_path)]
+    assert main([*FIT, *WANDB, *SMALL, *NAMED, *online]) == 0
+    (run,) = wandb_server.runs
+    assert run == (tmp_path / "wandb-id.txt").read_text().strip()
+    created = wandb_server.runs[run]
+    assert (created["groupName"], created["tags"]) == ("tiny", ["refinement:explicit"])
+    assert wandb_server.config[run]["model"]["encoder"]["init_args"]["width"] == 8
+    curve = [(row["epoch"], row["train/nc1"]) for row in wandb_server.history[run] if "train/nc1" in row]
+    rows = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
+    values = {int(e): float(value) for e, _, *name, value in rows if name == ["train", "nc1"]}
+    assert curve == [(epoch, pytest.approx(value)) for epoch, value in values.items()]
+    by_type = {wandb_server.types[name]: set(files) for name, files in wandb_server.artifacts.items()}
+    assert by_type["model"] == {"last.ckpt", "config.yaml", "result.json"}
+    assert by_type["dataset"] == {"manifest.json"}
+
+
+def test_an_offline_run_is_synced_later(tmp_path: Path, wandb_server: Any) -> None:
+    logger = CollapseWandbLogger("run", str(tmp_path), group="tiny")
+    for epoch in range(3):
+        logger.log_metrics({"train/nc1": 0.5**epoch, "epoch": epoch})
+    logger.finalize("success")
+    assert wandb_server.asked == []
+    cli.main(["sync", str(starts(tmp_path)[0])], standalone_mode=False)
+    ((run, rows),) = wandb_server.history.items()
+    assert wandb_server.runs[run]["groupName"] == "tiny"
+    assert [(row["epoch"], row["train/nc1"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+
+
 def test_online_without_a_login_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wandb login"):
         _ = CollapseWandbLogger("run", str(tmp_path / "run"), mode="online").experiment
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_server_that_does_not_answer_does_not_stop_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("conduct", ["gone", "refuses", "hangs", "slow"])
+def test_a_server_that_does_not_take_the_run_leaves_it_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, wandb_server: Any, conduct: str
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setitem(wandb_logger.SETTINGS, "init_timeout", 2)
+    if conduct == "gone":
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    wandb_server.conduct = conduct
+    monkeypatch.setitem(wandb_logger.SETTINGS, "init_timeout", 1)
     logger = CollapseWandbLogger("run", str(tmp_path), mode="online")
-    with pytest.warns(UserWarning, match="goes on offline"):
-        _ = logger.experiment
     logger.log_metrics({"train/nc1": 1.0, "epoch": 0})
     logger.finalize("success")
+    ended()
+    assert "goes on offline" in capsys.readouterr().err
     logged = Logged.read(starts(tmp_path)[0])
     assert logged.run.run_id == (tmp_path / "wandb-id.txt").read_text().strip()
     assert [(row["epoch"], row["train/nc1"]) for row in logged.history] == [(1, 1.0)]
+
+
+def test_training_does_not_wait_for_a_server(tmp_path: Path, wandb_server: Any) -> None:
+    wandb_server.conduct = "hangs"
+    logger = CollapseWandbLogger("run", str(tmp_path), mode="online")
+    run = logger.experiment
+    logger.log_hyperparams({"a": 1})
+    logger.log_metrics({"train/nc1": 1.0, "epoch": 0})
+    assert not run._run.done()
+    wandb_server.conduct = "well"
+    wandb_server.closing.set()  # answers whoever waits
+    logger.finalize("success")
+    assert [row["train/nc1"] for row in wandb_server.history[logger.version]] == [1.0]
+
+
+@pytest.mark.parametrize("conduct", ["fails", "hangs"])
+def test_a_server_that_is_lost_later_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, wandb_server: Any, conduct: str
+) -> None:
+    monkeypatch.setitem(wandb_logger.SETTINGS, "finish_timeout", 1)
+    monkeypatch.setattr(wandb_logger, "AT_LEAST", 0.1)
+    logger = CollapseWandbLogger("run", str(tmp_path), mode="online")
+    assert logger.experiment.id == logger.version  # online
+    wandb_server.conduct = conduct
+    for epoch in range(3):
+        logger.log_metrics({"train/nc1": 0.5**epoch, "epoch": epoch})
+    logger.finalize("success")
+    ended()
+    (directory,) = tmp_path.glob("wandb/run-*")
+    command = f"wandb sync --include-online {directory.parent}/run-*"
+    assert f"`{command}` brings the rest" in capsys.readouterr().err
+    curve = [(1, 1.0), (2, 0.5), (3, 0.25)]
+    assert [(row["epoch"], row["train/nc1"]) for row in Logged.read(directory).history] == curve
+    wandb_server.conduct = "well"
+    cli.main(["sync", "--include-online", str(directory)], standalone_mode=False)
+    rows = wandb_server.history[logger.version]
+    assert [(row["epoch"], row["train/nc1"]) for row in rows] == curve
 
 
 def test_wandb_is_not_even_imported_unless_asked_for(tmp_path: Path) -> None:
