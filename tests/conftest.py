@@ -63,6 +63,7 @@ class WandbServer(ThreadingHTTPServer):
                 "commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}
             },
             "UpsertView2": self._view,
+            "View": self._views,
         }
         if operation in answers:
             return answers[operation](given)
@@ -102,6 +103,14 @@ class WandbServer(ThreadingHTTPServer):
         self.views[given["name"]] = given | {"spec": json.loads(given["spec"])}
         view = {"id": f"id of {given['name']}", "name": given["name"]}
         return {"upsertView": {"view": view, "inserted": inserted}}
+
+    def _views(self, given: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {"id": f"id of {name}", "displayName": view["displayName"], "spec": json.dumps(view["spec"])}
+            for name, view in self.views.items()
+            if name == given["viewName"]
+        ]
+        return {"project": {"allViews": {"edges": [{"node": node} for node in nodes]}}}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -67,6 +67,12 @@ def _thread() -> _Thread:
     return _Thread()
 
 
+def job_type(axes: Mapping[str, str]) -> str:
+    """What the runs of all seeds share, in wandb's runs table and dashboards: the other labels, joined."""
+    named = {axis: label for axis, label in axes.items() if axis != "seed"}
+    return "-".join(f"{axis}{label}" if label[:1].isdigit() else label for axis, label in named.items())
+
+
 class RunToCome:
     """A wandb run that is being started: whoever asks it for something waits until it has been."""
 
@@ -92,7 +98,8 @@ class CollapseWandbLogger(WandbLogger):
         name: what the run is called.
         save_dir: the run's directory, its own.
         group: the study the run belongs to, or ``None``.
-        axes: its place in the study's grid, label by axis; each becomes a tag ``axis:label``.
+        axes: its place in the study's grid, label by axis; each becomes a tag ``axis:label``, and
+            all but the seed the job type, over which wandb averages.
         project: wandb's project.
         entity: the user or team that owns it; ``None`` for the login's own.
         mode: ``offline`` writes files only; ``online`` needs an account and uploads while training.
@@ -119,6 +126,7 @@ class CollapseWandbLogger(WandbLogger):
             project=project,
             entity=entity,
             group=group,
+            job_type=job_type(axes or {}) or None,
             tags=[f"{axis}:{label}"[:TAG_LENGTH] for axis, label in (axes or {}).items()],
             mode=mode,
             settings=SETTINGS | {"silent": mode == "offline"},

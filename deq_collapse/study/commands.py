@@ -13,6 +13,17 @@ def study_main(args: Sequence[str]) -> int:
         UserError: for a mistake in the study file, or a directory that holds no study.
     """
     options = _parser().parse_args(args)
+    if options.command == "dashboard":
+        from deq_collapse.study.publish import publish
+
+        print(publish(options.study, options.entity, options.project, options.offline))
+        return 0
+    if options.command == "watch":
+        from deq_collapse.study.watch import watch
+
+        watch(options.study, options.every, options.port)
+        return 0
+
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.report import write_report
     from deq_collapse.study.results import gather
@@ -63,7 +74,22 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write the report and figures of a study, or of any directory of runs"
     )
     report.add_argument("directory", type=Path, help="e.g. outputs/studies/demo, or outputs/runs")
+    _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))
+    _add_dashboard(commands.add_parser("dashboard", help="lay a study out on wandb, with its report"))
     return parser
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--every", type=_at_least_one, default=10, metavar="S", help="seconds between looks")
+    parser.add_argument("--port", type=int, help="serve the page on this port of this machine alone; 0: any")
+
+
+def _add_dashboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--entity", help="user or team that owns the project; the login's own by default")
+    parser.add_argument("--project", default="deq-collapse", help="where the runs are")
+    parser.add_argument("--offline", action="store_true", help="write files only, for `wandb sync`")
 
 
 def _at_least_one(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What wandb takes from a training: CPU time of its thread and its process, and how long training waits for it.
+"""What wandb takes from a training: CPU time of its thread and its process, and waiting.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_wandb.py
 
@@ -46,7 +46,7 @@ def serve(conduct: str, address: Connection) -> None:
 
 
 def measure(condition: str, seconds: int) -> None:
-    """Prints CPU seconds of the start and per second after it, and the longest call that training waits for."""
+    """Prints CPU seconds of the start and per second after it, and how long training waits at most."""
     from deq_collapse.callbacks.wandb_logger import CollapseWandbLogger
 
     before, longest = cpu(), 0.0
@@ -118,9 +118,8 @@ def main() -> None:
     for name, result in results.items():
         values = result.result()
         print(
-            f"{CONDITIONS[name]:<43} start {values['start']:5.2f} CPU s, then {100 * values['steady']:5.2f}% of"
-            f" a core; training waited {1e3 * values['first']:6.1f} ms for the start, at most"
-            f" {1e3 * values['call']:5.1f} ms for an epoch"
+            f"{CONDITIONS[name]:<42} start {values['start']:4.2f} CPU s, {values['steady']:5.2%} of a core;"
+            f" waited {values['first']:6.3f} s for the start, at most {values['call']:6.4f} s for an epoch"
         )
 
 

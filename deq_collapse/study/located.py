@@ -1,0 +1,45 @@
+"""A study as its file plans it, or as its directory shows it: which runs there are, finished or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deq_collapse.config_files import read_yaml
+from deq_collapse.errors import UserError
+from deq_collapse.study.grid import read_study_file
+from deq_collapse.study.state import CONFIG
+
+
+@dataclass(frozen=True)
+class Located:
+    """A study's runs.
+
+    Attributes:
+        name: of the study.
+        directory: where its runs are.
+        runs: the axes of each, by the name of its directory.
+        whole: whether all runs are known; a directory shows only those that have started.
+    """
+
+    name: str
+    directory: Path
+    runs: dict[str, dict[str, str]]
+    whole: bool
+
+
+def locate(path: Path) -> Located:
+    """The study of a study file, or of a directory of runs.
+
+    Raises:
+        UserError: where there is neither.
+    """
+    if not path.is_dir():
+        study = read_study_file(path)
+        return Located(study.name, study.directory, {cell.name: cell.axes for cell in study.cells}, True)
+    configs = {file.parent.name: read_yaml(file) for file in sorted(path.glob(f"*/{CONFIG}"))}
+    if not configs:
+        raise UserError(f"{path} holds no runs yet: give a study file, or a directory that has runs.")
+    names = {config.get("study") for config in configs.values()} - {None}
+    name = str(names.pop()) if len(names) == 1 else path.resolve().name
+    return Located(name, path, {run: config.get("axes") or {} for run, config in configs.items()}, False)
