@@ -20,7 +20,7 @@ SUMMARY = ("terminal_epoch", "nc1_fall", "flops_per_image", "activation_bytes", 
 def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
     """Logs what a finished run's directory holds; of an unfinished run nothing.
 
-    - ``final``, a table of the measures of both splits;
+    - ``final``, a table of the measures of all splits;
     - in the run's summary: parameters, FLOPs, times, terminal phase, solver;
     - the artifact ``checkpoint-<id>``: weights and configuration;
     - the artifact ``images-<digest>``: which images were trained on. Runs on the same images share it.
@@ -35,9 +35,10 @@ def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
     if not (directory / RESULT).exists():
         return
     result = json.loads((directory / RESULT).read_text())
-    measures = dict.fromkeys(name for split in SPLITS for name in result[split])
-    rows: list[Iterable[Any]] = [(name, *(result[split].get(name) for split in SPLITS)) for name in measures]
-    run.log({"final": wandb.Table(columns=["measure", *SPLITS], data=rows)})
+    splits = [split for split in SPLITS if split in result]
+    measures = dict.fromkeys(name for split in splits for name in result[split])
+    rows: list[Iterable[Any]] = [(name, *(result[split].get(name) for split in splits)) for name in measures]
+    run.log({"final": wandb.Table(columns=["measure", *splits], data=rows)})
     run.summary.update({"parameters": result["parameters"]} | {key: result[key] for key in SUMMARY})
     kept = {"name": result["name"], "axes": result["axes"], "class_counts": result["class_counts"]}
     if checkpoint:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from matplotlib.colors import to_hex, to_rgb
 from wandb_workspaces import expr
+from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowser, WeavePanelSummaryTable
 
 from deq_collapse.callbacks.wandb_logger import job_type
 from deq_collapse.study.style import series
@@ -28,15 +28,15 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ("Training error", ("train/error",), False),
         ("Training cross entropy", ("train/loss",), True),
     ),
-    "Test split": (
-        ("Test accuracy", ("test/accuracy",), False),
-        ("NC1, test", ("test/nc1",), True),
-        ("NC2, test", ("test/nc2_etf_means",), True),
-        ("NC3, test", ("test/nc3",), True),
+    "Held-out images": (
+        ("Accuracy", ("test/accuracy", "validation/accuracy"), False),
+        ("NC1", ("test/nc1", "validation/nc1"), True),
+        ("NC2", ("test/nc2_etf_means", "validation/nc2_etf_means"), True),
+        ("NC3", ("test/nc3", "validation/nc3"), True),
     ),
     "Imbalance": (
-        ("Test accuracy, majority classes", ("test/accuracy_majority",), False),
-        ("Test accuracy, minority classes", ("test/accuracy_minority",), False),
+        ("Accuracy, majority classes", ("test/accuracy_majority", "validation/accuracy_majority"), False),
+        ("Accuracy, minority classes", ("test/accuracy_minority", "validation/accuracy_minority"), False),
         ("Minority cosine, classifier rows", ("train/minority_cos_weights_mean",), False),
         ("Minority cosine, class means", ("train/minority_cos_means_mean",), False),
     ),
@@ -64,7 +64,6 @@ def workspace(name: str, axes: Iterable[dict[str, str]], entity: str, project: s
         project: where its runs are.
     """
     lines = {job_type(one): one.get("refinement", "") for one in axes}
-    filters = [expr.Metric("Group") == name]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -74,7 +73,7 @@ def workspace(name: str, axes: Iterable[dict[str, str]], entity: str, project: s
             x_axis="epoch", smoothing_type="none", max_runs=min(max(len(lines), 10), MOST_LINES)
         ),
         runset_settings=ws.RunsetSettings(
-            filters=filters,
+            filters=expr.And(expr.Metric("Group") == name),
             groupby=[expr.Metric("JobType")],
             group_colors=_colours(lines),
             pinned_columns=["summary:test/accuracy", "summary:train/nc1", "summary:epoch"],
@@ -92,9 +91,9 @@ def _section(title: str, panels: Sequence[Panel]) -> ws.Section:
     )
 
 
-def _curves(title: str, metrics: tuple[str, ...], decades: bool) -> wr.LinePlot:
+def _curves(title: str, metrics: tuple[str, ...], decades: bool) -> LinePlot:
     """Means over seeds, in a band from the lowest to the highest."""
-    return wr.LinePlot(
+    return LinePlot(
         title=title,
         x="epoch",
         y=list(metrics),
@@ -110,7 +109,7 @@ def _curves(title: str, metrics: tuple[str, ...], decades: bool) -> wr.LinePlot:
 def _outcome() -> list[ws.Section]:
     bars = [("Test accuracy", "test/accuracy"), ("Minority accuracy", "test/accuracy_minority")]
     ends: list[Any] = [
-        wr.BarPlot(
+        BarPlot(
             title=f"{title}, last epoch",
             metrics=[metric],
             groupby="JobType",
@@ -120,8 +119,8 @@ def _outcome() -> list[ws.Section]:
         )
         for title, metric in bars
     ]
-    tables: list[Any] = [wr.WeavePanelSummaryTable(table_name=TABLES)]
-    figures: list[Any] = [wr.MediaBrowser(title="Figures", media_keys=[FIGURES], num_columns=2)]
+    tables: list[Any] = [WeavePanelSummaryTable(table_name=TABLES)]
+    figures: list[Any] = [MediaBrowser(title="Figures", media_keys=[FIGURES], num_columns=2)]
     return [
         ws.Section(name="Last epoch", panels=ends, is_open=True),
         ws.Section(name="Report: figures", panels=figures, is_open=True),
@@ -137,5 +136,5 @@ def _colours(lines: dict[str, str]) -> dict[object, object]:
         base = to_rgb(series(refinement).colour)
         for place, line in enumerate(own):
             share = PALEST * place / max(len(own) - 1, 1)
-            colours[line] = to_hex([part + (1 - part) * share for part in base])
+            colours[line] = to_hex(tuple(part + (1 - part) * share for part in base))  # type: ignore[arg-type]
     return colours

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deq_collapse.config_files import read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.study.grid import read_study_file
+from deq_collapse.study.results import RESULTS
 from deq_collapse.study.state import CONFIG
 
 
@@ -19,7 +22,7 @@ class Located:
         name: of the study.
         directory: where its runs are.
         runs: the axes of each, by the name of its directory.
-        whole: whether all runs are known; a directory shows only those that have started.
+        whole: whether all runs are known; a directory may show only those that have begun.
     """
 
     name: str
@@ -37,6 +40,10 @@ def locate(path: Path) -> Located:
     if not path.is_dir():
         study = read_study_file(path)
         return Located(study.name, study.directory, {cell.name: cell.axes for cell in study.cells}, True)
+    with suppress(OSError, ValueError):  # written after the first run only
+        results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
+        if cells := results.get("cells"):
+            return Located(results["study"], path, {cell["name"]: cell["axes"] for cell in cells}, True)
     configs = {file.parent.name: read_yaml(file) for file in sorted(path.glob(f"*/{CONFIG}"))}
     if not configs:
         raise UserError(f"{path} holds no runs yet: give a study file, or a directory that has runs.")

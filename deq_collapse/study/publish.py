@@ -50,9 +50,12 @@ def publish(path: Path, entity: str | None, project: str, offline: bool = False)
         view = dashboard.workspace(study.name, runs, entity or _own_entity(), project)
         _save(view, file)
         upload_report(study.name, study.directory, view.entity, project, "online")
-    except Exception as error:  # wandb raises errors of many kinds
-        raise UserError(f"wandb does not take the dashboard: {str(error).splitlines()[0]}") from error
-    return f"Dashboard: {view.url}"
+        return f"Dashboard: {view.url}"
+    except UserError:
+        raise
+    except Exception as error:  # wandb's are of many kinds
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"wandb does not take the dashboard: {reason}") from error
 
 
 def _own_entity() -> str:
@@ -74,7 +77,7 @@ def _save(view: ws.Workspace, file: Path) -> None:
             pass  # somebody has removed it
         else:
             view._internal_name, view._internal_id = saved._internal_name, saved._internal_id
-    view.save()
+    view.save()  # type: ignore[no-untyped-call]
     write_json(file, _content(view) | {"url": view.url})
 
 

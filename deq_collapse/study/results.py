@@ -9,6 +9,8 @@ from deq_collapse.study.grid import StudyFile
 from deq_collapse.study.state import RESULT, lock, read_state, state_of
 
 RESULTS = "results.json"
+SINGLE = "deq-collapse fit, once per run"
+"""The command of a directory that no study made."""
 
 
 def write_results(study: StudyFile, command: str) -> None:
@@ -33,13 +35,14 @@ def results(study: StudyFile, command: str) -> dict[str, Any]:
 
 
 def gather(directory: Path) -> None:
-    """Writes ``results.json`` for a directory of finished runs that no study made."""
+    """Writes ``results.json`` for a directory of finished runs that no study made, anew where it had been."""
     records = sorted(directory.glob(f"*/{RESULT}"))
-    if records and not (directory / RESULTS).exists():
+    path = directory / RESULTS
+    if records and (not path.exists() or _read(path).get("command") == SINGLE):
         runs = [_read(path) for path in records]
         content = {
             "study": directory.name,
-            "command": "deq-collapse fit, once per run",
+            "command": SINGLE,
             "runs": runs,
             "failed": [],
         }

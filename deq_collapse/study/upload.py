@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 REPORT, FIGURES, TABLES = "report", "figures", "runs"
 """The job type of that run, and the keys of its pictures and of its table of all runs."""
 
+Mode = Literal["online", "offline"]
+KEPT = ("name", "axes", "terminal_epoch", "nc1_fall", "seconds_per_step", "test", "validation", "train")
+"""Of a run's record, in the table of all runs."""
 
-def upload_report(name: str, directory: Path, entity: str | None, project: str, mode: str) -> None:
+
+def upload_report(name: str, directory: Path, entity: str | None, project: str, mode: Mode) -> None:
     """Logs what `deq-collapse study report` wrote, and a table of all finished runs; again under the same id.
 
     - ``runs``: one row per finished run, its axes and its final measures;
@@ -78,9 +82,8 @@ def _log(run: Run, name: str, directory: Path) -> None:
 
 
 def runs_table(directory: Path) -> pd.DataFrame | None:
-    """One row per finished run: its name, its axes, and every measure of both splits as ``split/name``."""
+    """One row per finished run: its name, its axes, and every measure of a split as ``split/name``."""
     records = [json.loads(path.read_text()) for path in sorted(directory.glob(f"*/{RESULT}"))]
     if not records:
         return None
-    kept = ("name", "axes", "terminal_epoch", "nc1_fall", "seconds_per_step", "test", "train")
-    return pd.json_normalize([{key: record[key] for key in kept} for record in records], sep="/")
+    return pd.json_normalize([{key: record.get(key) for key in KEPT} for record in records], sep="/")
