@@ -129,8 +129,6 @@ def _figures(runs: list[Run]) -> dict[str, Markup]:
         cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
     scales = shared_scales(runs) if runs else {}
     return {
-        setting: Markup(
-            svg(collapse_curves(cell, scales, columns=3), f"now{place}", f"Curves so far, {setting}")
-        )
+        setting: Markup(svg(collapse_curves(cell, scales, columns=2), f"now{place}", f"So far: {setting}"))
         for place, (setting, cell) in enumerate(list(cells.items())[:MOST_FIGURES])
     }
