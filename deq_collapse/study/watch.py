@@ -73,7 +73,7 @@ class Watch:
         """Writes the page if a file of a run has changed; gives the seconds until the next look is due."""
         if not self.study.whole and _begun(self._path) != set(self.study.runs):
             self.study = locate(self._path)
-        seen = _changes(self.study, (HISTORY, STATE, RESULT))
+        seen = _changes(self.study, (CONFIG, HISTORY, STATE, RESULT))
         if seen != self._seen:
             self._seen = seen
             self._draw_report()

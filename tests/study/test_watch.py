@@ -23,21 +23,26 @@ from deq_collapse.study.watch import Watch, watch
 MakeStudy = Callable[..., Path]
 
 
-@pytest.fixture
-def study(make_study: MakeStudy) -> Path:
-    """A finished explicit run, and an equilibrium run that is in its eighth epoch."""
-    directory = make_study(imbalances=("balanced",))
-    for run in directory.glob("balanced-*"):
-        axes = dict(zip(("imbalance", "refinement"), run.name.split("-")[:2], strict=True)) | {"seed": "0"}
+def unfinished(directory: Path, *names: str) -> Path:
+    """Leaves of runs what they have after seven epochs."""
+    for name in names:
+        run = directory / name
+        axes = dict(zip(("imbalance", "refinement", "seed"), name.split("-"), strict=True))
         content = {"study": "demo", "axes": axes, "trainer": {"max_epochs": 60}}
         (run / "config.yaml").write_text(yaml.safe_dump(content))
-    begun = directory / "balanced-equilibrium-seed0"
-    history = pd.read_csv(begun / "history.csv")
-    history[history["epoch"] <= 7].to_csv(begun / "history.csv", index=False)
-    for name in ("result.json", "geometry.npz", "environment.json"):
-        (begun / name).unlink()
-    (directory / "results.json").unlink()
+        history = pd.read_csv(run / "history.csv")
+        history[history["epoch"] <= 7].to_csv(run / "history.csv", index=False)
+        for file in ("result.json", "geometry.npz", "environment.json"):
+            (run / file).unlink()
     return directory
+
+
+@pytest.fixture
+def study(make_study: MakeStudy) -> Path:
+    """Two runs in their eighth epoch."""
+    directory = make_study(imbalances=("balanced",))
+    (directory / "results.json").unlink()
+    return unfinished(directory, "balanced-explicit-seed0", "balanced-equilibrium-seed0")
 
 
 @pytest.fixture
@@ -53,10 +58,15 @@ def study_file(study: Path) -> Path:
     return path
 
 
-def test_the_page_shows_finished_and_unfinished_runs(study: Path) -> None:
+def test_the_page_shows_finished_and_unfinished_runs(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["cells"] = [{"name": run["name"], "axes": run["axes"]} for run in results["runs"]]
+        del results["runs"][1]
+
+    study = unfinished(make_study(imbalances=("balanced",), edit=edit), "balanced-equilibrium-seed0")
     Watch(study, 10).look()
     page = (study / "watch.html").read_text()
-    assert "2 runs begun: 1 finished, 1 interrupted" in page
+    assert "2 runs: 1 finished, 1 interrupted" in page
     row = re.search(r'<a href="balanced-equilibrium-seed0/">.*?</tr>', page, re.DOTALL)
     assert row
     assert "7 of 60" in row[0]
@@ -85,7 +95,7 @@ def test_a_run_that_begins_is_found(study: Path) -> None:
     later.mkdir()
     (later / "config.yaml").write_text(yaml.safe_dump({"study": "demo", "axes": {}}))
     watched.look()
-    assert "3 runs begun" in (study / "watch.html").read_text()
+    assert "3 runs begun: 3 interrupted" in (study / "watch.html").read_text()
 
 
 def test_a_browser_may_run_the_pages_own_script_and_no_other(study: Path) -> None:
@@ -102,8 +112,8 @@ def test_a_browser_may_run_the_pages_own_script_and_no_other(study: Path) -> Non
 def test_watching_ends_when_all_runs_of_a_study_file_have_ended(
     study: Path, study_file: Path, capsys: Any
 ) -> None:
-    failed = study / "balanced-equilibrium-seed0"
-    (failed / "state.json").write_text('{"state": "failed", "reason": "the loss is <nan>"}')
+    for run in study.glob("balanced-*"):
+        (run / "state.json").write_text('{"state": "failed", "reason": "the loss is <nan>"}')
     assert main(["study", "watch", str(study_file)]) == 0
     assert "All runs have ended" in capsys.readouterr().out
     page = (study / "watch.html").read_text()
