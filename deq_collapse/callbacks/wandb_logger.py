@@ -219,15 +219,20 @@ class CollapseWandbLogger(WandbLogger):
 
 
 def _check_login() -> None:
-    """Whether there is a login at all; the server is not asked."""
+    """Whether there is a login at all.
+
+    Not by ``wandb.login``, which waits 5 seconds for a server that does not answer.
+    """
     import wandb
-    from wandb.errors import UsageError
+    from wandb.errors import AuthenticationError, UsageError
+    from wandb.sdk.lib.wbauth import authenticate_session
 
     try:
-        found = wandb.login(prompt=False, verify=False)
-    except UsageError as error:
+        host = wandb.setup().settings.base_url
+        found = authenticate_session(host=host, source="deq-collapse", prompt=False)
+    except (AuthenticationError, UsageError) as error:
         raise UserError(f"wandb cannot go online: {error}") from error
-    if not found:
+    if found is None:
         raise UserError(
             "wandb cannot go online without a login: run `wandb login`, or keep the logger's mode offline."
         )

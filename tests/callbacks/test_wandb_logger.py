@@ -279,6 +279,8 @@ def test_a_server_that_does_not_take_the_run_leaves_it_offline(
 
 
 def test_training_does_not_wait_for_a_server(tmp_path: Path, wandb_server: Any) -> None:
+    wandb_logger._check_login()
+    assert wandb_server.asked == []
     wandb_server.conduct = "hangs"
     logger = CollapseWandbLogger("run", str(tmp_path), mode="online")
     run = logger.experiment
