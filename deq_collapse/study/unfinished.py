@@ -99,6 +99,7 @@ def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
         geometry=Geometry(**nothing),
         environment={},
         along=None,
+        theory=None,
     )
 
 
