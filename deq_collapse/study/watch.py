@@ -117,10 +117,10 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
     Raises:
         UserError: where there is no study, or the port is taken.
     """
-    with suppress(OSError):
-        os.nice(10)  # training comes first
     watched = Watch(path, every)
     watched.look()
+    with suppress(OSError):
+        os.nice(10)  # now that there is a page, training comes first
     server = None if port is None else _serve(watched.study.directory, port)
     address = watched.page if server is None else f"http://127.0.0.1:{server.server_port}/{PAGE}"
     print(f"Watching {watched.study.name}: {address}  (Ctrl-C ends watching, not the study)", flush=True)
