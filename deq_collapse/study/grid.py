@@ -33,7 +33,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The labels joined, numbers after the name of their axis; also the name of its directory."""
-        return "-".join(f"{axis}{label}" if _is_number(label) else label for axis, label in self.axes.items())
+        return "-".join(f"{axis}{label}" if is_number(label) else label for axis, label in self.axes.items())
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_study_file(path: Path) -> StudyFile:
 
     An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``),
     or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
-    labels then.
+    labels then. ``{}`` adds nothing.
 
     Raises:
         UserError: for a missing file, an unknown key, a grid without runs, or two runs of one name.
@@ -126,28 +126,31 @@ def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, str]:
     if len(entries) > 1:
         raise UserError(f"{path}: the axis {axis} has more than one key with values; it takes one.")
     ((key, values),) = entries.items()
-    return {str(value): yaml.safe_dump(_nested(str(key), value), sort_keys=False) for value in values}
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    """``a.b`` and a value as ``{a: {b: value}}``."""
-    *outer, inner = key.split(".")
-    nested: dict[str, Any] = {inner: value}
-    for name in reversed(outer):
-        nested = {name: nested}
-    return nested
+    return {str(value): _config(path, {key: value}) for value in values}
 
 
 def _config(path: Path, entry: Any) -> str:
     """What ``--config`` takes for an entry of a study file."""
     if isinstance(entry, dict):
-        return yaml.safe_dump(entry, sort_keys=False)
+        return yaml.safe_dump(_nested(entry), sort_keys=False)
     if not isinstance(entry, str):
         raise UserError(f"{path}: {entry!r} is neither a file nor a configuration.")
     file = path.parent / entry
     if not file.is_file():
         raise UserError(f"{path} names {entry}, but there is no file {os.path.normpath(file)}.")
     return os.path.normpath(file)
+
+
+def _nested(entry: dict[Any, Any]) -> dict[str, Any]:
+    """``{a.b: value}`` as ``{a: {b: value}}``."""
+    nested: dict[str, Any] = {}
+    for key, value in entry.items():
+        *outer, inner = str(key).split(".")
+        place = nested
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[inner] = value
+    return nested
 
 
 def _list(path: Path, content: dict[str, Any], key: str, default: list[Any] | None = None) -> list[Any]:
@@ -166,7 +169,8 @@ def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -
             raise UserError(f"{path}: unknown key {key}{hint}; a {kind} has {', '.join(allowed)}.")
 
 
-def _is_number(label: str) -> bool:
+def is_number(label: str) -> bool:
+    """Whether a label is a number, which says little without the name of its axis."""
     try:
         float(label)
     except ValueError:
