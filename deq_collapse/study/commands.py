@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deq_collapse.errors import UserError
+
 
 def study_main(args: Sequence[str]) -> int:
     """Runs a study command; returns its exit code.
@@ -13,41 +15,61 @@ def study_main(args: Sequence[str]) -> int:
         UserError: for a mistake in the study file, or a directory that holds no study.
     """
     options = _parser().parse_args(args)
-    if options.command == "dashboard":
-        from deq_collapse.study.publish import publish
+    if options.command == "run":
+        return _run(options.file, options.jobs, options.retry)
+    directory = _directory(options.study)
+    if options.command == "status":
+        return _status(directory)
+    return _report(directory)
 
-        print(publish(options.study, options.entity, options.project, options.offline))
-        return 0
-    if options.command == "watch":
-        from deq_collapse.study.watch import watch
 
-        watch(options.study, options.every, options.port)
-        return 0
-
+def _run(file: Path, jobs: int, retry: bool) -> int:
     from deq_collapse.study.grid import read_study_file
-    from deq_collapse.study.report import write_report
-    from deq_collapse.study.results import gather
+    from deq_collapse.study.runner import Runner, plan_study
 
-    if options.command == "report":
-        from deq_collapse.study.figure_files import write_figures
-
-        gather(options.directory)
-        print(f"Report: {write_report(options.directory)}")
-        print(f"Figures: {write_figures(options.directory)}")
-        return 0
-
-    from deq_collapse.study.runner import check_study, run_study
-
-    command = f"deq-collapse study run {options.file}"
-    study = read_study_file(options.file)
-    check_study(study)
+    command = f"deq-collapse study run {file}"
+    study = read_study_file(file)
     try:
-        run_study(study, command, options.jobs, options.retry)
+        Runner(study, plan_study(study, command), jobs, retry).run()
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
+    from deq_collapse.study.report import write_report
+
     print(f"Report: {write_report(study.directory)}")
     return 0
+
+
+def _status(directory: Path) -> int:
+    from deq_collapse.study.estimate import standings
+    from deq_collapse.study.plan import PLAN, read_plan
+    from deq_collapse.study.status import print_status
+
+    plan = read_plan(directory)
+    if plan is None:
+        raise UserError(f"there is no {directory / PLAN}: `deq-collapse study run` of a study file makes it.")
+    print_status(plan, standings(directory, plan))
+    return 0
+
+
+def _report(directory: Path) -> int:
+    from deq_collapse.study.figure_files import write_figures
+    from deq_collapse.study.report import write_report
+    from deq_collapse.study.results import gather
+
+    gather(directory)
+    print(f"Report: {write_report(directory)}")
+    print(f"Figures: {write_figures(directory)}")
+    return 0
+
+
+def _directory(study: Path) -> Path:
+    """Of a study, given by its directory or its file."""
+    if not study.is_file():
+        return study
+    from deq_collapse.study.grid import read_study_file
+
+    return read_study_file(study).directory
 
 
 def along_main(args: Sequence[str]) -> int:
@@ -73,23 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report", help="write the report and figures of a study, or of any directory of runs"
     )
-    report.add_argument("directory", type=Path, help="e.g. outputs/studies/demo, or outputs/runs")
-    _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))
-    _add_dashboard(commands.add_parser("dashboard", help="lay a study out on wandb, with its report"))
+    report.add_argument("study", type=Path, help="e.g. outputs/studies/demo, its study file, or outputs/runs")
+    status = commands.add_parser("status", help="show the grid of a study: how far it is, and the time left")
+    status.add_argument("study", type=Path, help="e.g. outputs/studies/demo, or its study file")
     return parser
-
-
-def _add_watch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
-    parser.add_argument("--every", type=_at_least_one, default=10, metavar="S", help="seconds between looks")
-    parser.add_argument("--port", type=int, help="serve the page on this port of this machine alone; 0: any")
-
-
-def _add_dashboard(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
-    parser.add_argument("--entity", help="user or team that owns the project; the login's own by default")
-    parser.add_argument("--project", default="deq-collapse", help="where the runs are")
-    parser.add_argument("--offline", action="store_true", help="write files only, for `wandb sync`")
 
 
 def _at_least_one(text: str) -> int:

@@ -14,7 +14,7 @@ import yaml
 from deq_collapse.config_files import read_yaml
 from deq_collapse.errors import UserError
 
-GRID_KEYS = ("config", "axes", "seeds")
+GRID_KEYS = ("config", "axes", "override", "seeds")
 KEYS = ("name", "output", *GRID_KEYS, "grids")
 
 
@@ -55,10 +55,11 @@ def read_study_file(path: Path) -> StudyFile:
     """Reads a study file.
 
     Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations that
-    all runs share; ``axes``, see below; ``seeds``; and ``grids``, for a study that is not one product: a
-    list of grids with ``config``, ``axes`` and ``seeds`` of their own. A grid has the study's configurations
-    before its own, the study's axes after its own, and the study's seeds unless it has its own. Files are
-    named relative to the study file.
+    all runs share; ``axes``, see below; ``override``, which is like ``config`` but stands after the axes;
+    ``seeds``; and ``grids``, for a study that is not one product: a list of grids with ``config``, ``axes``,
+    ``override`` and ``seeds`` of their own. A grid has the study's configurations before its own, the study's
+    axes after its own, and the study's seeds unless it has its own. Files are named relative to the study
+    file.
 
     An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``),
     or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
@@ -90,7 +91,10 @@ def read_study_file(path: Path) -> StudyFile:
 def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[tuple[Cell, ...]]:
     """For each seed the product of a grid's own axes, then those of the study."""
     _check_keys(path, grid, GRID_KEYS)
-    shared = [_config(path, entry) for part in (study, grid) for entry in _list(path, part, "config")]
+    before, after = (
+        [_config(path, entry) for part in (study, grid) for entry in _list(path, part, key)]
+        for key in ("config", "override")
+    )
     axes = dict(_axes(path, grid.get("axes") or {}))
     axes |= {
         axis: labels for axis, labels in _axes(path, study.get("axes") or {}).items() if axis not in axes
@@ -102,10 +106,10 @@ def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[
     if not seeds:
         raise UserError(f"{path}: there are no seeds, which leaves no runs.")
     for seed in seeds:
-        chosen = axes | {"seed": {str(seed): yaml.safe_dump({"seed_everything": seed})}}
-        places = (dict(zip(chosen, labels, strict=True)) for labels in itertools.product(*chosen.values()))
+        last = (*after, yaml.safe_dump({"seed_everything": seed}))
+        places = (dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values()))
         yield tuple(
-            Cell(place, (*shared, *(chosen[axis][label] for axis, label in place.items())))
+            Cell(place | {"seed": str(seed)}, (*before, *(axes[axis][place[axis]] for axis in place), *last))
             for place in places
         )
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 
 from deq_collapse.config_files import first_difference
 from deq_collapse.errors import UserError
-from deq_collapse.lightning_cli import CONFIG_FILE, CollapseCLI, lightning_main
+from deq_collapse.study.state import CONFIG
 
 WITHOUT_NUMBERS = (
     "name",
@@ -29,34 +28,7 @@ WITHOUT_NUMBERS = (
     "data.source.init_args.memory",
     "data.source.init_args.workers",
 )
-"""Keys that may change within a run. Of the data, what is read is compared by its checksum instead."""
-
-
-class _Parsed(CollapseCLI):
-    """Parses a configuration and builds nothing."""
-
-    resolved: dict[str, Any]
-
-    def before_instantiate_classes(self) -> None:
-        """Keeps what was parsed, as a run writes it to its ``config.yaml``."""
-        self.resolved = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
-
-    def instantiate_classes(self) -> None:
-        """Builds nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Runs nothing."""
-
-
-def resolve(arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that the arguments of a fit result in.
-
-    Raises:
-        UserError: where they are wrong.
-    """
-    cli = lightning_main(arguments, cli=_Parsed)
-    assert isinstance(cli, _Parsed)
-    return cli.resolved
+"""Keys that may change within a run. Data are compared by the checksum of their content instead of a path."""
 
 
 def content_hash(config: dict[str, Any]) -> str:
@@ -69,20 +41,20 @@ def content_hash(config: dict[str, Any]) -> str:
 
 
 def check_same(directory: Path, config: dict[str, Any]) -> None:
-    """Looks whether the run that lies in a directory is the one of the configuration.
+    """Looks whether the run that lies in a directory is the one of a resolved configuration.
 
     Raises:
         UserError: where it is another, naming the first key that differs.
     """
-    saved = directory / CONFIG_FILE
+    saved = directory / CONFIG
     if not saved.exists():
         return
     old = yaml.safe_load(saved.read_text(encoding="utf-8"))
     if content_hash(old) != content_hash(config):
         differing = first_difference(_kept(old), _kept(config))
         raise UserError(
-            f"{directory} holds a run of another configuration ({differing}):"
-            " give the changed study another name, or move that directory away."
+            f"{directory} holds a run of another configuration ({differing}): give the changed study another"
+            " name, or move that directory away."
         )
 
 

@@ -1,11 +1,10 @@
 """How far a run is, read from the table that it leaves."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deq_collapse.study.state import CONFIG, HISTORY
+from deq_collapse.study.state import HISTORY
 
 TAIL = 16384
 """Bytes of a history that are read: its last epochs."""
@@ -13,15 +12,11 @@ TAIL = 16384
 
 @dataclass(frozen=True)
 class Progress:
-    """Completed epochs, of how many, and the last measures of the training split where they are known."""
+    """Completed epochs, and the last measures of the training split where they are known."""
 
     epoch: int = 0
-    epochs: int | None = None
     error: float | None = None
     nc1: float | None = None
-
-    def __str__(self) -> str:
-        return f"epoch {self.epoch}/{self.epochs or '?'}  {self.measures}".rstrip()
 
     @property
     def measures(self) -> str:
@@ -41,17 +36,7 @@ def progress(directory: Path) -> Progress:
         epoch = int(fields[0])
         if fields[2] == "train" and fields[3] in ("error", "nc1"):
             last[fields[3]] = float(fields[4] or "nan")
-    return Progress(epoch, epochs_asked(directory), last.get("error"), last.get("nc1"))
-
-
-def epochs_asked(directory: Path) -> int | None:
-    """Epochs that the run is to have, where it has a configuration that says so."""
-    try:
-        text = (directory / CONFIG).read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"^  max_epochs: (\d+)$", text, re.MULTILINE)
-    return int(found[1]) if found else None
+    return Progress(epoch, last.get("error"), last.get("nc1"))
 
 
 def _tail(path: Path) -> list[str]:

@@ -5,17 +5,19 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import NoReturn
 
+from deq_collapse.errors import UserError
 from deq_collapse.study.display import Display
-from deq_collapse.study.grid import Cell, StudyFile
-from deq_collapse.study.identity import check_same, resolve
+from deq_collapse.study.grid import StudyFile
+from deq_collapse.study.plan import Plan, Planned, arguments, write_plan
 from deq_collapse.study.results import write_results
-from deq_collapse.study.state import lock, read_state, state_of, write_state
-from deq_collapse.study.work import ELSEWHERE, arguments, worker
+from deq_collapse.study.state import lock, state_of, write_state
+from deq_collapse.study.work import ELSEWHERE, worker
 
 GRACE = 15.0
 """Seconds in which interrupted processes may end by themselves."""
@@ -23,76 +25,134 @@ LOOK = 1.0
 """Seconds between two looks at how far the runs are."""
 
 
-def check_study(study: StudyFile) -> None:
-    """Resolves the configuration of every cell, and compares it with the run that lies in its directory.
+def plan_study(study: StudyFile, command: str) -> Plan:
+    """Checks every cell, in a process of its own, and writes ``study.json``.
 
     Raises:
-        UserError: for the first that is wrong, or another one; nothing is written.
+        UserError: for the first mistake; nothing is written.
     """
-    for cell in study.cells:
-        check_same(study.directory / cell.name, resolve(arguments(study, cell)))
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = _context().Process(target=_check, args=(study, send))
+    process.start()
+    send.close()
+    try:
+        found = receive.recv()
+    except EOFError:
+        raise UserError("the process that checks the study's configurations was killed.") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    plan = Plan(study.name, command, tuple(found))
+    write_plan(study.directory, plan)
+    return plan
 
 
-def run_study(study: StudyFile, command: str, jobs: int = 1, retry: bool = False) -> None:
-    """Runs what is missing, ``jobs`` cells at a time, and keeps ``results.json`` up to date.
+def _check(study: StudyFile, answer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    from deq_collapse.study.check import check_study
 
-    A run that fails is recorded with its reason, and the others go on; it is run again where ``retry`` says
-    so. Cells at work in another process are left to it.
+    try:
+        answer.send(check_study(study))
+    except Exception as error:
+        answer.send(error)
 
-    Raises:
-        KeyboardInterrupt, SystemExit: when interrupted; all processes have ended then.
+
+class Runner:
+    """Runs the cells of a study, several at a time, each in a process of its own.
+
+    Args:
+        study: what to run.
+        plan: the same, checked.
+        jobs: cells at a time; they share the cores, unless ``OMP_NUM_THREADS`` is set.
+        retry: whether what failed before is run again.
     """
-    threads = None if jobs == 1 or "OMP_NUM_THREADS" in os.environ else max(1, _cores() // jobs)
+
+    def __init__(self, study: StudyFile, plan: Plan, jobs: int = 1, retry: bool = False) -> None:
+        self.directory, self.plan, self.jobs, self.retry = study.directory, plan, jobs, retry
+        self._arguments = {cell.name: arguments(study, cell) for cell in study.cells}
+        alone = jobs == 1 or "OMP_NUM_THREADS" in os.environ
+        self._threads = None if alone else max(1, _cores() // jobs)
+        self._running: dict[int, tuple[Planned, BaseProcess]] = {}
+
+    def run(self) -> None:
+        """Runs what is missing, and keeps ``results.json`` up to date.
+
+        A run that fails is recorded with its reason, and the others go on. A cell at work in another process
+        is left to it, unless that process has died when all others are done.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: when interrupted; all processes have ended then.
+        """
+        with Display(self.directory, self.plan) as self._display, _sigterm_as_exit():
+            try:
+                elsewhere = self._run(self.plan.cells)
+                left = [cell for cell in elsewhere if self._state(cell) in ("waiting", "interrupted")]
+                self._run(left)
+            except BaseException:
+                _end([process for _, process in self._running.values()])
+                raise
+            finally:
+                write_results(self.directory, self.plan)
+
+    def _run(self, cells: Sequence[Planned]) -> list[Planned]:
+        """Runs cells; gives those that were at work in other processes."""
+        waiting, elsewhere = list(reversed(cells)), []
+        while waiting or self._running:
+            while waiting and len(self._running) < self.jobs:
+                cell = waiting.pop()
+                state = self._state(cell)
+                if state == "running":
+                    elsewhere.append(cell)
+                if state in ("finished", "running") or (state == "failed" and not self.retry):
+                    self._display.skipped(cell, state)
+                else:
+                    self._start(cell)
+            elsewhere += self._ended()
+            self._display.look()
+        return elsewhere
+
+    def _start(self, cell: Planned) -> None:
+        args = (self.directory / cell.name, cell, self._arguments[cell.name], self._threads)
+        process = _context().Process(target=worker, args=args, name=cell.name)
+        process.start()
+        self._running[process.sentinel] = (cell, process)
+        self._display.started(cell)
+
+    def _ended(self) -> list[Planned]:
+        """Waits a little for runs to end; gives those that another process turned out to be at."""
+        elsewhere = []
+        for sentinel in wait(list(self._running), timeout=LOOK):
+            assert isinstance(sentinel, int)
+            cell, process = self._running.pop(sentinel)
+            process.join()
+            if process.exitcode == ELSEWHERE:
+                elsewhere.append(cell)
+            else:
+                self._record_death(cell, process.exitcode or 0)
+            self._display.ended(cell, process.exitcode == ELSEWHERE)
+            write_results(self.directory, self.plan)
+        return elsewhere
+
+    def _record_death(self, cell: Planned, code: int) -> None:
+        """Says of a run whose process was killed what the run could not say."""
+        directory = self.directory / cell.name
+        if code < 0 and self._state(cell) == "interrupted":
+            reason = f"its process was killed by {signal.Signals(-code).name}"
+            with lock(directory) as free:
+                if free:
+                    write_state(directory, "interrupted", reason=reason)
+
+    def _state(self, cell: Planned) -> str:
+        return state_of(self.directory / cell.name)
+
+
+def _context() -> ForkServerContext:
+    """Processes that start from one which has done the imports, and has no threads and no GPU yet."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deq_collapse.lightning_cli"])
-    waiting = list(reversed(study.cells))
-    running: dict[int, tuple[Cell, BaseProcess]] = {}
-    with Display(study) as display, _sigterm_as_exit():
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    cell = waiting.pop()
-                    if _skipped(study, cell, retry, display):
-                        continue
-                    args = (study.directory / cell.name, arguments(study, cell), threads)
-                    process: BaseProcess = context.Process(target=worker, args=args, name=cell.name)
-                    process.start()
-                    running[process.sentinel] = (cell, process)
-                    display.started(cell)
-                for sentinel in wait(list(running), timeout=LOOK):
-                    assert isinstance(sentinel, int)
-                    cell, process = running.pop(sentinel)
-                    process.join()
-                    _record_end(study, cell, process)
-                    display.ended(cell, elsewhere=process.exitcode == ELSEWHERE)
-                    write_results(study, command)
-                display.look()
-        except BaseException:
-            _end([process for _, process in running.values()])
-            raise
-        finally:
-            write_results(study, command)
-
-
-def _skipped(study: StudyFile, cell: Cell, retry: bool, display: Display) -> bool:
-    """Whether a cell is not to be run, which is told."""
-    state = state_of(study.directory / cell.name)
-    skipped = state in ("finished", "running") or (state == "failed" and not retry)
-    if skipped:
-        display.skipped(cell, state)
-    return skipped
-
-
-def _record_end(study: StudyFile, cell: Cell, process: BaseProcess) -> None:
-    """Tells a run whose process was killed from the others, for it could not do so itself."""
-    directory = study.directory / cell.name
-    code = process.exitcode or 0
-    if code in (0, ELSEWHERE) or read_state(directory).get("state") in ("failed", "interrupted"):
-        return
-    reason = f"its process was killed by {signal.Signals(-code).name}" if code < 0 else "its process ended"
-    with lock(directory) as free:
-        if free:
-            write_state(directory, "interrupted", reason=reason)
+    return context
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

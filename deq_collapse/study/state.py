@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 from deq_collapse.files import write_json
 
 STATE, LOG, TRACEBACK = "state.json", "log.txt", "traceback.txt"
-RESULT, CHECKPOINT, CONFIG, HISTORY = "result.json", "last.ckpt", "config.yaml", "history.csv"
+RESULT, CONFIG, HISTORY, MANIFEST = "result.json", "config.yaml", "history.csv", "manifest.json"
 """Files of a run that tell its state; named here so that to look at a study imports no training code."""
 PATIENCE = 2.0
 """Seconds for which a lock is asked: somebody may just be looking whether it is held."""
@@ -72,8 +71,3 @@ def state_of(directory: Path) -> str:
         return "failed"
     started = (directory / CONFIG).exists() or (directory / STATE).exists()
     return "interrupted" if started else "waiting"
-
-
-def now() -> float:
-    """Seconds since 1970."""
-    return time.time()

@@ -1,34 +1,28 @@
 """One run of a study in a process of its own: under its lock, from its last checkpoint, its end recorded."""
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from deq_collapse.config_files import sentence
+from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
-from deq_collapse.study.grid import Cell, StudyFile
-from deq_collapse.study.state import LOG, RESULT, TRACEBACK, lock, now, read_state, write_state
+from deq_collapse.study.plan import Planned
+from deq_collapse.study.progress import progress
+from deq_collapse.study.state import LOG, RESULT, TRACEBACK, lock, write_state
 
 ELSEWHERE = 75
 """Exit code of a process that found its run at work in another."""
 
 
-def arguments(study: StudyFile, cell: Cell) -> list[str]:
-    """The command line of a cell's run."""
-    args = ["fit"]
-    for config in cell.configs:
-        args += ["--config", config]
-    args += ["--name", cell.name, "--study", study.name, "--axes", json.dumps(cell.axes)]
-    return [*args, "--trainer.default_root_dir", str(study.directory / cell.name), "--ckpt_path", "last"]
-
-
-def run_cell(directory: Path, args: Sequence[str]) -> bool:
+def run_cell(directory: Path, cell: Planned, args: Sequence[str]) -> bool:
     """Runs a cell unless another process is at it; gives whether it was free.
 
     An error is recorded with its reason and its traceback, and goes no further.
@@ -36,23 +30,27 @@ def run_cell(directory: Path, args: Sequence[str]) -> bool:
     with lock(directory) as free:
         if not free or (directory / RESULT).exists():
             return free
-        before = read_state(directory).get("seconds", 0.0)
-        start = now()
-        write_state(directory, "running", started=start, seconds=before, reason=None)
+        start = time.time()
+        first = progress(directory).epoch
+        write_state(directory, "running", hash=cell.hash, started=start, first_epoch=first, reason=None)
         try:
             _fit(args)
         except (KeyboardInterrupt, SystemExit):
-            write_state(directory, "interrupted", seconds=before + now() - start)
+            write_state(directory, "interrupted", seconds=time.time() - start)
             raise
         except Exception as error:
             traceback.print_exc()
             write_atomically(directory / TRACEBACK, traceback.format_exc())
-            reason = f"{type(error).__name__}: {error}"
-            write_state(directory, "failed", seconds=before + now() - start, reason=reason)
+            reason = sentence(str(error)) if isinstance(error, UserError) else _reason(error)
+            write_state(directory, "failed", seconds=time.time() - start, reason=reason)
         else:
             (directory / TRACEBACK).unlink(missing_ok=True)
-            write_state(directory, "finished", seconds=before + now() - start)
+            write_state(directory, "finished", seconds=time.time() - start)
     return True
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {sentence(str(error))}"
 
 
 def _fit(args: Sequence[str]) -> None:
@@ -61,7 +59,7 @@ def _fit(args: Sequence[str]) -> None:
     lightning_main(args)
 
 
-def worker(directory: Path, args: Sequence[str], threads: int | None) -> None:
+def worker(directory: Path, cell: Planned, args: Sequence[str], threads: int | None) -> None:
     """The main function of a process that runs one cell: what it prints goes to the cell's log."""
     os.setsid()  # a Ctrl-C at the terminal is the parent's to pass on
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,7 +74,7 @@ def worker(directory: Path, args: Sequence[str], threads: int | None) -> None:
 
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for further ranks of the run
         torch.set_num_threads(threads)
-    sys.exit(0 if run_cell(directory, args) else ELSEWHERE)
+    sys.exit(0 if run_cell(directory, cell, args) else ELSEWHERE)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,105 @@
+"""Finds the mistakes of a study before its first run: every cell is parsed, every kind of cell is built."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deq_collapse.config_files import expand_parts
+from deq_collapse.data import Source
+from deq_collapse.errors import UserError
+from deq_collapse.lightning_cli import CollapseCLI, lightning_main
+from deq_collapse.study.grid import Cell, StudyFile
+from deq_collapse.study.identity import check_same, content_hash
+from deq_collapse.study.plan import Planned, arguments
+from deq_collapse.study.state import MANIFEST, RESULT
+
+
+def check_study(study: StudyFile) -> list[Planned]:
+    """Resolves every cell, compares it with the run that lies in its directory, and builds what a missing run
+    would build, once for cells that differ in their seed alone.
+
+    Raises:
+        UserError: for the first mistake, naming the cell; nothing is written.
+    """
+    cli = lightning_main(arguments(study, study.cells[0]), partial(_Checking, study))
+    assert isinstance(cli, _Checking)
+    return cli.planned
+
+
+class _Checking(CollapseCLI):
+    """One command line, and so one parser, for all cells of a study; nothing is run.
+
+    Args:
+        study: whose cells to check.
+    """
+
+    def __init__(self, study: StudyFile, *args: Any, **kwargs: Any) -> None:
+        self.study = study
+        self.planned: list[Planned] = []
+        self._built: set[str] = set()
+        self._sources: dict[str, Source] = {}
+        super().__init__(*args, **kwargs)
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing yet: the cells are checked one by one where a run would start."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing yet."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Checks all cells."""
+        self.parser.add_instantiator(self._source, Source)
+        for cell in self.study.cells:
+            self._check(cell)
+
+    def _check(self, cell: Cell) -> None:
+        directory = self.study.directory / cell.name
+        with _named(cell):
+            self.parse_arguments(self.parser, expand_parts(arguments(self.study, cell)))
+            epochs = self.settings.trainer.max_epochs
+            if not epochs or epochs < 1:
+                raise UserError(f"trainer.max_epochs is {epochs}, but a run of a study ends: give a number.")
+        config = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
+        check_same(directory, config)
+        self.planned.append(Planned(cell.name, cell.axes, content_hash(config), epochs))
+        kind = content_hash(config | {"seed_everything": 0, "data": config["data"] | {"seed": 0}})
+        self._source_key = json.dumps(config["data"]["source"], sort_keys=True)
+        if kind not in self._built and not (directory / RESULT).exists():
+            self._built.add(kind)
+            with _named(cell):
+                super().before_instantiate_classes()
+                super().instantiate_classes()
+        _check_data(directory, self._sources.get(self._source_key))
+
+    def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
+        """Makes a data set, once for all cells."""
+        return self._sources.setdefault(self._source_key, kind(*args, **kwargs))
+
+
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"the run {cell.name} cannot start: {error}") from error
+
+
+def _check_data(directory: Path, source: Source | None) -> None:
+    """A run's manifest tells the data it was made from, wherever they lay.
+
+    Raises:
+        UserError: where they are others than those of the configuration.
+    """
+    manifest = directory / MANIFEST
+    if source is None or not manifest.exists():
+        return
+    if json.loads(manifest.read_text(encoding="utf-8")).get("sha256") != source.sha256:
+        raise UserError(
+            f"{directory} holds a run on other data than {source.name} as it is now: restore the data, give"
+            " the changed study another name, or move that directory away."
+        )

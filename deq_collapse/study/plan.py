@@ -1,0 +1,86 @@
+"""``study.json``: the cells of a study and what identifies them, for all who look at it without its file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deq_collapse.errors import UserError
+from deq_collapse.files import write_json
+from deq_collapse.study.grid import Cell, StudyFile
+from deq_collapse.study.state import is_locked
+
+PLAN = "study.json"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of a checked study.
+
+    Attributes:
+        name: of the cell and its directory.
+        axes: its label on each axis.
+        hash: of what decides its numbers, see `identity.content_hash`.
+        epochs: that it is to train for.
+    """
+
+    name: str
+    axes: dict[str, str]
+    hash: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``study.json`` holds.
+
+    Attributes:
+        study: the study's name.
+        command: that runs it.
+        cells: in the order of the grid.
+    """
+
+    study: str
+    command: str
+    cells: tuple[Planned, ...]
+
+
+def write_plan(directory: Path, plan: Plan) -> None:
+    """Writes ``study.json``.
+
+    Raises:
+        UserError: while another process runs the study as it was before its file changed.
+    """
+    old = {cell.name: cell.hash for cell in (read_plan(directory) or plan).cells}
+    changed = [cell.name for cell in plan.cells if old.get(cell.name, cell.hash) != cell.hash]
+    if changed and any(is_locked(directory / cell.name) for cell in plan.cells):
+        raise UserError(
+            f"another process runs the study in {directory} with another configuration of {changed[0]}: wait"
+            " until it ends, or give the changed study another name."
+        )
+    write_json(directory / PLAN, asdict(plan))
+
+
+def read_plan(directory: Path) -> Plan | None:
+    """What ``study.json`` holds, or ``None`` where there is none.
+
+    Raises:
+        UserError: where it is damaged.
+    """
+    path = directory / PLAN
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(**content | {"cells": tuple(Planned(**cell) for cell in content["cells"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); the next `study run` writes it anew.") from error
+
+
+def arguments(study: StudyFile, cell: Cell) -> list[str]:
+    """The command line of a cell's run."""
+    args = ["fit"]
+    for config in cell.configs:
+        args += ["--config", config]
+    args += ["--name", cell.name, "--study", study.name, "--axes", json.dumps(cell.axes)]
+    return [*args, "--trainer.default_root_dir", str(study.directory / cell.name), "--ckpt_path", "last"]

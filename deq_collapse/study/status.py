@@ -1,0 +1,81 @@
+"""``deq-collapse study status``: the grid with every run's state, what went wrong, and the time left."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deq_collapse.study.estimate import Standing, time_left
+from deq_collapse.study.plan import Plan
+
+COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "waiting": "dim"}
+
+
+def status(plan: Plan, cells: Sequence[Standing]) -> RenderableType:
+    """The grid as a table, a column per seed; reasons; one line that sums up."""
+    return Group(_grid(plan, cells), *_reasons(cells), _summary(plan, cells))
+
+
+def print_status(plan: Plan, cells: Sequence[Standing]) -> None:
+    """Prints the status of a study."""
+    console = Console(highlight=False)
+    table = _grid(plan, cells)
+    # A word cut off would be worse than a line that the terminal wraps.
+    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(console.width, width), highlight=False).print(status(plan, cells))
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it, to two places."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _grid(plan: Plan, cells: Sequence[Standing]) -> Table:
+    axes = list(dict.fromkeys(axis for cell in cells for axis in cell.cell.axes if axis != "seed"))
+    seeds = list(dict.fromkeys(cell.cell.axes.get("seed", "") for cell in cells))
+    table = Table(*axes, *(f"seed {seed}" for seed in seeds), title=plan.study, title_justify="left")
+    rows: dict[tuple[str, ...], dict[str, Text]] = {}
+    for cell in cells:
+        labels = tuple(cell.cell.axes.get(axis, "") for axis in axes)
+        rows.setdefault(labels, {})[cell.cell.axes.get("seed", "")] = _entry(cell)
+    for labels, entries in rows.items():
+        table.add_row(*labels, *(entries.get(seed, Text("")) for seed in seeds))
+    return table
+
+
+def _entry(cell: Standing) -> Text:
+    far = f" {cell.epoch}/{cell.cell.epochs}" if cell.state not in ("finished", "waiting") else ""
+    return Text(cell.state + far, style=COLOURS[cell.state])
+
+
+def _reasons(cells: Sequence[Standing]) -> list[Text]:
+    return [
+        Text(f"{cell.cell.name} {cell.state}: {cell.reason}", style=COLOURS[cell.state])
+        for cell in cells
+        if cell.reason
+    ]
+
+
+def _summary(plan: Plan, cells: Sequence[Standing]) -> Text:
+    counts = Counter(cell.state for cell in cells)
+    parts = [f"{counts['finished']} of {len(cells)} runs finished"]
+    parts += [f"{counts[state]} {state}" for state in COLOURS if state != "finished" and counts[state]]
+    words = ", ".join(parts) + "."
+    left = time_left(cells)
+    running = counts["running"]
+    if counts["running"] + counts["interrupted"] + counts["waiting"]:
+        pace = f"{running} at a time" if running > 1 else "one at a time"
+        words += f" About {in_words(left)} left, {pace}." if left is not None else " No run was timed yet."
+    if counts["interrupted"] + counts["waiting"] and not running:
+        words += f" `{plan.command}` goes on."
+    if counts["failed"]:
+        words += f" `{plan.command} --retry` runs what failed again."
+    return Text(words)
