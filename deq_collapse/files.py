@@ -9,9 +9,14 @@ from typing import Any
 from deq_collapse.errors import UserError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, through: bool = True) -> None:
     """Writes a file so that a reader, or a run killed meanwhile, finds the old content or the new, never a
     part.
+
+    Args:
+        path: of the file; its folder is made.
+        content: text is encoded as UTF-8.
+        through: waits for the disk, so that the same holds where the power fails. About 10 ms.
 
     Raises:
         UserError: where it cannot be written.
@@ -19,7 +24,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if through:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from error

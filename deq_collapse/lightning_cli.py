@@ -259,13 +259,17 @@ def lightning_main(
 
 @contextmanager
 def _program_arguments(args: list[str]) -> Iterator[None]:
-    """Lightning starts further ranks by the program's own arguments: they must be those of this run."""
-    before = sys.argv
-    sys.argv = [before[0], *args]
+    """Lightning starts further ranks by the program's own module and arguments: they must be our command line
+    with those of this run, whatever program called it.
+    """
+    from deq_collapse import cli
+
+    argv, program = sys.argv, sys.modules["__main__"]
+    sys.argv, sys.modules["__main__"] = [str(cli.__file__), *args], cli
     try:
         yield
     finally:
-        sys.argv = before
+        sys.argv, sys.modules["__main__"] = argv, program
 
 
 def _silence() -> None:
@@ -279,6 +283,7 @@ def _silence() -> None:
         r"[\s\S]*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # what Lightning calls of jsonargparse
         "This DataLoader will create",  # how many workers decode a tree is the user's to say
         ".*does not have many workers",  # batches are cut in memory
+        "The `srun` command is available",  # a cell of a study may well run beside SLURM
         "The dirpath has changed",  # a checkpoint may be measured from anywhere
         ".*exists and is not empty",  # the manifest lies there before the checkpoint
     ):

@@ -1,5 +1,6 @@
 """The checkpoint a run continues from."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ FILE_NAME = "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint as a whole: a run killed while it saves still has the one before."""
+    """Replaces a checkpoint as a whole: a run cut off while it saves, even by a power cut, has the one before."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes beside the file, then renames."""
+        """Writes beside the file, waits for the disk, then renames."""
         draft = Path(f"{path}.part")
         super().save_checkpoint(checkpoint, draft, storage_options)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
         draft.replace(path)
 
 

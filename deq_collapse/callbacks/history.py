@@ -47,8 +47,8 @@ class History(Callback):
             self.write(Path(trainer.default_root_dir))
 
     def write(self, directory: Path) -> None:
-        """Writes the table into a run's directory."""
-        write_atomically(directory / FILE_NAME, self.table().to_csv(index=False))
+        """Writes the table into a run's directory; the checkpoint has it too."""
+        write_atomically(directory / FILE_NAME, self.table().to_csv(index=False), through=False)
 
     def table(self) -> pd.DataFrame:
         """The rows so far."""

@@ -17,6 +17,8 @@ def study_main(args: Sequence[str]) -> int:
     options = _parser().parse_args(args)
     if options.command == "run":
         return _run(options.file, options.jobs, options.retry)
+    if options.command == "submit":
+        return _submit(options)
     directory = _directory(options.study)
     if options.command == "status":
         return _status(directory)
@@ -37,6 +39,20 @@ def _run(file: Path, jobs: int, retry: bool) -> int:
     from deq_collapse.study.report import write_report
 
     print(f"Report: {write_report(study.directory)}")
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from deq_collapse.study.cluster import read_options, submit_study
+    from deq_collapse.study.grid import read_study_file
+    from deq_collapse.study.runner import plan_study
+
+    study, asked = read_study_file(options.file), read_options(options.set)
+    plan = plan_study(study, f"deq-collapse study submit {options.file}")
+    jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
+    for name, job in jobs.items():
+        print(f"{name}  job {job}")
+    print(f"{len(jobs)} of {len(plan.cells)} runs submitted; deq-collapse study status {options.file}")
     return 0
 
 
@@ -92,6 +108,25 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
     run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
     run.add_argument("--retry", action="store_true", help="run again what failed before")
+    submit = commands.add_parser("submit", help="run what is missing as jobs of a cluster")
+    submit.add_argument("file", type=Path, help="the study file")
+    submit.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        default="slurm",
+        help="a SLURM array, or processes of this machine that all start at once (default: slurm)",
+    )
+    submit.add_argument(
+        "--jobs", type=_at_least_one, metavar="N", help="runs at the same time, at most (SLURM)"
+    )
+    submit.add_argument("--retry", action="store_true", help="run again what failed before")
+    submit.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of submitit, as timeout_min=600 gpus_per_node=1 slurm_partition=NAME",
+    )
     report = commands.add_parser(
         "report", help="write the report and figures of a study, or of any directory of runs"
     )

@@ -21,6 +21,8 @@ from deq_collapse.study.work import ELSEWHERE, worker
 
 GRACE = 15.0
 """Seconds in which interrupted processes may end by themselves."""
+LOST = 255
+"""What multiprocessing gives for the exit code where the process that starts the others was killed."""
 LOOK = 1.0
 """Seconds between two looks at how far the runs are."""
 
@@ -114,7 +116,7 @@ class Runner:
         return elsewhere
 
     def _start(self, cell: Planned) -> None:
-        args = (self.directory / cell.name, cell, self._arguments[cell.name], self._threads)
+        args = (self.directory / cell.name, cell, self._arguments[cell.name], self.retry, self._threads)
         process = _context().Process(target=worker, args=args, name=cell.name)
         process.start()
         self._running[process.sentinel] = (cell, process)
@@ -127,22 +129,26 @@ class Runner:
             assert isinstance(sentinel, int)
             cell, process = self._running.pop(sentinel)
             process.join()
-            if process.exitcode == ELSEWHERE:
+            if process.exitcode not in (0, ELSEWHERE):
+                self._record_death(cell, process)
+            if process.exitcode in (ELSEWHERE, LOST):
                 elsewhere.append(cell)
-            else:
-                self._record_death(cell, process.exitcode or 0)
             self._display.ended(cell, process.exitcode == ELSEWHERE)
             write_results(self.directory, self.plan)
         return elsewhere
 
-    def _record_death(self, cell: Planned, code: int) -> None:
+    def _record_death(self, cell: Planned, process: BaseProcess) -> None:
         """Says of a run whose process was killed what the run could not say."""
-        directory = self.directory / cell.name
-        if code < 0 and self._state(cell) == "interrupted":
-            reason = f"its process was killed by {signal.Signals(-code).name}"
-            with lock(directory) as free:
-                if free:
-                    write_state(directory, "interrupted", reason=reason)
+        directory, code = self.directory / cell.name, process.exitcode or 0
+        assert process.pid
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # further ranks of the run would wait for ever
+        if self._state(cell) in ("finished", "failed") or not (code < 0 or code == LOST):
+            return
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else "lost"
+        with lock(directory) as free:
+            if free:
+                write_state(directory, "interrupted", reason=f"its process was {how}")
 
     def _state(self, cell: Planned) -> str:
         return state_of(self.directory / cell.name)

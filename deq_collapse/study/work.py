@@ -16,19 +16,21 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.study.plan import Planned
 from deq_collapse.study.progress import progress
-from deq_collapse.study.state import LOG, RESULT, TRACEBACK, lock, write_state
+from deq_collapse.study.state import LOG, RESULT, TRACEBACK, lock, read_state, write_state
 
 ELSEWHERE = 75
 """Exit code of a process that found its run at work in another."""
 
 
-def run_cell(directory: Path, cell: Planned, args: Sequence[str]) -> bool:
+def run_cell(directory: Path, cell: Planned, args: Sequence[str], retry: bool = False) -> bool:
     """Runs a cell unless another process is at it; gives whether it was free.
 
-    An error is recorded with its reason and its traceback, and goes no further.
+    One that is finished, or has failed and is not to be run again, is left as it is. An error is recorded
+    with its reason and its traceback, and goes no further.
     """
     with lock(directory) as free:
-        if not free or (directory / RESULT).exists():
+        failed = read_state(directory).get("state") == "failed"
+        if not free or (directory / RESULT).exists() or (failed and not retry):
             return free
         start = time.time()
         first = progress(directory).epoch
@@ -59,22 +61,27 @@ def _fit(args: Sequence[str]) -> None:
     lightning_main(args)
 
 
-def worker(directory: Path, cell: Planned, args: Sequence[str], threads: int | None) -> None:
-    """The main function of a process that runs one cell: what it prints goes to the cell's log."""
+def worker(directory: Path, cell: Planned, args: Sequence[str], retry: bool, threads: int | None) -> None:
+    """The main function of a process that runs one cell."""
     os.setsid()  # a Ctrl-C at the terminal is the parent's to pass on
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    directory.mkdir(parents=True, exist_ok=True)
-    log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    for stream in (1, 2):
-        os.dup2(log, stream)
+    log_to(directory)
     if threads is not None:
         import torch
 
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for further ranks of the run
         torch.set_num_threads(threads)
-    sys.exit(0 if run_cell(directory, cell, args) else ELSEWHERE)
+    sys.exit(0 if run_cell(directory, cell, args, retry) else ELSEWHERE)
+
+
+def log_to(directory: Path) -> None:
+    """Sends what this process and its children print to the end of a run's log."""
+    directory.mkdir(parents=True, exist_ok=True)
+    log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(log, number)
 
 
 def _end_with_parent() -> None:

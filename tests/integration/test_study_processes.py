@@ -1,0 +1,185 @@
+"""A study in real processes: killed, interrupted, started twice, with a run that fails, as cluster jobs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from deq_collapse.cli import main
+from deq_collapse.study.state import is_locked, state_of
+
+CONF = Path(__file__).parents[2] / "conf"
+RUNS = ("explicit-seed0", "equilibrium-seed0")
+
+
+def study_file(output: Path, epochs: int = 2, **content: object) -> Path:
+    """A study of two small runs on digits, below a directory of its own."""
+    output.mkdir(exist_ok=True)
+    refinements = {name: str(CONF / "model" / f"{name}.yaml") for name in ("explicit", "equilibrium")}
+    study = {
+        "name": "tiny",
+        "output": str(output),
+        "config": [str(CONF / "run/digits.yaml"), {"trainer.max_epochs": epochs}],
+        "axes": {"refinement": refinements},
+        "override": [{"model.encoder.init_args.width": 8, "schedule.dense": 2}],
+    }
+    path = output / "tiny.yaml"
+    path.write_text(yaml.safe_dump(study | content, sort_keys=False))
+    return path
+
+
+def start(path: Path, *args: str) -> subprocess.Popen[str]:
+    """The study's command as a process of its own, as many threads as here."""
+    command = [sys.executable, "-m", "deq_collapse.cli", "study", "run", str(path), *args]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Waits; fails where the process ends before."""
+    while not happened():
+        assert process is None or process.poll() is None, "the study ended before it could be interrupted"
+        time.sleep(0.01)
+
+
+def epochs_of(run: Path) -> int:
+    """Of its history; 0 before there is one."""
+    path = run / "history.csv"
+    return int(path.read_text().splitlines()[-1].split(",")[0]) if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of 12 epochs that nobody interrupted."""
+    path = study_file(tmp_path_factory.mktemp("whole"), epochs=12)
+    with start(path) as process:
+        assert process.wait() == 0
+    return path.parent / "tiny"
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    """Whether the runs in two directories have the same weights and wrote the same values."""
+    first, second = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (a, b))
+    assert first.keys() == second.keys()
+    values = all((a / name).read_bytes() == (b / name).read_bytes() for name in ("history.csv", "along.csv"))
+    return values and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_an_interrupted_study_goes_on_to_the_same_bits(number, whole: Path, tmp_path: Path, capsys):
+    path = study_file(tmp_path, epochs=12)
+    runs = [tmp_path / "tiny" / name for name in RUNS]
+    process = start(path, "--jobs", "2")
+    wait_until(lambda: all(epochs_of(run) >= 2 for run in runs), process)
+    os.kill(process.pid, number)
+    told = process.communicate()[1]
+    wait_until(lambda: not any(is_locked(run) for run in runs))
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"the same command goes on where it stopped: deq-collapse study run {path}" in told
+        assert "Traceback" not in told
+    assert any(state_of(run) == "interrupted" for run in runs)
+    assert main(["study", "status", str(path)]) == 0
+    assert "goes on" in capsys.readouterr().out
+    with start(path) as process:
+        assert process.wait() == 0
+    assert all(same_bits(run, whole / run.name) for run in runs)
+    results = json.loads((tmp_path / "tiny/results.json").read_text())
+    assert [run["name"] for run in results["runs"]] == list(RUNS)
+
+
+def test_two_processes_share_the_runs_and_run_none_twice(tmp_path: Path):
+    path = study_file(tmp_path, seeds=[0, 1])
+    processes = [start(path), start(path)]
+    assert [process.wait() for process in processes] == [0, 0]
+    logs = [log.read_text() for log in (tmp_path / "tiny").glob("*/log.txt")]
+    assert len(logs) == 4
+    assert all(log.count("epoch 1/2") == 1 for log in logs)
+    results = json.loads((tmp_path / "tiny/results.json").read_text())
+    assert len(results["runs"]) == 4
+
+
+@pytest.mark.filterwarnings("ignore:in epoch .* the gradients of")
+def test_a_failed_run_is_kept_with_its_reason_until_it_is_retried(tmp_path: Path, capsys):
+    rate = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e30, "momentum": 0.0}}
+    rates = {"diverging": {"model.optimizer": rate}, "sane": {}}
+    path = study_file(tmp_path, axes={"refinement": {"e": str(CONF / "model/explicit.yaml")}, "rate": rates})
+    directory = tmp_path / "tiny"
+    assert main(["study", "run", str(path)]) == 0
+    results = json.loads((directory / "results.json").read_text())
+    assert [run["name"] for run in results["runs"]] == ["e-sane-seed0"]
+    assert [failure["name"] for failure in results["failed"]] == ["e-diverging-seed0"]
+    assert "finite" in results["failed"][0]["reason"]
+    assert results["failed"][0]["reason"].split(":")[0] in (directory / "report.html").read_text()
+    assert "Traceback" in (directory / "e-diverging-seed0/traceback.txt").read_text()
+    log = (directory / "e-diverging-seed0/log.txt").read_text()
+
+    capsys.readouterr()
+    assert main(["study", "run", str(path)]) == 0
+    assert "--retry runs it again" in capsys.readouterr().out
+    assert (directory / "e-diverging-seed0/log.txt").read_text() == log
+    assert main(["study", "run", str(path), "--retry"]) == 0
+    assert len((directory / "e-diverging-seed0/log.txt").read_text()) > len(log)
+    assert json.loads((directory / "results.json").read_text())["failed"] == results["failed"]
+
+
+class TestBeforeTheFirstRun:
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ({"override": [{"trainer.max_epoch": 3}]}, "did you mean trainer.max_epochs"),
+            ({"override": [{"model.encoder.init_args.depth": 0}]}, "depth 0"),
+            ({"axes": {"R": {"data.imbalance.init_args.ratio": [10, 500]}}}, "the largest R allowed is 139"),
+            ({"override": [{"trainer.max_epochs": -1}]}, "trainer.max_epochs is -1"),
+        ],
+        ids=("key", "encoder", "ratio", "endless"),
+    )
+    def test_a_mistake_names_the_run_and_leaves_nothing(self, content, words, tmp_path: Path, refused):
+        configs = [str(CONF / name) for name in ("run/digits.yaml", "data/step.yaml", "model/explicit.yaml")]
+        told = refused("study", "run", str(study_file(tmp_path, **{"config": configs, "axes": {}} | content)))
+        assert "the run " in told
+        assert "seed0 cannot start" in told
+        assert words in told
+        assert not (tmp_path / "tiny").exists()
+
+    def test_a_changed_configuration_is_not_mixed_with_the_runs_of_the_old(self, whole: Path, refused):
+        directory = shutil.copytree(whole, whole.parent / "changed" / "tiny")
+        path = study_file(directory.parent, epochs=13)
+        told = refused("study", "run", str(path))
+        assert f"{directory / RUNS[0]} holds a run of another configuration" in told
+        assert "trainer.max_epochs is 12 there and 13 here" in told
+        path = study_file(
+            directory.parent,
+            epochs=12,
+            config=[
+                str(CONF / "run/digits.yaml"),
+                {"trainer.max_epochs": 12, "trainer.enable_model_summary": True},
+            ],
+        )
+        assert main(["study", "run", str(path)]) == 0
+
+
+def test_jobs_of_a_cluster_finish_a_study_and_a_run_may_have_several_processes(tmp_path: Path):
+    """submitit's own local processes stand for SLURM; the second run is of two ranks."""
+    axes = {"refinement": {"e": str(CONF / "model/explicit.yaml")}, "ranks": {"trainer.devices": [1, 2]}}
+    path = study_file(tmp_path, axes=axes)
+    assert main(["study", "submit", str(path), "--cluster", "local", "--set", "timeout_min=30"]) == 0
+    runs = [tmp_path / "tiny" / name for name in ("e-ranks1-seed0", "e-ranks2-seed0")]
+    wait_until(lambda: all(state_of(run) in ("finished", "failed") and not is_locked(run) for run in runs))
+    assert [state_of(run) for run in runs] == ["finished", "finished"]
+    one, two = (json.loads((run / "result.json").read_text()) for run in runs)
+    assert two["steps"] < one["steps"]
+    assert main(["study", "report", str(path)]) == 0
+    assert len(json.loads((tmp_path / "tiny/results.json").read_text())["runs"]) == 2

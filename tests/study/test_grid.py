@@ -1,0 +1,86 @@
+"""A study file says which runs there are, and under which configurations."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deq_collapse.errors import UserError
+from deq_collapse.study.grid import StudyFile, read_study_file
+
+REFINEMENTS = {"explicit": {"model": 1}, "equilibrium": {"model": 2}}
+
+
+def read(directory: Path, **content: object) -> StudyFile:
+    path = directory / "study.yaml"
+    path.write_text(yaml.safe_dump({"name": "s", **content}, sort_keys=False))
+    return read_study_file(path)
+
+
+def names(study: StudyFile) -> list[str]:
+    return [cell.name for cell in study.cells]
+
+
+def test_the_runs_are_the_product_of_the_axes_seed_by_seed(tmp_path: Path):
+    study = read(tmp_path, axes={"refinement": REFINEMENTS, "R": {"data.ratio": [10, 50]}}, seeds=[0, 1])
+    assert names(study) == [
+        f"{refinement}-R{ratio}-seed{seed}"
+        for seed in (0, 1)
+        for refinement in REFINEMENTS
+        for ratio in (10, 50)
+    ]
+    assert study.cells[1].axes == {"refinement": "explicit", "R": "50", "seed": "0"}
+
+
+def test_a_study_that_is_not_one_product_is_a_list_of_grids(tmp_path: Path):
+    study = read(
+        tmp_path,
+        axes={"refinement": REFINEMENTS},
+        seeds=[0, 1],
+        grids=[
+            {"axes": {"imbalance": {"balanced": {}}}},
+            {
+                "axes": {
+                    "imbalance": {"step": {}},
+                    "K_A": {"data.majority": [3, 5, 7]},
+                    "R": {"data.ratio": [10]},
+                }
+            },
+            {"axes": {"imbalance": {"long_tailed": {}}}, "seeds": [0]},
+        ],
+    )
+    assert len(study.cells) == 2 * 2 + 3 * 2 * 2 + 2
+    assert "step-K_A5-R10-equilibrium-seed1" in names(study)
+    assert "long_tailed-explicit-seed1" not in names(study)
+
+
+def test_later_configurations_stand_later(tmp_path: Path):
+    study = read(
+        tmp_path,
+        config=[{"a": 1}],
+        axes={"loss": {"mse": {"a": 3}}},
+        override=[{"a": 5}],
+        grids=[{"config": [{"a": 2}], "axes": {"R": {"data.imbalance.ratio": [10]}}, "override": [{"a": 6}]}],
+    )
+    configs = [yaml.safe_load(config) for config in study.cells[0].configs]
+    ratio = {"data": {"imbalance": {"ratio": 10}}}
+    assert configs == [{"a": 1}, {"a": 2}, ratio, {"a": 3}, {"a": 5}, {"a": 6}, {"seed_everything": 0}]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"grids": [{"axis": {}}]}, "unknown key axis (did you mean axes?); a grid has"),
+        ({"grids": []}, "grids is a list"),
+        ({"grids": [{}, {}]}, "seed0 is the name of more than one run"),
+        ({"axes": {"R": {"a.b": [1], "c": [2]}}}, "the axis R has more than one key"),
+        ({"axes": {"R": {"a.b": []}}}, "the axis R has no labels"),
+        ({"seeds": []}, "no seeds"),
+        ({"override": {"a": 1}}, "override is a list"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(tmp_path: Path, content: dict, words: str):
+    with pytest.raises(UserError) as told:
+        read(tmp_path, **content)
+    assert words in str(told.value)
+    assert "\n" not in str(told.value)
