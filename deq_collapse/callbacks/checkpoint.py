@@ -12,7 +12,7 @@ FILE_NAME = "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint as a whole: a run cut off while it saves, even by a power cut, has the one before."""
+    """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes beside the file, waits for the disk, then renames."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,18 +13,14 @@ from deq_collapse.study.plan import Plan
 COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "waiting": "dim"}
 
 
-def status(plan: Plan, cells: Sequence[Standing]) -> RenderableType:
-    """The grid as a table, a column per seed; reasons; one line that sums up."""
-    return Group(_grid(plan, cells), *_reasons(cells), _summary(plan, cells))
-
-
 def print_status(plan: Plan, cells: Sequence[Standing]) -> None:
-    """Prints the status of a study."""
-    console = Console(highlight=False)
-    table = _grid(plan, cells)
+    """Prints the grid as a table, a column per seed; the reasons of what failed; one line that sums up."""
+    console, table = Console(highlight=False), _grid(plan, cells)
     # A word cut off would be worse than a line that the terminal wraps.
     width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(console.width, width), highlight=False).print(status(plan, cells))
+    Console(width=max(console.width, width)).print(table)
+    for line in (*_reasons(cells), _summary(plan, cells)):
+        console.print(line, soft_wrap=True)
 
 
 def in_words(seconds: float) -> str:
