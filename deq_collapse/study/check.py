@@ -51,6 +51,9 @@ class _Checking(CollapseCLI):
     def instantiate_classes(self) -> None:
         """Nothing yet."""
 
+    def _check_other_run(self) -> None:
+        """Nothing: `check_same` has compared, and a run may begin or end in another process meanwhile."""
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Checks all cells."""
         self.parser.add_instantiator(self._source, Source)

@@ -19,6 +19,16 @@ def study_main(args: Sequence[str]) -> int:
         return _run(options.file, options.jobs, options.retry)
     if options.command == "submit":
         return _submit(options)
+    if options.command == "dashboard":
+        from deq_collapse.study.publish import publish
+
+        print(publish(options.study, options.entity, options.project, options.offline))
+        return 0
+    if options.command == "watch":
+        from deq_collapse.study.watch import watch
+
+        watch(options.study, options.every, options.port)
+        return 0
     directory = _directory(options.study)
     if options.command == "status":
         return _status(directory)
@@ -133,7 +143,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("study", type=Path, help="e.g. outputs/studies/demo, its study file, or outputs/runs")
     status = commands.add_parser("status", help="show the grid of a study: how far it is, and the time left")
     status.add_argument("study", type=Path, help="e.g. outputs/studies/demo, or its study file")
+    _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))
+    _add_dashboard(commands.add_parser("dashboard", help="lay a study out on wandb, with its report"))
     return parser
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--every", type=_at_least_one, default=10, metavar="S", help="seconds between looks")
+    parser.add_argument("--port", type=int, help="serve the page on this port of this machine alone; 0: any")
+
+
+def _add_dashboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--entity", help="user or team that owns the project; the login's own by default")
+    parser.add_argument("--project", default="deq-collapse", help="where the runs are")
+    parser.add_argument("--offline", action="store_true", help="write files only, for `wandb sync`")
 
 
 def _at_least_one(text: str) -> int:

@@ -1,10 +1,11 @@
 """How far a run is, read from the table that it leaves."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deq_collapse.study.state import HISTORY
+from deq_collapse.study.state import CONFIG, HISTORY
 
 TAIL = 16384
 """Bytes of a history that are read: its last epochs."""
@@ -37,6 +38,16 @@ def progress(directory: Path) -> Progress:
         if fields[2] == "train" and fields[3] in ("error", "nc1"):
             last[fields[3]] = float(fields[4] or "nan")
     return Progress(epoch, last.get("error"), last.get("nc1"))
+
+
+def epochs_asked(directory: Path) -> int | None:
+    """Epochs that the run is to have, where it has a configuration that says so."""
+    try:
+        text = (directory / CONFIG).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^  max_epochs: (\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _tail(path: Path) -> list[str]:

@@ -9,6 +9,8 @@ from deq_collapse.study.plan import Plan, read_plan
 from deq_collapse.study.state import RESULT, lock, read_state, state_of
 
 RESULTS = "results.json"
+SINGLE = "deq-collapse fit, once per run"
+"""The command of a directory that no study made."""
 
 
 def write_results(directory: Path, plan: Plan) -> None:
@@ -36,8 +38,8 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
 
 
 def gather(directory: Path) -> None:
-    """Writes ``results.json`` anew from what a study has left so far, or a directory of finished runs that no
-    study made.
+    """Writes ``results.json`` anew from what a study has left so far, or for a directory of finished runs
+    that no study made.
 
     Raises:
         UserError: where ``study.json`` is damaged.
@@ -47,14 +49,10 @@ def gather(directory: Path) -> None:
         write_results(directory, plan)
         return
     records = sorted(directory.glob(f"*/{RESULT}"))
-    if records and not (directory / RESULTS).exists():
-        content = {
-            "study": directory.name,
-            "command": "deq-collapse fit, once per run",
-            "runs": [_read(path) for path in records],
-            "failed": [],
-        }
-        write_json(directory / RESULTS, content)
+    path = directory / RESULTS
+    if records and (not path.exists() or _read(path).get("command") == SINGLE):
+        runs = [_read(record) for record in records]
+        write_json(path, {"study": directory.name, "command": SINGLE, "runs": runs, "failed": []})
 
 
 def _read(path: Path) -> Any:
