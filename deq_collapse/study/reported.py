@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deq_collapse.study.records import Run
+from deq_collapse.study.settings import is_balanced
 
 Kind = Literal["share", "plain", "factor"]
 """A share is told in per cent and compared in points; a plain value is compared as it is; a measure that
@@ -56,12 +57,10 @@ def logged(split: str, metric: str, title: str, kind: Kind = "plain") -> Measure
 
 
 def imbalance_kind(run: Run) -> str:
-    """`step` where the run has majority classes, `balanced` where its counts are within a quarter of each
-    other, which a remainder of the split may leave, else `long-tailed`.
-    """
+    """`step` where the run has majority classes, `balanced` or else `long-tailed` by its counts."""
     if run.majority:
         return "step"
-    return "balanced" if max(run.class_counts) < 1.25 * min(run.class_counts) else "long-tailed"
+    return "balanced" if is_balanced(run) else "long-tailed"
 
 
 ACCURACY = (

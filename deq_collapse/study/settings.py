@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deq_collapse.study.records import Run, Study, setting_in_words
+from deq_collapse.study.records import AXES_OF_IMBALANCE, Run, Study, setting_in_words
 
 Cell = Mapping[str, Sequence[Run]]
 """The runs of one setting by refinement; a sequence holds the seeds."""
@@ -36,7 +36,7 @@ def families(study: Study) -> dict[str, dict[str, Cell]]:
     """
     found: dict[str, dict[str, Cell]] = {}
     for setting, cell in study.cells.items():
-        axes = {axis: label for axis, label in first_run(cell).axes.items() if axis != "imbalance"}
+        axes = {axis: label for axis, label in first_run(cell).axes.items() if axis not in AXES_OF_IMBALANCE}
         found.setdefault(setting_in_words(axes), {})[setting] = cell
     if all(len(family) == 1 for family in found.values()):
         return {"": dict(study.cells)} if study.cells else {}

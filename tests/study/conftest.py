@@ -217,6 +217,7 @@ def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
         "geometry": None,
         "environment": {},
         "along": None,
+        "theory": None,
     }
     for split in ("train", "test"):
         own[split] = own[split] | changes.pop(split, {})
