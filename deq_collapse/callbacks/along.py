@@ -71,6 +71,7 @@ class Along(Callback):
         if trainer.is_global_zero:
             write(table, Path(trainer.default_root_dir))
 
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]  # else hooks would be passed by
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> pd.DataFrame:
         """The table, over all ranks of the trainer, on its device and in its precision.

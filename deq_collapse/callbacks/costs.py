@@ -156,7 +156,9 @@ def flops_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
         for name, part in parts.items():
             training = part.training
             part.eval()(x[:1])  # what it computes once for its weights is no work of an image
-            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            # The counter does not see into compiled modules.
+            eager = torch.compiler.set_stance("force_eager")
+            with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
                 x = part(x)
             part.train(training)
             counts[name] = int(counter.get_total_flops())

@@ -4,11 +4,13 @@ Models", 2019).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torchdeq
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torchdeq.loss import jac_reg
 from torchdeq.solver.stat import SolverStat
 
@@ -120,6 +122,14 @@ class Equilibrium(nn.Module):
             **self.gradient.engine,
         }
         self.deq = torchdeq.get_deq(**self.engine)
+        self._compiler: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]] | None = None
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compiles the map that is solved, one evaluation, by ``torch.compile``, whose arguments these are;
+        solvers stay as they are. Like any compiled module's, a copy is not compiled.
+        """
+        functorch_config.donated_buffer = False  # adjoint equations run one backward pass again and again
+        self._compiler = partial(torch.compile, *args, **options)
 
     def forward(self, h0: Tensor) -> Tensor:
         """H0 to the cell's output at the fixed point; the shape of H0, unless the cell says otherwise.
@@ -176,6 +186,7 @@ class Equilibrium(nn.Module):
         h0 = h0.float() if h0.dtype in half else h0
         with torch.autocast(device, enabled=False):
             f = self.cell.at(h0)
+        f = self._compiler(f) if self._compiler else f
         return h0, _full_precision(f, device) if torch.is_autocast_enabled(device) else f
 
     def _solve(
@@ -190,7 +201,7 @@ class Equilibrium(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # torchdeq's module holds closures, which cannot be pickled, and no weights: it is made anew.
-        state = self.__dict__ | {"jacobian": None, "start": None, "state": None}
+        state = self.__dict__ | {"jacobian": None, "start": None, "state": None, "_compiler": None}
         state["_modules"] = {name: module for name, module in self._modules.items() if name != "deq"}
         return state
 

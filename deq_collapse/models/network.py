@@ -1,6 +1,7 @@
 """The network: encoder -> refinement -> readout -> classifier, as a plain module without any training."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,13 @@ class Network(nn.Module):
             wanted = "(N, d)" if vectors else "(N, d) or (N, C, ...)"
             raise UserError(f"the {name} turns {tuple(x.shape)} into {got}, but {wanted} is needed.")
         return y
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compiles the encoder and the refinement by ``torch.compile``, whose arguments these are; of an
+        equilibrium, its cell. The values are the same to rounding, and a copy is not compiled.
+        """
+        self.encoder.compile(*args, **options)
+        self.refinement.compile(*args, **options)
 
     def features(self, x: Tensor) -> Tensor:
         """Features h, what the classifier receives: images (N, C, H, W) to (N, d)."""

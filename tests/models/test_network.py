@@ -209,3 +209,22 @@ def test_channels_last_changes_the_layout_and_no_value(refinement, solver):
         nn.functional.cross_entropy(net(x), y).backward()
         values[last] = [net(x), net.eval()(x), *(p.grad for p in net.parameters())]
     torch.testing.assert_close(values[True], values[False], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
+@each
+def test_compiled_parts_give_the_same_values_and_gradients(refinement):
+    plain, compiled = (network(refinement, channels_last=True) for _ in range(2))
+    compiled.compile(dynamic=False, backend="aot_eager")  # the default one calls a C++ compiler for minutes
+    for count in (8, 5):
+        x, y = torch.randn(count, *IMAGE), torch.randint(3, (count,))
+        for net in (plain, compiled):
+            net.train().zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+        for p, q in zip(plain.parameters(), compiled.parameters(), strict=True):
+            assert (p.grad - q.grad).norm() <= 1e-4 * p.grad.norm()
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-5)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    copied = pickle.loads(pickle.dumps(compiled))
+    torch.testing.assert_close(copied(x), plain(x), rtol=1e-4, atol=1e-5)
