@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo    install into $(VENV), run the demo study, write its report"
 	@echo "make test    install into $(VENV), check style and types, run the tests"
-	@echo "make bench   time the metrics: beside two-pass and in-memory ones, and in a validation epoch"
+	@echo "make bench   time metrics, epochs, data, solvers and training steps, beside others' where there are"
 	@echo "make lock    resolve requirements.lock anew (needs uv)"
 
 install: $(INSTALLED)
@@ -38,6 +38,7 @@ bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_epoch.py
 	$(BIN)/python tests/benchmarks/bench_data.py
 	$(BIN)/python tests/benchmarks/bench_solvers.py
+	$(BIN)/python tests/benchmarks/bench_steps.py
 
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \
