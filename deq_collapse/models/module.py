@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -116,6 +117,7 @@ class CollapseModule(LightningModule):
                 raise UserError("model.compile needs a C++ compiler on a CPU, and none is installed.")
             # Each size of batch for itself: with dynamic=None the gradients of a last, smaller batch were 25%
             # off for a ConvCell in channels_last (torch 2.14.1 on a CPU).
+            torch._dynamo.config.recompile_limit = 32  # sizes, times with and without a gradient
             self.network.compile(dynamic=False)
 
     def forward(self, x: Tensor) -> Tensor:
