@@ -25,6 +25,8 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     refinement and measure, and LaTeX of its values and of its differences; `costs`; `verdicts` as csv, json
     and LaTeX; and `all.tex`, which holds all that is LaTeX.
 
+    They can be made again from the runs, so the disk is not waited for.
+
     Returns:
         Their folder, `<study_dir>/tables`.
 
@@ -49,8 +51,8 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     _write_csv(folder / "verdicts.csv", records(found))
     write_json(folder / "verdicts.json", records(found))
     for name, text in tex.items():
-        write_atomically(folder / f"{name}.tex", text)
-    write_atomically(folder / "all.tex", document(tex))
+        write_atomically(folder / f"{name}.tex", text, through=False)
+    write_atomically(folder / "all.tex", document(tex), through=False)
     return folder
 
 
@@ -143,4 +145,4 @@ def _moments(name: str, values: list[float | None]) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_atomically(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"), through=False)

@@ -1,5 +1,6 @@
 """What the report promises: complete, honest, self-contained, deterministic, never half-written."""
 
+import os
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -162,13 +163,12 @@ def test_an_error_leaves_the_old_report_and_nothing_else(
     path.write_text("old")
     before = sorted(path for path in study.rglob("*") if path.is_file())
 
-    def full_disk(self: Path, *args: object, **kwargs: object) -> int:
-        with self.open("w") as file:
-            file.write("half")
+    def full_disk(file: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report, "render", lambda study: "new")
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(report, "write_tables", lambda study, folder: folder)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         write_report(study)
     assert path.read_text() == "old"
