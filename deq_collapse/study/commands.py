@@ -46,9 +46,11 @@ def _run(file: Path, jobs: int, retry: bool) -> int:
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
+    from deq_collapse.study.figure_files import write_figures
     from deq_collapse.study.report import write_report
 
     print(f"Report: {write_report(study.directory)}")
+    print(f"Figures: {write_figures(study.directory)}")
     return 0
 
 
@@ -114,7 +116,7 @@ def along_main(args: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run what is missing of a study, then write its report")
+    run = commands.add_parser("run", help="run what is missing of a study, then write its report and figures")
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
     run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
     run.add_argument("--retry", action="store_true", help="run again what failed before")

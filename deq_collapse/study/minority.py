@@ -211,7 +211,7 @@ def _critical_words(theory: pd.DataFrame) -> Iterator[str]:
     yield "coincide from a critical ratio R₀ on (triangles: medians over R; in brackets their span):"
     for majority, rows in theory.groupby("majority"):
         parts = [f"{name} {_span(line['critical'])}" for name, line in rows.groupby("refinement", sort=False)]
-        yield f"$K_A$={majority}: R₀ = " + ", ".join(parts)
+        yield f"$K_A$={majority}: R₀ of " + ", of ".join(parts)
 
 
 def _span(values: pd.Series[float]) -> str:
@@ -222,4 +222,4 @@ def _span(values: pd.Series[float]) -> str:
 def _ratio(value: float) -> str:
     if math.isinf(value):
         return "above 10⁸"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.2g}"

@@ -29,7 +29,7 @@ def metric_multiples(panel: Panel, cells: Mapping[str, Cell], scale: Scale) -> F
 
     Lines are as in `curves.collapse_curves`, named at the right of every row. Diamond and rule stand at the
     median epoch of the terminal phase over the seeds that reached it, a band behind the rule spans those
-    seeds, and where some did not reach it their number is written beside the diamond; all carry the gid
+    seeds, and where some did not reach it their number is written beside the rule; all carry the gid
     `terminal-<setting>-<refinement>`.
     """
     cells = {setting: cell for setting, cell in cells.items() if list(ends(panel, cell))}
@@ -107,11 +107,12 @@ def _mark(axes: Axes, refinement: str, runs: Sequence[Run], median: pd.Series[fl
     look, middle = series(refinement), float(np.median(reached))
     mark_terminal(axes, middle, median, look, gid)
     axes.axvspan(min(reached), max(reached), color=look.colour, alpha=0.1, linewidth=0, zorder=0, gid=gid)
-    if len(reached) < len(runs) and len(median):
+    if len(reached) < len(runs):
         axes.annotate(
             f"{len(reached)} of {len(runs)}",
-            (middle, float(np.interp(middle, median.index.to_numpy(dtype=float), median.to_numpy()))),
-            xytext=(6, 5),
+            (middle, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 2),
             textcoords="offset points",
             fontsize=7,
             color=look.text,
