@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.cli import LightningArgumentParser
 
-from deq_collapse.config_files import expand_parts
+from deq_collapse.config_files import expand_parts, sentence
 from deq_collapse.data import Source
 from deq_collapse.errors import UserError
 from deq_collapse.lightning_cli import CollapseCLI, lightning_main
@@ -41,9 +42,15 @@ class _Checking(CollapseCLI):
     def __init__(self, study: StudyFile, *args: Any, **kwargs: Any) -> None:
         self.study = study
         self.planned: list[Planned] = []
+        self._cell = study.cells[0]
         self._built: set[str] = set()
         self._sources: dict[str, Source] = {}
         super().__init__(*args, **kwargs)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses what a cell says; a mistake names the cell."""
+        with _named(self._cell):
+            super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Nothing yet: the cells are checked one by one where a run would start."""
@@ -61,12 +68,14 @@ class _Checking(CollapseCLI):
             self._check(cell)
 
     def _check(self, cell: Cell) -> None:
-        directory = self.study.directory / cell.name
-        with _named(cell):
-            self.parse_arguments(self.parser, expand_parts(arguments(self.study, cell)))
-            epochs = self.settings.trainer.max_epochs
-            if not epochs or epochs < 1:
-                raise UserError(f"trainer.max_epochs is {epochs}, but a run of a study ends: give a number.")
+        directory, self._cell = self.study.directory / cell.name, cell
+        self.parse_arguments(self.parser, expand_parts(arguments(self.study, cell)))
+        epochs = self.settings.trainer.max_epochs
+        if not epochs or epochs < 1:
+            raise UserError(
+                f"the run {cell.name} cannot start: trainer.max_epochs is {epochs}, but a run of a study has"
+                " an end: at least 1 epoch."
+            )
         config = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
         check_same(directory, config)
         self.planned.append(Planned(cell.name, cell.axes, content_hash(config), epochs))
@@ -90,6 +99,9 @@ def _named(cell: Cell) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"the run {cell.name} cannot start: {error}") from error
+    except Exception as error:  # of a part of the user's own, or of Lightning
+        reason = f"{type(error).__name__}: {sentence(str(error))}"
+        raise UserError(f"the run {cell.name} cannot start: {reason}") from error
 
 
 def _check_data(directory: Path, source: Source | None) -> None:

@@ -101,7 +101,9 @@ def test_an_interrupted_study_goes_on_to_the_same_bits(whole: Path, tmp_path: Pa
 def test_two_processes_share_the_runs_and_run_none_twice(tmp_path: Path):
     path = study_file(tmp_path, seeds=[0, 1])
     processes = [start(path), start(path)]
-    assert [process.wait() for process in processes] == [0, 0]
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
     logs = [log.read_text() for log in (tmp_path / "tiny").glob("*/log.txt")]
     assert len(logs) == 4
     assert all(log.count("epoch 1/2") == 1 for log in logs)
@@ -162,15 +164,15 @@ class TestBeforeTheFirstRun:
         assert main(["study", "run", str(path)]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running")  # submitit leaves its jobs to themselves
 def test_jobs_of_a_cluster_finish_a_study_and_a_run_may_have_several_processes(tmp_path: Path):
     """submitit's own local processes stand for SLURM; the second run is of two ranks."""
     axes = {"refinement": {"e": str(CONF / "model/explicit.yaml")}, "ranks": {"trainer.devices": [1, 2]}}
     path = study_file(tmp_path, axes=axes)
     assert main(["study", "submit", str(path), "--cluster", "local", "--set", "timeout_min=30"]) == 0
+    wait_until(lambda: len(list((tmp_path / "tiny/jobs").glob("*_result.pkl"))) == 2)
     runs = [tmp_path / "tiny" / name for name in ("e-ranks1-seed0", "e-ranks2-seed0")]
-    wait_until(lambda: all(state_of(run) in ("finished", "failed") and not is_locked(run) for run in runs))
     assert [state_of(run) for run in runs] == ["finished", "finished"]
     one, two = (json.loads((run / "result.json").read_text()) for run in runs)
     assert two["steps"] < one["steps"]
-    assert main(["study", "report", str(path)]) == 0
     assert len(json.loads((tmp_path / "tiny/results.json").read_text())["runs"]) == 2
