@@ -29,10 +29,9 @@ def study_main(args: Sequence[str]) -> int:
 
         watch(options.study, options.every, options.port)
         return 0
-    directory = _directory(options.study)
     if options.command == "status":
-        return _status(directory)
-    return _report(directory)
+        return _status(options.study)
+    return _report(_directory(options.study))
 
 
 def _run(file: Path, jobs: int, retry: bool) -> int:
@@ -68,14 +67,18 @@ def _submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(directory: Path) -> int:
+def _status(path: Path) -> int:
     from deq_collapse.study.estimate import standings
-    from deq_collapse.study.plan import PLAN, read_plan
+    from deq_collapse.study.grid import read_study_file
+    from deq_collapse.study.plan import PLAN, read_plan, sketch
     from deq_collapse.study.status import print_status
 
+    directory = _directory(path)
     plan = read_plan(directory)
+    if plan is None and path.is_file():
+        plan = sketch(read_study_file(path), f"deq-collapse study run {path}")
     if plan is None:
-        raise UserError(f"there is no {directory / PLAN}: `deq-collapse study run` of a study file makes it.")
+        raise UserError(f"there is no {directory / PLAN}: give the study file, or run the study first.")
     print_status(plan, standings(directory, plan))
     return 0
 

@@ -1,5 +1,6 @@
 """What a study says while it runs: a live line per run on a terminal, else a plain line at every tenth."""
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,10 @@ from deq_collapse.study.estimate import standings, time_left
 from deq_collapse.study.plan import Plan, Planned
 from deq_collapse.study.progress import progress
 from deq_collapse.study.state import read_state, state_of
-from deq_collapse.study.status import in_words
+from deq_collapse.study.status import left_in_words
+
+PAUSE = 10.0
+"""Seconds between two estimates of the time left."""
 
 
 class Display:
@@ -37,6 +41,7 @@ class Display:
         self._number = {cell.name: number for number, cell in enumerate(plan.cells, 1)}
         self._lines: dict[str, TaskID] = {}
         self._tenths: dict[str, int] = {}
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -76,7 +81,10 @@ class Display:
         self._count()
 
     def look(self) -> None:
-        """Reads how far the runs are."""
+        """Reads how far the runs are; now and then also how long all will take."""
+        if self._lines and time.monotonic() > self._due:
+            self._due = time.monotonic() + PAUSE
+            self._count()
         for name, line in self._lines.items():
             far, total = progress(self.directory / name), self.plan.cells[self._number[name] - 1].epochs
             self._live.update(line, completed=far.epoch, words=far.measures)
@@ -91,7 +99,7 @@ class Display:
         """Moves the line of the whole study on, with the time left."""
         cells = standings(self.directory, self.plan)
         left = time_left(cells)
-        words = "" if left is None else f"about {in_words(left)} left"
+        words = left_in_words(left) if left else ""
         done = sum(cell.state in ("finished", "failed") for cell in cells)
         self._live.update(self._all, completed=done, words=words)
 

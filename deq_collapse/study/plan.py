@@ -8,6 +8,7 @@ from typing import Any
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.study.grid import Cell, StudyFile
+from deq_collapse.study.progress import epochs_asked
 from deq_collapse.study.state import is_locked
 
 PLAN = "study.json"
@@ -75,6 +76,16 @@ def read_plan(directory: Path) -> Plan | None:
         return Plan(**content | {"cells": tuple(Planned(**cell) for cell in content["cells"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); the next `study run` writes it anew.") from error
+
+
+def sketch(study: StudyFile, command: str) -> Plan:
+    """The plan of a study that has none yet, or was begun before there were plans: as far as its file and the
+    configurations of its runs tell without resolving any.
+    """
+    epochs = {cell.name: epochs_asked(study.directory / cell.name) for cell in study.cells}
+    most = max((asked for asked in epochs.values() if asked), default=1)
+    cells = (Planned(cell.name, cell.axes, "", epochs[cell.name] or most) for cell in study.cells)
+    return Plan(study.name, command, tuple(cells))
 
 
 def arguments(study: StudyFile, cell: Cell) -> list[str]:

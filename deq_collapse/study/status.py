@@ -23,15 +23,15 @@ def print_status(plan: Plan, cells: Sequence[Standing]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def in_words(seconds: float) -> str:
-    """A duration as people say it, to two places."""
+def left_in_words(seconds: float) -> str:
+    """The time left as people say it, to two places."""
     minutes = round(seconds / 60)
     if minutes < 1:
-        return "less than a minute"
+        return "less than a minute left"
     days, hours = divmod(minutes // 60, 24)
     if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+        return f"about {days} d {hours} h left"
+    return f"about {hours} h {minutes % 60} min left" if hours else f"about {minutes} min left"
 
 
 def _grid(plan: Plan, cells: Sequence[Standing]) -> Table:
@@ -69,9 +69,10 @@ def _summary(plan: Plan, cells: Sequence[Standing]) -> Text:
     running = counts["running"]
     if counts["running"] + counts["interrupted"] + counts["waiting"]:
         pace = f"{running} at a time" if running > 1 else "one at a time"
-        words += f" About {in_words(left)} left, {pace}." if left is not None else " No run was timed yet."
+        told = "no run was timed yet" if left is None else f"{left_in_words(left)}, {pace}"
+        words += f" {told[0].upper()}{told[1:]}."
     if counts["interrupted"] + counts["waiting"] and not running:
-        words += f" `{plan.command}` goes on."
+        words += f" `{plan.command}` {'starts it' if counts['waiting'] == len(cells) else 'goes on'}."
     if counts["failed"]:
         words += f" `{plan.command} --retry` runs what failed again."
     return Text(words)

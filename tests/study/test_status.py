@@ -17,7 +17,7 @@ from deq_collapse.study.estimate import Standing, standings, time_left
 from deq_collapse.study.plan import Plan, Planned, write_plan
 from deq_collapse.study.results import results
 from deq_collapse.study.state import is_locked, lock, state_of, write_state
-from deq_collapse.study.status import in_words
+from deq_collapse.study.status import left_in_words
 
 HOLD = """
 import sys
@@ -131,6 +131,16 @@ def test_the_table_shows_every_cell_its_progress_and_why_it_failed(tmp_path: Pat
     assert len(states) == 6
 
 
+def test_a_study_file_has_a_status_before_its_first_run(tmp_path: Path, capsys):
+    path = tmp_path / "new.yaml"
+    path.write_text(f"name: new\noutput: {tmp_path}\naxes: {{R: {{data.R: [10, 50]}}}}\nseeds: [0, 1]\n")
+    assert main(["study", "status", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("waiting") == 5
+    assert "0 of 4 runs finished, 4 waiting. No run was timed yet." in shown
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_directory_without_a_study_is_told(tmp_path: Path, capsys):
     assert main(["study", "status", str(tmp_path)]) == 2
     assert "study.json" in capsys.readouterr().err
@@ -166,7 +176,13 @@ class TestTimeLeft:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(20, "less than a minute"), (61, "1 min"), (3600, "1 h 0 min"), (5000, "1 h 23 min"), (1e5, "1 d 3 h")],
+    [
+        (20, "less than a minute left"),
+        (61, "about 1 min left"),
+        (3600, "about 1 h 0 min left"),
+        (5000, "about 1 h 23 min left"),
+        (1e5, "about 1 d 3 h left"),
+    ],
 )
 def test_durations_in_words(seconds: float, words: str):
-    assert in_words(seconds) == words
+    assert left_in_words(seconds) == words
