@@ -13,9 +13,6 @@ from PIL import Image
 from deq_collapse.cli import main
 from deq_collapse.study.upload import runs_table
 
-# Of wandb-workspaces' own classes, when it is first imported.
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
-
 MakeStudy = Callable[..., Path]
 GRID = [
     {"imbalance": imbalance, "refinement": refinement, "seed": seed}
