@@ -264,12 +264,13 @@ def test_saved_activations_do_not_grow_with_the_number_of_evaluations(exact):
     assert saved[2] == saved[50] > 0
 
 
-def test_under_autocast_both_directions_are_solved_in_float32():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_both_directions_are_solved_in_float32(dtype):
     """Also where the backward pass is called under autocast; bfloat16 alone ends at residuals of 4e-3."""
     torch.manual_seed(0)
     refinement = Equilibrium((4, 5, 6), cell, tol=1e-6, backward_tol=1e-6)
     refinement.cell.eval()  # no power iteration between the two passes
-    h0 = torch.randn(8, 4, 5, 6).bfloat16()
+    h0 = torch.randn(8, 4, 5, 6).to(dtype)
 
     def passes(h0):
         z = refinement(h0)
@@ -279,7 +280,7 @@ def test_under_autocast_both_directions_are_solved_in_float32():
         return z, *gradients
 
     plain = passes(h0.float())
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         mixed = passes(h0)
     assert mixed[0].dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
