@@ -62,7 +62,8 @@ def _log(run: Run, name: str, directory: Path) -> None:
     import wandb
 
     pictures = sorted(directory.glob("figures/*.png"))
-    tables = {f"tables/{path.stem}": pd.read_csv(path) for path in sorted(directory.glob("tables/*.csv"))}
+    files = [path for path in sorted(directory.glob("tables/*.csv")) if path.read_text().strip()]
+    tables = {f"tables/{path.stem}": pd.read_csv(path) for path in files}
     if (runs := runs_table(directory)) is not None:
         tables[TABLES] = runs
     content: dict[str, Any] = {key: wandb.Table(dataframe=table) for key, table in tables.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -119,8 +118,6 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
     """
     watched = Watch(path, every)
     watched.look()
-    with suppress(OSError):
-        os.nice(10)  # now that there is a page, training comes first
     server = None if port is None else _serve(watched.study.directory, port)
     address = watched.page if server is None else f"http://127.0.0.1:{server.server_port}/{PAGE}"
     print(f"Watching {watched.study.name}: {address}  (Ctrl-C ends watching, not the study)", flush=True)

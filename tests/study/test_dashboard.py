@@ -31,6 +31,9 @@ def study(make_study: MakeStudy) -> Path:
         (record.parent / "config.yaml").write_text(yaml.safe_dump({"study": "demo", "axes": axes}))
     (directory / "report.html").write_text("<h1>report</h1>")
     (directory / "figures").mkdir()
+    (directory / "tables").mkdir()
+    (directory / "tables" / "accuracy.csv").write_text("setting,explicit\nbalanced,0.9\n")
+    (directory / "tables" / "paired.csv").write_text("\n")  # one refinement has nothing to compare
     Image.new("RGB", (2, 2)).save(directory / "figures" / "balanced-curves.png")
     return directory
 
@@ -96,8 +99,10 @@ def test_a_study_has_one_dashboard_saved_again(study: Path, wandb_server: Any, c
         "report.html",
         "results.json",
         "figures/balanced-curves.png",
+        "tables/accuracy.csv",
+        "tables/paired.csv",
     }
-    assert "runs" in set().union(*wandb_server.history[run])
+    assert {"runs", "tables/accuracy"} < set().union(*wandb_server.history[run])
 
 
 def test_a_dashboard_that_was_removed_is_made_anew(study: Path, wandb_server: Any) -> None:
