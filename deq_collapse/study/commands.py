@@ -42,15 +42,10 @@ def _run(file: Path, jobs: int, retry: bool) -> int:
     study = read_study_file(file)
     try:
         Runner(study, plan_study(study, command), jobs, retry).run()
+        return _report(study.directory)
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
-    from deq_collapse.study.figure_files import write_figures
-    from deq_collapse.study.report import write_report
-
-    print(f"Report: {write_report(study.directory)}")
-    print(f"Figures: {write_figures(study.directory)}")
-    return 0
 
 
 def _submit(options: argparse.Namespace) -> int:
