@@ -154,9 +154,8 @@ class CollapseCLI(LightningCLI):
         saved = self.directory / CONFIG_FILE
         if not saved.exists():
             return
-        old = yaml.safe_load(saved.read_text())
         new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
-        differing = first_difference(old, new, ignore=NOT_THE_RUN)
+        differing = first_difference(self.completed(saved), new, ignore=NOT_THE_RUN)
         if differing:
             raise UserError(
                 f"{self.directory} holds a run of another configuration ({differing}): choose another"
@@ -171,6 +170,19 @@ class CollapseCLI(LightningCLI):
                 f"{self.directory} holds this run, interrupted: continue it with --ckpt_path last, or choose"
                 " another --name."
             )
+
+    def completed(self, saved: Path) -> dict[str, Any]:
+        """The configuration that a run has saved. A key that was not known then has its default now: whoever
+        adds one sees to it that runs without it stay what they were.
+        """
+        try:
+            config = self.parser.parse_args(["fit", "--config", str(saved)])["fit"]
+        except ArgumentError:  # a key is gone: it is told as a difference
+            text = saved.read_text(encoding="utf-8")
+        else:
+            text = self._parser("fit").dump(config, skip_none=False)
+        content: dict[str, Any] = yaml.safe_load(text) or {}
+        return content
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with what every run leaves behind."""

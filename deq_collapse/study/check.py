@@ -17,7 +17,7 @@ from deq_collapse.lightning_cli import CollapseCLI, lightning_main
 from deq_collapse.study.grid import Cell, StudyFile
 from deq_collapse.study.identity import check_same, content_hash
 from deq_collapse.study.plan import Planned, arguments
-from deq_collapse.study.state import MANIFEST, RESULT
+from deq_collapse.study.state import CONFIG, MANIFEST, RESULT
 
 
 def check_study(study: StudyFile) -> list[Planned]:
@@ -77,7 +77,8 @@ class _Checking(CollapseCLI):
                 " an end: at least 1 epoch."
             )
         config = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
-        check_same(directory, config)
+        if (directory / CONFIG).exists():
+            check_same(directory, self.completed(directory / CONFIG), config)
         self.planned.append(Planned(cell.name, cell.axes, content_hash(config), epochs))
         kind = content_hash(config | {"seed_everything": 0, "data": config["data"] | {"seed": 0}})
         self._source_key = json.dumps(config["data"]["source"], sort_keys=True)

@@ -5,11 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deq_collapse.config_files import first_difference
 from deq_collapse.errors import UserError
-from deq_collapse.study.state import CONFIG
 
 WITHOUT_NUMBERS = (
     "name",
@@ -40,18 +37,14 @@ def content_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check_same(directory: Path, config: dict[str, Any]) -> None:
-    """Looks whether the run that lies in a directory is the one of a resolved configuration.
+def check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Looks whether the run that lies in a directory, of one resolved configuration, is that of another.
 
     Raises:
-        UserError: where it is another, naming the first key that differs.
+        UserError: where it is not, naming the first key that differs.
     """
-    saved = directory / CONFIG
-    if not saved.exists():
-        return
-    old = yaml.safe_load(saved.read_text(encoding="utf-8"))
-    if content_hash(old) != content_hash(config):
-        differing = first_difference(_kept(old), _kept(config))
+    if content_hash(old) != content_hash(new):
+        differing = first_difference(_kept(old), _kept(new))
         raise UserError(
             f"{directory} holds a run of another configuration ({differing}): give the changed study another"
             " name, or move that directory away."

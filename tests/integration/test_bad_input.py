@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deq_collapse.cli import main
 
@@ -102,6 +103,19 @@ class TestBesideAnotherRun:
     ):
         told = refused(*small_fit(run, "--data.batch_size", "64"))
         assert "data.batch_size is 128 there and 64 here" in told
+
+    def test_a_key_that_a_run_did_not_know_yet_does_not_make_it_another(
+        self, small_fit, run: Path, tmp_path: Path, refused: Refused
+    ):
+        shutil.copytree(run, tmp_path / "run")
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        del config["model"]["tau"]
+        (tmp_path / "run" / "config.yaml").write_text(
+            yaml.safe_dump(config).replace(str(run), str(tmp_path / "run"))
+        )
+        assert "holds this run, finished" in refused(*small_fit(tmp_path / "run"))
+        told = refused(*small_fit(tmp_path / "run", "--model.tau", "2"))
+        assert "model.tau is 1.0 there and 2.0 here" in told
 
     def test_an_interrupted_run_is_not_started_over(
         self, small_fit, run: Path, tmp_path: Path, refused: Refused

@@ -47,9 +47,8 @@ def test_the_order_of_keys_says_nothing():
     assert content_hash(dict(reversed(CONFIG.items()))) == content_hash(CONFIG)
 
 
-def test_a_run_of_another_configuration_is_told_by_its_first_difference(tmp_path: Path):
-    check_same(tmp_path, CONFIG)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    check_same(tmp_path, changed("trainer.default_root_dir", "elsewhere"))
+def test_a_run_of_another_configuration_is_told_by_its_first_difference():
+    run = Path("outputs/a")
+    check_same(run, CONFIG, changed("trainer.default_root_dir", "elsewhere"))
     with pytest.raises(UserError, match=r"trainer\.max_epochs is 3 there and 9 here"):
-        check_same(tmp_path, changed("trainer.max_epochs", 9))
+        check_same(run, CONFIG, changed("trainer.max_epochs", 9))
