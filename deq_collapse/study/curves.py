@@ -17,7 +17,7 @@ from deq_collapse.study.settings import Cell
 from deq_collapse.study.style import RC, Series, series
 
 WIDTH, PANEL, GAP = 5.6, 1.5, 0.52  # inches
-LEFT, RIGHT, BOTTOM = 0.55, 1.45, 0.5
+LEFT, RIGHT, BOTTOM = 0.55, 1.62, 0.5
 
 PANELS = (
     Panel("accuracy", "Accuracy: share of images classified correctly", decades=False),
