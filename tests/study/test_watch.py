@@ -128,7 +128,10 @@ def test_ctrl_c_ends_watching_and_the_server_is_of_this_machine_alone(study: Pat
         with urllib.request.urlopen(address[0]) as response:
             assert RELOADS in response.read().decode()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert RELOADS not in (study / "watch.html").read_text()
 
 
