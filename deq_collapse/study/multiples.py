@@ -112,7 +112,7 @@ def _mark(axes: Axes, refinement: str, runs: Sequence[Run], median: pd.Series[fl
             f"{len(reached)} of {len(runs)}",
             (middle, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(2, 2),
+            xytext=(2, 2 if refinement == "explicit" else 10),  # one above the other, as epochs may be close
             textcoords="offset points",
             fontsize=7,
             color=look.text,
