@@ -39,7 +39,7 @@ PARSER = {
     "allow_abbrev": False,
     "formatter_class": ShortHelp,
 }
-NOT_THE_RUN = ("ckpt_path", "progress_title", "trainer.logger", "along")
+NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
 """Keys in which two starts of the same run may differ."""
 USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -57,7 +57,7 @@ class SaveConfig(SaveConfigCallback):
         if stage != "fit":
             return
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        content = {key: value for key, value in config.items() if key not in ("ckpt_path", "progress_title")}
+        content = {key: value for key, value in config.items() if key != "ckpt_path"}
         write_atomically(
             Path(trainer.default_root_dir) / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False)
         )
@@ -79,12 +79,6 @@ class CollapseCLI(LightningCLI):
             type=dict[str, str],
             default={},
             help="The run's place in the study's grid: label by axis.",
-        )
-        parser.add_argument(
-            "--progress_title",
-            type=str | None,
-            default=None,
-            help="What the progress display calls the run, if not its name.",
         )
         parser.add_lightning_class_args(callbacks.MeasurementSchedule, "schedule")
         parser.add_lightning_class_args(callbacks.Along, "along")
@@ -193,7 +187,7 @@ class CollapseCLI(LightningCLI):
             callbacks.Costs(),
             callbacks.Diagnostics(),
             callbacks.History(),
-            callbacks.RunProgress(settings.progress_title or settings.name),
+            callbacks.RunProgress(settings.name),
             callbacks.PredictionWriter(),
             callbacks.Confusion(),
             callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),

@@ -11,7 +11,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.study.grid import StudyFile
 from deq_collapse.study.plan import Plan, Planned, arguments
 from deq_collapse.study.results import write_results
-from deq_collapse.study.state import state_of
+from deq_collapse.study.state import is_missing, state_of
 from deq_collapse.study.work import log_to, run_cell
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def submit_study(
     found = {"name": plan.study, "timeout_min": MINUTES} | dict(options)
     if jobs is not None and cluster == "slurm":
         found["slurm_array_parallelism"] = jobs
-    missing = [cell for cell in study.cells if _is_missing(study.directory / cell.name, retry)]
+    missing = [cell for cell in study.cells if is_missing(state_of(study.directory / cell.name), retry)]
     planned = {cell.name: cell for cell in plan.cells}
     tasks = [
         CellJob(study.directory, plan, planned[cell.name], tuple(arguments(study, cell)), retry)
@@ -121,11 +121,6 @@ def read_options(texts: list[str]) -> dict[str, Any]:
         if "=" not in text:
             raise UserError(f"--set takes KEY=VALUE, as in timeout_min=600, but was given {text}.")
     return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
-
-
-def _is_missing(directory: Path, retry: bool) -> bool:
-    state = state_of(directory)
-    return state in ("waiting", "interrupted") or (retry and state == "failed")
 
 
 def _call(job: CellJob) -> str:

@@ -13,7 +13,6 @@ WITHOUT_NUMBERS = (
     "study",
     "axes",
     "ckpt_path",
-    "progress_title",
     "along",
     "trainer.logger",
     "trainer.default_root_dir",

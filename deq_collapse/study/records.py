@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -148,11 +148,17 @@ class Study:
     @cached_property
     def cells(self) -> dict[str, dict[str, list[Run]]]:
         """Runs by setting, then by refinement (explicit first); a list holds the seeds."""
-        cells: dict[str, dict[str, list[Run]]] = {}
-        for run in sorted(self.runs, key=lambda run: run.refinement != "explicit"):
-            cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
+        cells = by_setting(self.runs)
         order = dict.fromkeys(run.setting for run in self.runs)
         return {setting: cells[setting] for setting in order}
+
+
+def by_setting(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Runs by setting, then by refinement, explicit ones first."""
+    cells: dict[str, dict[str, list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: run.refinement != "explicit"):
+        cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
+    return cells
 
 
 def refinement_of(axes: Mapping[str, str], solver: object) -> str:

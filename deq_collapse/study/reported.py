@@ -56,6 +56,16 @@ def logged(split: str, metric: str, title: str, kind: Kind = "plain") -> Measure
     return Measure(f"{split}_{metric}", title, kind, lambda run: getattr(run, split).get(metric))
 
 
+def collapse(split: str) -> tuple[Measure, ...]:
+    """NC1 to NC4 on a split."""
+    return (
+        logged(split, "nc1", "NC1", "factor"),
+        logged(split, "nc2_etf_means", "NC2"),
+        logged(split, "nc3", "NC3"),
+        logged(split, "nc4", "NC4", "share"),
+    )
+
+
 def imbalance_kind(run: Run) -> str:
     """`step` where the run has majority classes, `balanced` or else `long-tailed` by its counts."""
     if run.majority:
@@ -110,23 +120,13 @@ FAMILIES = (
         " both normalised; NC4 the share of images, in per cent, that the classifier and the nearest class"
         " mean put into different classes. All are 0 at full collapse, and measured after the last epoch,"
         " in evaluation mode, on training images without augmentation.",
-        (
-            logged("train", "nc1", "NC1", "factor"),
-            logged("train", "nc2_etf_means", "NC2"),
-            logged("train", "nc3", "NC3"),
-            logged("train", "nc4", "NC4", "share"),
-        ),
+        collapse("train"),
     ),
     Family(
         "collapse_test",
         "Collapse on the test split",
         "The same measures of test images; the class means are those of the test split.",
-        (
-            logged("test", "nc1", "NC1", "factor"),
-            logged("test", "nc2_etf_means", "NC2"),
-            logged("test", "nc3", "NC3"),
-            logged("test", "nc4", "NC4", "share"),
-        ),
+        collapse("test"),
     ),
     Family(
         "minority",

@@ -16,7 +16,7 @@ from deq_collapse.study.display import Display
 from deq_collapse.study.grid import StudyFile
 from deq_collapse.study.plan import Plan, Planned, arguments, write_plan
 from deq_collapse.study.results import write_results
-from deq_collapse.study.state import lock, state_of, write_state
+from deq_collapse.study.state import is_missing, lock, state_of, write_state
 from deq_collapse.study.work import ELSEWHERE, worker
 
 GRACE = 15.0
@@ -90,7 +90,7 @@ class Runner:
         with Display(self.directory, self.plan) as self._display, _sigterm_as_exit():
             try:
                 elsewhere = self._run(self.plan.cells)
-                left = [cell for cell in elsewhere if self._state(cell) in ("waiting", "interrupted")]
+                left = [cell for cell in elsewhere if is_missing(self._state(cell))]
                 self._run(left)
             except BaseException:
                 _end([process for _, process in self._running.values()])
@@ -107,10 +107,10 @@ class Runner:
                 state = self._state(cell)
                 if state == "running":
                     elsewhere.append(cell)
-                if state in ("finished", "running") or (state == "failed" and not self.retry):
-                    self._display.skipped(cell, state)
-                else:
+                if is_missing(state, self.retry):
                     self._start(cell)
+                else:
+                    self._display.skipped(cell, state)
             elsewhere += self._ended()
             self._display.look()
         return elsewhere

@@ -52,6 +52,11 @@ def write_state(directory: Path, state: str, **values: Any) -> None:
     write_json(directory / STATE, content | {"pid": os.getpid(), "host": socket.gethostname()})
 
 
+def is_missing(state: str, retry: bool = False) -> bool:
+    """Whether a run in this state is still to be run; one that failed, only where ``retry`` says so."""
+    return state in ("waiting", "interrupted") or (retry and state == "failed")
+
+
 def read_state(directory: Path) -> dict[str, Any]:
     """The record of a run, empty where there is none."""
     try:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from deq_collapse.study.curves import collapse_curves, shared_scales
 from deq_collapse.study.located import Located
 from deq_collapse.study.progress import epochs_asked
-from deq_collapse.study.records import HISTORY_COLUMNS, TYPES, Geometry, Run
+from deq_collapse.study.records import HISTORY_COLUMNS, TYPES, Geometry, Run, by_setting
 from deq_collapse.study.sections import setting_markup
 from deq_collapse.study.state import HISTORY, read_state, state_of
 from deq_collapse.study.style import svg
@@ -125,11 +125,8 @@ def _row(directory: Path, state: str, run: Run | None) -> Row:
 
 def _figures(runs: list[Run]) -> dict[str, Markup]:
     """Curves of the runs of each setting, both refinements in the same axes."""
-    cells: dict[str, dict[str, list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: run.refinement != "explicit"):
-        cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
     scales = shared_scales(runs) if runs else {}
     return {
         setting: Markup(svg(collapse_curves(cell, scales, columns=2), f"now{place}", f"So far: {setting}"))
-        for place, (setting, cell) in enumerate(list(cells.items())[:MOST_FIGURES])
+        for place, (setting, cell) in enumerate(list(by_setting(runs).items())[:MOST_FIGURES])
     }
