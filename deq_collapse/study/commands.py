@@ -36,13 +36,14 @@ def study_main(args: Sequence[str]) -> int:
 
 def _run(file: Path, jobs: int, retry: bool) -> int:
     from deq_collapse.study.grid import read_study_file
-    from deq_collapse.study.runner import Runner, plan_study
+    from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
 
     command = f"deq-collapse study run {file}"
     study = read_study_file(file)
     try:
-        Runner(study, plan_study(study, command), jobs, retry).run()
-        return _report(study.directory)
+        with sigterm_as_exit():
+            Runner(study, plan_study(study, command), jobs, retry).run()
+            return _report(study.directory)
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130

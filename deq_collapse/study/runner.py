@@ -87,7 +87,7 @@ class Runner:
         Raises:
             KeyboardInterrupt, SystemExit: when interrupted; all processes have ended then.
         """
-        with Display(self.directory, self.plan) as self._display, _sigterm_as_exit():
+        with Display(self.directory, self.plan) as self._display:
             try:
                 elsewhere = self._run(self.plan.cells)
                 left = [cell for cell in elsewhere if is_missing(self._state(cell))]
@@ -184,8 +184,8 @@ def _signal(process: BaseProcess, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Ends the runs before the program, where it is asked to end."""
+def sigterm_as_exit() -> Iterator[None]:
+    """Turns a request to end into a ``SystemExit``, so that processes end before the program does."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

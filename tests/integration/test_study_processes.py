@@ -106,6 +106,19 @@ def test_an_interrupted_study_goes_on_to_the_same_bits(whole: Path, tmp_path: Pa
     assert [run["name"] for run in results["runs"]] == list(RUNS)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_interrupted_while_it_checks_says_so_and_writes_nothing(number, tmp_path: Path):
+    study = start(study_file(tmp_path))
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children")
+    wait_until(lambda: bool(children.read_text()), study)  # the process that checks is on its way
+    study.send_signal(number)
+    _, said = study.communicate(timeout=60)
+    assert study.returncode == 130
+    again = f"{COMMAND} {tmp_path / 'tiny.yaml'}"
+    assert said == f"Interrupted; the same command goes on where it stopped: {again}\n"
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_two_processes_share_the_runs_and_run_none_twice(tmp_path: Path):
     path = study_file(tmp_path, seeds=[0, 1])
     processes = [start(path), start(path)]
