@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ COLLAPSE_FALL = 20.0
 
 AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
 """Axes of a study that set the class counts and nothing else; settings that share all others are a group."""
+AXES_OF_DATA = ("data", "dataset")
+"""Axes of a study whose labels are data sets; these go by their own names, see `call_data_by_name`."""
 
 HISTORY_COLUMNS = ("epoch", "step", "split", "metric", "value")
 ALONG_COLUMNS = ("split", "evaluations", "module", "metric", "value")
@@ -169,8 +171,8 @@ def refinement_of(axes: Mapping[str, str], solver: object) -> str:
 def setting_in_words(axes: Mapping[str, str]) -> str:
     """The values of all axes but refinement and seed, readable: `step_ka3_r10` is `step, K_A=3, R=10`.
 
-    >>> setting_in_words({"imbalance": "step", "K_A": "3", "R": "10", "loss": "mse"})
-    'step, K_A=3, R=10; loss mse'
+    >>> setting_in_words({"data": "CIFAR-10", "imbalance": "step", "K_A": "3", "R": "10", "loss": "mse"})
+    'CIFAR-10; step, K_A=3, R=10; loss mse'
     """
     words: dict[str, list[str]] = {}
     for axis, value in axes.items():
@@ -179,13 +181,32 @@ def setting_in_words(axes: Mapping[str, str]) -> str:
         text = str(value).replace("long_tailed", "long-tailed").replace("_", " ")
         text = re.sub(r" ka(\d+)", r", K_A=\1", text)
         text = re.sub(r" r(\d+)", r", R=\1", text)
-        if axis == "imbalance":
+        if axis in AXES_OF_DATA:
+            words[axis] = [str(value)]
+        elif axis == "imbalance":
             words.setdefault("imbalance", []).insert(0, text)
         elif axis in AXES_OF_IMBALANCE:
             words.setdefault("imbalance", []).append(f"{axis}={text}")
         else:
             words[axis] = [f"{axis.replace('_', ' ')} {text}"]
     return "; ".join(", ".join(parts) for parts in words.values())
+
+
+def call_data_by_name(study: Study) -> Study:
+    """Replaces the label of a data set on an axis by the name that its finished runs tell, everywhere.
+
+    Where two labels are of one data set the axis is about something else, and keeps its labels.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for axis in AXES_OF_DATA:
+        known = {run.axes[axis]: run.dataset for run in study.runs if axis in run.axes}
+        names[axis] = known if len(set(known.values())) == len(known) else {}
+
+    def named(axes: Mapping[str, str]) -> dict[str, str]:
+        return {axis: names.get(axis, {}).get(label, label) for axis, label in axes.items()}
+
+    runs = tuple(replace(run, axes=named(run.axes)) for run in study.runs)
+    return replace(study, runs=runs, planned=tuple(map(named, study.planned)))
 
 
 def read_study(directory: Path) -> Study:
@@ -200,7 +221,7 @@ def read_study(directory: Path) -> Study:
         runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
-        return Study(results["study"], results["command"], runs, failed, planned)
+        return call_data_by_name(Study(results["study"], results["command"], runs, failed, planned))
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -12,8 +12,6 @@ from deq_collapse.study.records import AXES_OF_IMBALANCE, Run, Study, setting_in
 from deq_collapse.study.reported import FAMILIES, Family, Measure, imbalance_kind
 from deq_collapse.study.wording import short, summarised, told_effect
 
-AXES_OF_DATA = ("data", "dataset")
-
 
 @dataclass(frozen=True)
 class Slot:
@@ -148,10 +146,7 @@ def settings(study: Study) -> list[Setting]:
     for run in study.runs:
         places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
         axes_of.setdefault(run.setting, run.axes)
-    words = {
-        name: _words(name, axes_of[name], [run for runs in cell.values() for run in runs])
-        for name, cell in places.items()
-    }
+    words = {name: _words(name, axes_of[name]) for name in places}
     groups = Counter(group for group, _ in words.values())
     alone = max(groups.values(), default=0) < 2
     return [
@@ -235,14 +230,10 @@ def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, .
     )
 
 
-def _words(name: str, axes: Mapping[str, str], runs: Sequence[Run]) -> tuple[str, str]:
-    """Group and label of a setting; a data set is called as it calls itself where a run tells."""
+def _words(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+    """Group and label of a setting."""
     imbalance = {axis: label for axis, label in axes.items() if axis in AXES_OF_IMBALANCE}
     if not imbalance:
         return "", name
-    rest = {axis: label for axis, label in axes.items() if axis not in (*AXES_OF_IMBALANCE, *AXES_OF_DATA)}
-    known = [runs[0].dataset] if runs and any(axis in axes for axis in AXES_OF_DATA) else []
-    if not known:
-        rest |= {axis: label for axis, label in axes.items() if axis in AXES_OF_DATA}
-    words = setting_in_words(rest)
-    return "; ".join([*known, *([words] if words else [])]), setting_in_words(imbalance)
+    rest = {axis: label for axis, label in axes.items() if axis not in AXES_OF_IMBALANCE}
+    return setting_in_words(rest), setting_in_words(imbalance)

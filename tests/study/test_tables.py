@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from deq_collapse.study.latex import escape
 from deq_collapse.study.outcomes import outcome_table
-from deq_collapse.study.records import Study
+from deq_collapse.study.records import Study, call_data_by_name
 from deq_collapse.study.reported import FAMILIES, Family, logged
 from deq_collapse.study.table_files import write_tables
 from deq_collapse.study.tables import Table, comparison_tables, family_table, settings
@@ -139,8 +140,18 @@ def test_settings_are_grouped_by_what_is_no_imbalance(made_up: MakeUp) -> None:
 
 
 def test_a_data_set_is_called_as_it_calls_itself(made_up: MakeUp) -> None:
-    made = settings(made_up(imbalances=("balanced", "step_ka3_r10"), axes={"dataset": "d", "loss": "mse"}))
-    assert {setting.heading for setting in made} == {"digits; loss mse"}
+    study = made_up(imbalances=("balanced", "step_ka3_r10"), axes={"dataset": "d", "loss": "mse"})
+    study = replace(study, runs=study.runs[:-1])  # what is only planned is called so too
+    assert {setting.heading for setting in settings(call_data_by_name(study))} == {"digits; loss mse"}
+
+
+def test_labels_of_one_data_set_stay_apart(made_up: MakeUp) -> None:
+    small, large = (made_up(axes={"data": name}) for name in ("small", "large"))
+    both = call_data_by_name(replace(small, runs=small.runs + large.runs))
+    assert {setting.label for setting in settings(both)} == {
+        "small; step, K_A=3, R=10",
+        "large; step, K_A=3, R=10",
+    }
 
 
 def test_a_group_of_one_needs_no_heading(made_up: MakeUp) -> None:
