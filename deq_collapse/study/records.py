@@ -182,7 +182,7 @@ def setting_in_words(axes: Mapping[str, str]) -> str:
         text = re.sub(r" ka(\d+)", r", K_A=\1", text)
         text = re.sub(r" r(\d+)", r", R=\1", text)
         if axis in AXES_OF_DATA:
-            words[axis] = [str(value)]
+            words[axis] = [str(value).replace("_", " ")]
         elif axis == "imbalance":
             words.setdefault("imbalance", []).insert(0, text)
         elif axis in AXES_OF_IMBALANCE:
