@@ -1,4 +1,6 @@
-"""A stand-in for a wandb server: what the client of wandb 0.31 asks of one, on 127.0.0.1."""
+"""What all tests share: the examples of hypothesis, and a stand-in for a wandb server: what the client of
+wandb 0.31 asks of one, on 127.0.0.1.
+"""
 
 import gzip
 import json
@@ -11,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, and no time limit: the machine may be busy.
+settings.register_profile("tests", derandomize=True, deadline=None)
+settings.load_profile("tests")
 
 # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -35,15 +36,17 @@ def plan_study(study: StudyFile, command: str) -> Plan:
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = _context().Process(target=_check, args=(study, send))
-    process.start()
-    send.close()
     try:
+        _start_server()
+        process.start()
+        send.close()
         found = receive.recv()
     except EOFError:
         raise UserError("the process that checks the study's configurations was killed.") from None
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
     if isinstance(found, Exception):
         raise found
     plan = Plan(study.name, command, tuple(found))
@@ -55,10 +58,13 @@ def _check(study: StudyFile, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     from deq_collapse.study.check import check_study
 
+    found: Sequence[Planned] | Exception
     try:
-        answer.send(check_study(study))
+        found = check_study(study)
     except Exception as error:
-        answer.send(error)
+        found = error
+    with suppress(BrokenPipeError):  # the parent was interrupted while it started this process
+        answer.send(found)
 
 
 class Runner:
@@ -159,6 +165,18 @@ def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deq_collapse.lightning_cli"])
     return context
+
+
+def _start_server() -> None:
+    """Starts the process that starts all others, deaf to the terminal's Ctrl-C: it has not learnt to ignore
+    that before its imports, and would print where it was. Processes hear it again where they want to.
+    """
+    resource_tracker.ensure_running()  # which lifts any mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

@@ -65,6 +65,7 @@ def worker(directory: Path, cell: Planned, args: Sequence[str], retry: bool, thr
     """The main function of a process that runs one cell."""
     os.setsid()  # a Ctrl-C at the terminal is the parent's to pass on
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log_to(directory)
     if threads is not None:

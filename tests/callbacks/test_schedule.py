@@ -3,19 +3,17 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
 
 from deq_collapse.callbacks import MeasurementSchedule
 from deq_collapse.errors import UserError
 
-every = settings(deadline=None, derandomize=True)
 schedules = st.builds(MeasurementSchedule, st.integers(1, 50), st.floats(1, 3))
 lengths = st.integers(1, 500)
 
 
-@every
 @given(schedules, lengths)
 def test_the_first_epochs_and_the_last_are_measured(schedule, last):
     epochs = schedule.epochs(last)
@@ -23,7 +21,6 @@ def test_the_first_epochs_and_the_last_are_measured(schedule, last):
     assert epochs <= set(range(1, last + 1))
 
 
-@every
 @given(schedules, lengths)
 def test_gaps_only_grow(schedule, last):
     """But for the last, which ends the run, and but for rounding to whole epochs."""
@@ -31,14 +28,12 @@ def test_gaps_only_grow(schedule, last):
     assert all(a <= b + 1 for a, b in pairwise(gaps))
 
 
-@every
 @given(schedules, lengths)
 def test_no_two_neighbours_are_further_apart_than_the_growth_allows(schedule, last):
     for a, b in pairwise(sorted(schedule.epochs(last))):
         assert b <= max(a + 1, a * schedule.growth + 0.5)
 
 
-@every
 @given(st.integers(1, 50), st.floats(1, 3), lengths, lengths)
 def test_a_longer_run_is_measured_where_the_shorter_one_was_but_for_its_end(dense, growth, one, other):
     """So that a run can be continued for longer."""
@@ -46,7 +41,6 @@ def test_a_longer_run_is_measured_where_the_shorter_one_was_but_for_its_end(dens
     assert schedule.epochs(short) - {short} <= schedule.epochs(long)
 
 
-@every
 @given(st.integers(1, 50), lengths)
 def test_a_growth_of_one_measures_every_epoch(dense, last):
     assert MeasurementSchedule(dense, 1.0).epochs(last) == set(range(1, last + 1))

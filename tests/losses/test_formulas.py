@@ -23,7 +23,7 @@ from deq_collapse.losses import (
 )
 
 COUNTS = (100, 10, 5, 1)
-PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=25)
 EVERY = {
     "cross entropy": CrossEntropy,
     "weighted": partial(CrossEntropy, weights=ClassWeights(0.99)),

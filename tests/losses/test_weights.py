@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -19,7 +19,6 @@ def batch():
     return torch.randn(9, 3), torch.arange(9) % 3
 
 
-@settings(deadline=None, derandomize=True)
 @given(counts=counts)
 def test_beta_0_weighs_all_the_same_and_beta_near_1_by_the_inverse_of_the_counts(counts):
     torch.testing.assert_close(effective_number_weights(counts, 0.0), torch.ones(len(counts)))
@@ -29,7 +28,6 @@ def test_beta_0_weighs_all_the_same_and_beta_near_1_by_the_inverse_of_the_counts
     torch.testing.assert_close(effective_number_weights(counts, 1 - 1e-11), expected)
 
 
-@settings(deadline=None, derandomize=True)
 @given(counts=counts, beta=st.floats(0, 1))
 def test_weights_have_mean_1_and_never_rise_with_the_count(counts, beta):
     weights = effective_number_weights(sorted(counts), beta)

@@ -57,7 +57,7 @@ def same(found, expected):
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(max_examples=12)
 def test_each_point_is_the_metric_of_its_states_and_the_last_state_counts_for_later_points(numbers):
     model, data = loop(), batches(numbers)
     classifier = (model["head"].weight, model["head"].bias)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.geometry import simplex_etf_gram
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
+few = settings(max_examples=25)
 classes = st.integers(2, 8)
 seeds = st.integers(0, 2**31)
 

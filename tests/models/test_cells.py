@@ -24,7 +24,7 @@ from deq_collapse.models import (
     VectorEncoder,
 )
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
+few = settings(max_examples=25)
 CELLS = {
     "convolution": (ConvCell, (2, 3, 4)),
     "narrow convolution": (partial(ConvCell, inner_width=1), (3, 2, 2)),

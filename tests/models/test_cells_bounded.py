@@ -15,7 +15,7 @@ from deq_collapse.models import ConvCell
 from deq_collapse.models.cells.bounded import BoundedConv2d, BoundedLinear, bounded_weight
 from deq_collapse.models.cells.norms import circular_norm
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
+few = settings(max_examples=25)
 maps = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
 shapes = st.one_of(maps, st.tuples(st.integers(1, 20)))
 seeds = st.integers(0, 2**31)

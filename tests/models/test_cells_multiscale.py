@@ -13,7 +13,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.models import ConvCell, Equilibrium, Explicit, MultiscaleCell
 from deq_collapse.models.cells.multiscale import Fusion, split
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = settings(max_examples=15)
 
 
 def scales_of(shape, scales):

@@ -19,7 +19,7 @@ from deq_collapse.models.solvers import (
     relative_residual,
 )
 
-few = settings(max_examples=25, deadline=None, derandomize=True)
+few = settings(max_examples=25)
 each = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)
 accelerated = pytest.mark.parametrize("solve", [anderson, broyden])
 
@@ -261,7 +261,6 @@ def test_an_unknown_option_does_not_pass_silently(solve):
         solve(lambda z: z, torch.zeros(1, 1), lam=1e-4)
 
 
-@settings(deadline=None, derandomize=True)
 @given(scale=st.floats(1e-12, 1e12), seed=st.integers(0, 2**31))
 def test_mixing_weights_sum_to_one_and_do_not_depend_on_the_scale_of_the_residuals(scale, seed):
     r = torch.randn(7, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -9,7 +9,7 @@ from torch.func import jacrev
 from deq_collapse.models import ConvCell, Equilibrium
 from deq_collapse.models.spectral import spectral_radius
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = settings(max_examples=15)
 
 
 def dense_radius(f, z):

@@ -30,7 +30,7 @@ def draw(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.1, 0.95))
 def test_the_gradient_of_the_linear_equilibrium_is_that_of_autograd(seed, radius):
     A = draw(seed, 5, 5)
@@ -45,7 +45,7 @@ def test_the_gradient_of_the_linear_equilibrium_is_that_of_autograd(seed, radius
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.1, 5), st.floats(0.2, 0.9))
 def test_the_split_of_an_equilibrium_has_its_cost_and_no_other_costs_less(seed, scale, radius):
     M = scale * draw(seed, 4, 4)

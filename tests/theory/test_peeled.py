@@ -53,7 +53,7 @@ def test_balanced_classes_give_the_simplex_etf_at_the_loss_of_its_logits(num_cla
     assert found.loss == pytest.approx(np.log1p((num_classes - 1) * np.exp(-gap)), rel=1e-7)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(st.integers(1, 200), min_size=3, max_size=5),
     st.floats(0.2, 3),
@@ -143,7 +143,7 @@ def test_with_decay_minority_classifiers_coincide_exactly_from_the_threshold_on(
     assert above == pytest.approx(1, abs=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(2, 6), st.integers(1, 500), st.floats(1e-5, 1e-1), st.floats(1e-5, 1e-1))
 def test_balanced_decay_has_its_closed_form(num_classes, count, weight_decay, feature_decay):
     found = unconstrained_features((count,) * num_classes, weight_decay, feature_decay)
