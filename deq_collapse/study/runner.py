@@ -37,7 +37,7 @@ def plan_study(study: StudyFile, command: str) -> Plan:
     receive, send = multiprocessing.Pipe(duplex=False)
     process = _context().Process(target=_check, args=(study, send))
     try:
-        _start_server()
+        _start_server()  # which lets no Ctrl-C through: it is for this process to end the one that checks
         process.start()
         send.close()
         found = receive.recv()
@@ -55,7 +55,6 @@ def plan_study(study: StudyFile, command: str) -> Plan:
 
 
 def _check(study: StudyFile, answer: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     from deq_collapse.study.check import check_study
 
     found: Sequence[Planned] | Exception
