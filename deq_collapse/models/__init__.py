@@ -1,6 +1,14 @@
 """Encoders, explicit and equilibrium refinements, and the LightningModule that trains and measures them."""
 
-from deq_collapse.models.cells import Cell, ConvCell, LinearCell, MLPCell, MonotoneCell, MultiscaleCell
+from deq_collapse.models.cells import (
+    Cell,
+    ConvCell,
+    LinearCell,
+    MLPCell,
+    MonotoneCell,
+    MultiscaleCell,
+    ResidualCell,
+)
 from deq_collapse.models.classifiers import CosineClassifier, FixedETF
 from deq_collapse.models.encoders import ConvEncoder, VectorEncoder
 from deq_collapse.models.equilibrium import Equilibrium
@@ -28,6 +36,7 @@ __all__ = [
     "MultiscaleCell",
     "Network",
     "ResNetEncoder",
+    "ResidualCell",
     "TorchvisionEncoder",
     "VectorEncoder",
     "WarmupMultiStep",

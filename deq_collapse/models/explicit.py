@@ -13,6 +13,8 @@ from deq_collapse.models.matching import matched_widths
 class Explicit(nn.Module):
     """A stack of blocks: ``z_0 = H0, z_l = f_l(z_{l-1}, H0)`` for l = 1..depth; features are ``z_depth``.
 
+    Where a cell's state is no map like H0, z_0 is its ``lift`` of H0, and features are its ``output``.
+
     Three of them have the parameters of an equilibrium on the same block: depth 1, the cell evaluated once;
     ``tied``, one block applied ``depth`` times, the equilibrium's iteration cut off; and ``matched``, blocks
     with weights of their own, each narrower inside. Otherwise the parameters are those of ``depth`` blocks.
@@ -47,11 +49,17 @@ class Explicit(nn.Module):
         self.blocks = nn.ModuleList(narrow or [make(shape) for _ in range(1 if tied else depth)])
 
     def forward(self, h0: Tensor) -> Tensor:
-        """Shape ``(N, ...)`` in and out."""
-        z = h0
+        """The shape of H0, unless the cell says otherwise."""
+        first, last = self._cell(0), self._cell(self.depth - 1)
+        z = first.lift(h0)
         for step in range(self.depth):
-            z = self.blocks[0 if self.tied else step](z, h0)
-        return z
+            z = self._cell(step)(z, h0)
+        return z if z.shape == h0.shape else last.output(z)
+
+    def _cell(self, step: int) -> Cell:
+        cell = self.blocks[0 if self.tied else step]
+        assert isinstance(cell, Cell)
+        return cell
 
     def extra_repr(self) -> str:
         """Depth, and how the blocks share the parameters of one."""

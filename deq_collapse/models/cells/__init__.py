@@ -5,6 +5,7 @@ from deq_collapse.models.cells.contractive import ConvCell, MLPCell
 from deq_collapse.models.cells.linear import LinearCell
 from deq_collapse.models.cells.monotone import MonotoneCell
 from deq_collapse.models.cells.multiscale import MultiscaleCell
+from deq_collapse.models.cells.residual import ResidualCell
 
 __all__ = [
     "Cell",
@@ -14,5 +15,6 @@ __all__ = [
     "MLPCell",
     "MonotoneCell",
     "MultiscaleCell",
+    "ResidualCell",
     "Shape",
 ]

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from deq_collapse.errors import UserError
 
 Shape = tuple[int, ...]
-"""Shape of one sample: channels, height and width of a map, or the length of a vector alone."""
+"""Shape of one sample: channels, height and width of a map, number and width of tokens, or the length of a
+vector alone.
+"""
 
 
 class Cell(nn.Module):
     """Base of every cell: implement ``forward(z, h0)``, of the shape of ``z``, each sample on its own.
 
     That is enough for a solver. A cell that is solved by iterating another map than f overrides ``at``; where
-    the state of that map is not z itself, ``start`` and ``output`` too.
+    the state of that map is not z itself, ``start`` and ``output`` too, and where its shape is not that of
+    ``h0``, ``lift``.
     """
 
     @abstractmethod
@@ -35,6 +38,10 @@ class Cell(nn.Module):
     def start(self, h0: Tensor) -> Tensor:
         """The state that a solve starts from: zeros of the shape of ``h0``."""
         return torch.zeros_like(h0)
+
+    def lift(self, h0: Tensor) -> Tensor:
+        """H0 as a state, where an explicit refinement begins: H0 itself."""
+        return h0
 
     def output(self, state: Tensor) -> Tensor:
         """What the refinement returns of a state of that map: the state itself."""
@@ -52,14 +59,26 @@ CellFactory = Callable[[Shape], Cell]
 
 
 def check_dims(cell: str, shape: Shape, dims: int) -> None:
-    """Refuses an H0 of maps where vectors are needed, and the reverse.
+    """Refuses an H0 of maps where vectors are needed, and the like.
 
     Raises:
         UserError: unless a sample has ``dims`` dimensions.
     """
     if len(shape) != dims:
-        kind = "vectors (d)" if dims == 1 else "maps (C, H, W)"
+        kind = {1: "vectors (d)", 2: "tokens (L, D)", 3: "maps (C, H, W)"}[dims]
         raise UserError(f"{cell} works on {kind}, but H0 has the shape {shape} a sample.")
+
+
+def check_width(inner_width: int | None, width: int) -> int:
+    """The width inside a cell: that of its state, unless another one is given.
+
+    Raises:
+        UserError: for one below 1.
+    """
+    inner = width if inner_width is None else inner_width
+    if inner < 1:
+        raise UserError(f"inner_width is {inner}, but a cell has at least 1 channel inside.")
+    return inner
 
 
 def check_lipschitz(lipschitz: float) -> None:
