@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from deq_collapse.errors import UserError
 from deq_collapse.models import ConvCell, Equilibrium, Explicit, MultiscaleCell
-from deq_collapse.models.cells.multiscale import Fusion, split
+from deq_collapse.models.cells.multiscale import Fusion
+from deq_collapse.models.cells.scales import split
 
 few = settings(max_examples=15)
 
@@ -98,9 +98,12 @@ def test_a_state_beyond_1024_numbers_is_certified_by_its_blocks():
     assert 0.5 < cell.lipschitz_bound() < 0.5 * 1.8
 
 
-def test_an_equilibrium_of_it_returns_a_map_and_an_explicit_stack_refuses_it():
-    h0 = torch.randn(3, 2, 4, 4)
-    refinement = Equilibrium((2, 4, 4), partial(MultiscaleCell, scales=2)).eval()
-    assert refinement(h0).shape == (3, 4, 2, 2)
-    with pytest.raises(UserError, match="no block of an explicit refinement"):
-        Explicit((2, 4, 4), partial(MultiscaleCell, scales=2))(h0)
+def test_both_refinements_return_a_map_of_the_coarsest_size_and_tied_blocks_approach_the_fixed_point():
+    torch.manual_seed(0)
+    h0, make = torch.randn(3, 2, 4, 4), partial(MultiscaleCell, scales=2, lipschitz=0.5)
+    equilibrium = Equilibrium((2, 4, 4), make, eval_tol=1e-6).eval()
+    tied = Explicit((2, 4, 4), make, depth=25, tied=True).eval()
+    tied.blocks[0].load_state_dict(equilibrium.cell.state_dict())
+    assert tied(h0).shape == equilibrium(h0).shape == (3, 4, 2, 2)
+    torch.testing.assert_close(tied(h0), equilibrium(h0), rtol=0, atol=1e-5)
+    assert Explicit((2, 4, 4), make, depth=2)(h0).shape == (3, 4, 2, 2)

@@ -3,6 +3,7 @@
 from deq_collapse.models.cells.base import Cell, CellFactory, Shape
 from deq_collapse.models.cells.contractive import ConvCell, MLPCell
 from deq_collapse.models.cells.linear import LinearCell
+from deq_collapse.models.cells.mdeq import MDEQCell
 from deq_collapse.models.cells.monotone import MonotoneCell
 from deq_collapse.models.cells.multiscale import MultiscaleCell
 from deq_collapse.models.cells.residual import ResidualCell
@@ -12,6 +13,7 @@ __all__ = [
     "CellFactory",
     "ConvCell",
     "LinearCell",
+    "MDEQCell",
     "MLPCell",
     "MonotoneCell",
     "MultiscaleCell",

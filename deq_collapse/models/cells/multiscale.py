@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deq_collapse.errors import UserError
 from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_lipschitz
 from deq_collapse.models.cells.bounded import Bounded, BoundedConv2d, bounded_weight
 from deq_collapse.models.cells.norms import circular_norm, matrix_norm
+from deq_collapse.models.cells.scales import at_the_coarsest, averaged_down, join, scale_shapes, split, zeros
 
 
 class MultiscaleCell(Cell):
@@ -46,22 +46,12 @@ class MultiscaleCell(Cell):
         super().__init__()
         check_dims("MultiscaleCell", shape, 3)
         check_lipschitz(lipschitz)
-        channels, height, width = shape
-        if scales < 1 or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
-            raise UserError(
-                f"scales is {scales}, but it is at least 1, and the {height}x{width} map of H0 must be"
-                " divisible by 2^(scales - 1)."
-            )
-        self.shapes = [(channels, height >> i, width >> i) for i in range(scales)]
+        self.shapes = scale_shapes(shape, scales)
         self.branches = nn.ModuleList(BoundedConv2d(each, lipschitz**0.5) for each in self.shapes)
         self.fusion = Fusion(self.shapes, lipschitz**0.5)
 
     def forward(self, z: Tensor, h0: Tensor) -> Tensor:
         """One evaluation; ``z`` has shape (N, D), ``h0`` (N, C, H, W)."""
-        if z.dim() != 2:
-            raise UserError(
-                "MultiscaleCell is no block of an explicit refinement: its state is no map like H0."
-            )
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
@@ -69,24 +59,26 @@ class MultiscaleCell(Cell):
         weights = [bounded_weight(branch) for branch in self._branches()]
         scale = self.fusion.scale()
         fusion = [[weight * scale for weight in row] for row in self.fusion.rows()]
-        x = _join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
+        x = self.lift(h0)
 
         def f(z: Tensor) -> Tensor:
             maps = zip(split(z, self.shapes), weights, strict=True)
             y = [F.relu(F.conv2d(z_j, weight, padding=1)) for z_j, weight in maps]
-            return F.relu(x + _join(_fuse(y, fusion)))
+            return F.relu(x + join(_fuse(y, fusion)))
 
         return f
 
     def start(self, h0: Tensor) -> Tensor:
         """Zeros, (N, D)."""
-        return h0.new_zeros(len(h0), sum(math.prod(each) for each in self.shapes))
+        return zeros(h0, self.shapes)
+
+    def lift(self, h0: Tensor) -> Tensor:
+        """H0 averaged down to every scale, (N, D)."""
+        return join(averaged_down(h0, len(self.shapes)))
 
     def output(self, state: Tensor) -> Tensor:
         """All scales at the coarsest one's size, (N, scales C, h, w)."""
-        maps = split(state, self.shapes)
-        last = len(maps) - 1
-        return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
+        return at_the_coarsest(split(state, self.shapes))
 
     def lipschitz_bound(self) -> float:
         """The largest norm of a branch times that of the fusion, each from above."""
@@ -122,13 +114,13 @@ class Fusion(Bounded):
 
     def linear(self, x: Tensor) -> Tensor:
         """The map on joined scales, (N, D)."""
-        return _join(_fuse(split(x, self.shapes), self.rows()))
+        return join(_fuse(split(x, self.shapes), self.rows()))
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Its transpose: the kernels transposed and mirrored."""
         columns = zip(*self.rows(), strict=True)
         turned = [[weight.transpose(0, 1).flip(2, 3) for weight in column] for column in columns]
-        return _join(_fuse(split(y, self.shapes), turned))
+        return join(_fuse(split(y, self.shapes), turned))
 
     def large_norm_bound(self) -> float:
         """The norm of the matrix of bounds on the norms of the F_ij."""
@@ -142,16 +134,6 @@ class Fusion(Bounded):
             for i, row in enumerate(self.rows())
         ]
         return matrix_norm(torch.tensor(norms))
-
-
-def split(state: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
-    """The maps of all scales, as views of a state (N, D)."""
-    parts = torch.split(state, [math.prod(shape) for shape in shapes], dim=1)
-    return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _join(maps: Sequence[Tensor]) -> Tensor:
-    return torch.cat([each.flatten(1) for each in maps], 1)
 
 
 def _fuse(x: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[Tensor]:

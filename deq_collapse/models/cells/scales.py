@@ -1,0 +1,58 @@
+"""A state of several scales, each half the size of the last, as one vector."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deq_collapse.errors import UserError
+from deq_collapse.models.cells.base import Shape
+
+
+def scale_shapes(shape: Shape, scales: int, least: int = 1) -> list[Shape]:
+    """Channels, height and width of each scale, the finest first.
+
+    Args:
+        shape: of the finest scale.
+        scales: how many.
+        least: how many there are at least.
+
+    Raises:
+        UserError: for fewer, and for a map that cannot be halved so often.
+    """
+    channels, height, width = shape
+    if scales < least or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
+        raise UserError(
+            f"scales is {scales}, but it is at least {least}, and the {height}x{width} map of H0 must be"
+            " divisible by 2^(scales - 1)."
+        )
+    return [(channels, height >> i, width >> i) for i in range(scales)]
+
+
+def split(state: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """The maps of all scales, as views of a state (N, D)."""
+    parts = torch.split(state, [math.prod(shape) for shape in shapes], dim=1)
+    return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def join(maps: Sequence[Tensor]) -> Tensor:
+    """The state (N, D) of the maps of all scales."""
+    return torch.cat([each.flatten(1) for each in maps], 1)
+
+
+def zeros(h0: Tensor, shapes: Sequence[Shape]) -> Tensor:
+    """The state that is zero everywhere, (N, D)."""
+    return h0.new_zeros(len(h0), sum(math.prod(each) for each in shapes))
+
+
+def averaged_down(h0: Tensor, scales: int) -> list[Tensor]:
+    """H0 at the size of each scale."""
+    return [F.avg_pool2d(h0, 2**i) for i in range(scales)]
+
+
+def at_the_coarsest(maps: Sequence[Tensor]) -> Tensor:
+    """All scales at the coarsest one's size, (N, scales C, h, w): its global average is that of each."""
+    last = len(maps) - 1
+    return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
