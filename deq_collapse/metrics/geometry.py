@@ -1,4 +1,6 @@
-"""Geometries set by the class counts alone: simplex ETF, SELI (Thrampoulidis 2022), GOF (Dang 2023)."""
+"""Geometries set by the class counts: simplex ETF, SELI (Thrampoulidis 2022), GOF (Dang 2023), and that of
+cross entropy with features after a ReLU (Dang 2024).
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -105,14 +107,48 @@ def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float =
     return Geometry(*map(torch.diag, gof_diagonals(counts, weight_decay, feature_decay)))
 
 
+def relu_ce(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
+    """Geometry of cross entropy with features >= 0, unconstrained else, and no bias; Dang et al. 2024.
+
+    The minimum of CE(W H) / N + weight_decay ||W||^2 / 2 + feature_decay ||H||^2 / 2 over W and H >= 0 has
+    orthogonal class means, which are not centred, and rows of W that are: with P = I - 11^T/K, W H = P
+    diag(m_c), ||h_c||^2 = m_c sqrt((K-1) weight_decay / (K n_c feature_decay)), W = P diag(m_c / ||h_c||^2)
+    H^T. The margins are m_c = log((K-1) (sqrt(K n_c / ((K-1) weight_decay feature_decay)) / N - 1)); where
+    that is not > 0, which is n_c <= K/(K-1) N^2 weight_decay feature_decay, the class is 0. Up to scale all
+    depends on the product of the decays alone; as it vanishes the margins become equal, which is what no
+    decay gives here: means like those of `gof`, and rows that are not orthogonal.
+
+    Raises:
+        ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
+
+    """
+    n = _checked(counts, weight_decay, feature_decay)
+    margins, others = torch.ones_like(n), len(n) - 1
+    if weight_decay * feature_decay > 0:
+        ratios = (len(n) * n / (others * weight_decay * feature_decay)).sqrt() / n.sum()
+        margins = (others * (ratios - 1)).clamp(min=1).log()
+    logits = _centred_rows(torch.diag(margins))
+    weights = _centred_rows(_centred_rows(torch.diag(margins * n.sqrt())).T)
+    return Geometry(normalised(weights), torch.diag(normalised(margins / n.sqrt())), normalised(logits))
+
+
 def gof_diagonals(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
     """Return the diagonals, (K,), of the matrices of `gof`, which have nothing else."""
+    n = _checked(counts, weight_decay, feature_decay)
+    logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
+    return Geometry(normalised(logits * n.sqrt()), normalised(logits / n.sqrt()), normalised(logits))
+
+
+def _centred_rows(matrix: Tensor) -> Tensor:
+    """P A, the columns of A less their means."""
+    return matrix - matrix.mean(0)
+
+
+def _checked(counts: Sequence[int], weight_decay: float, feature_decay: float) -> Tensor:
     _check(counts)
     if min(weight_decay, feature_decay) < 0:
         raise ValueError(f"decays must be >= 0, got {weight_decay} and {feature_decay}")
-    n = torch.tensor(counts, dtype=torch.float64)
-    logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
-    return Geometry(normalised(logits * n.sqrt()), normalised(logits / n.sqrt()), normalised(logits))
+    return torch.tensor(counts, dtype=torch.float64)
 
 
 def _check(counts: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """Checks of what a user hands to `NeuralCollapse`: one clear ValueError per mistake."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
 from typing import Any, get_args
@@ -51,6 +52,16 @@ def check_counts(class_counts: Iterable[int] | None, num_classes: int) -> list[i
     if len(counts) != num_classes or min(counts) < 1:
         raise ValueError(f"class_counts must be {num_classes} positive numbers, got {counts}")
     return counts
+
+
+def check_decays(decays: Iterable[float]) -> tuple[float, float]:
+    """Return two decays, or raise ValueError if they are not two finite numbers >= 0."""
+    values = tuple(float(decay) for decay in decays)
+    if len(values) != 2 or not all(0 <= value < math.inf for value in values):
+        raise ValueError(
+            f"decays must be two numbers >= 0, of the classifier and of the features, got {values}"
+        )
+    return values
 
 
 def check_batch(

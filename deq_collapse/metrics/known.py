@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.functional import nc1, nc1_per_class
-from deq_collapse.metrics.geometry import Geometry, gof_diagonals
+from deq_collapse.metrics.geometry import Geometry, gof_diagonals, relu_ce
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
 Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
@@ -30,7 +30,8 @@ class Known:
         stats: statistics of all classes.
         classifier: (K, d) all classifier rows, or None.
         majority: indices of the majority classes, or None.
-        class_counts: (K,) counts that set the SELI and GOF targets; None for those of `stats`.
+        class_counts: (K,) counts that set the SELI, GOF and ReLU targets; None for those of `stats`.
+        decays: of the classifier and of the features, which set the GOF and ReLU targets.
         outside: (d,) mean of out-of-distribution features; None if there are none.
         skipped: number of samples left out for non-finite features.
         buffers: whether samples are kept until the means are known.
@@ -44,6 +45,7 @@ class Known:
     classifier: Tensor | None
     majority: Sequence[int] | None
     class_counts: Sequence[int] | None
+    decays: tuple[float, float]
     outside: Tensor | None
     skipped: Tensor
     buffers: bool
@@ -170,7 +172,7 @@ class Known:
 
     @cached_property
     def counts(self) -> list[int]:
-        """K' counts that set the SELI and GOF targets."""
+        """K' counts that set the SELI, GOF and ReLU targets."""
         seen = self.stats.counts
         counts = seen if self.class_counts is None else seen.new_tensor(self.class_counts)
         present: list[float] = counts[self.stats.present].tolist()
@@ -179,4 +181,9 @@ class Known:
     @property
     def frame(self) -> Geometry:
         """Diagonals, (K',), of the GOF targets."""
-        return gof_diagonals(self.counts)
+        return gof_diagonals(self.counts, *self.decays)
+
+    @property
+    def relu_ce(self) -> Geometry:
+        """Targets of cross entropy with features after a ReLU, each (K', K')."""
+        return relu_ce(self.counts, *self.decays)

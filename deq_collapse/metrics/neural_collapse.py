@@ -15,6 +15,7 @@ from deq_collapse.metrics.inputs import (
     check_batch,
     check_choices,
     check_counts,
+    check_decays,
     check_majority,
     check_names,
     check_sizes,
@@ -42,7 +43,8 @@ class NeuralCollapse(HeldSamples):
         metrics: names of the values wanted, from `TABLE`; None for all that can be known but the `COSTLY`.
             What is not selected costs nothing.
         majority: indices of the majority classes under step imbalance; without it no minority value is given.
-        class_counts: training counts, which set the SELI and GOF targets of a test split; None: those seen.
+        class_counts: training counts, which set the SELI, GOF and ReLU targets of a test split; None: those
+            seen.
         centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
         weighting: in the within-class covariance all "samples" weigh the same (Papyan 2020), or all
             "classes", for which `nc1` keeps features as `nc4` does.
@@ -51,6 +53,8 @@ class NeuralCollapse(HeldSamples):
             good enough for `nc1`.
         buffer_device: where features are buffered; None keeps them where they are.
         buffer_limit: largest buffer in bytes.
+        decays: of the classifier and of the features of one sample in the loss, (weight_decay,
+            feature_decay), >= 0, which set the GOF and ReLU targets; zeros are the limit of vanishing decay.
         kwargs: passed to `torchmetrics.Metric`.
 
     Raises:
@@ -86,6 +90,7 @@ class NeuralCollapse(HeldSamples):
         buffer_dtype: torch.dtype | None = None,
         buffer_device: torch.device | str | None = None,
         buffer_limit: int = 16 * 2**30,
+        decays: Sequence[float] = (0.0, 0.0),
         **kwargs: Any,
     ) -> None:
         super().__init__(buffer_dtype, buffer_device, buffer_limit, **kwargs)
@@ -101,6 +106,7 @@ class NeuralCollapse(HeldSamples):
         self.metrics = check_names(everything if metrics is None else metrics, TABLE)
         self.majority = check_majority(majority, num_classes)
         self.class_counts = check_counts(class_counts, num_classes)
+        self.decays = check_decays(decays)
         self.centre = centre
         self.weighting = weighting
         self.nonfinite = nonfinite
@@ -241,6 +247,7 @@ class NeuralCollapse(HeldSamples):
             classifier=self._weight(),
             majority=self.majority,
             class_counts=self.class_counts,
+            decays=self.decays,
             outside=self._outside_mean(),
             skipped=skipped.clone(),
             buffers="samples" in self._needs,

@@ -23,6 +23,7 @@ def _row(formula: Callable[[Known], Tensor], *needs: Need) -> Row:
 
 
 TABLE: dict[str, Row] = {
+    "nc0": _row(lambda k: formulas.nc0(k.rows), "classifier"),
     "nc1": _row(lambda k: k.nc1, "within"),
     "nc1_trace_ratio": _row(lambda k: formulas.nc1_trace_ratio(k.stats)),
     "cdnv": _row(lambda k: formulas.cdnv(k.stats)),
@@ -63,6 +64,9 @@ TABLE: dict[str, Row] = {
     "gof_means": _row(lambda k: gram_distance(k.raw_gram, k.frame.means.diag())),
     "gof_weights": _row(lambda k: gram_distance(k.weight_gram, k.frame.weights.diag()), "classifier"),
     "gof_logits": _row(lambda k: gram_distance(k.raw_product, k.frame.logits.diag()), "classifier"),
+    "relu_ce_means": _row(lambda k: gram_distance(k.raw_gram, k.relu_ce.means)),
+    "relu_ce_weights": _row(lambda k: gram_distance(k.weight_gram, k.relu_ce.weights), "classifier"),
+    "relu_ce_logits": _row(lambda k: gram_distance(k.raw_product, k.relu_ce.logits), "classifier"),
     "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside_mean), "outside"),
     "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),

@@ -51,7 +51,10 @@ def _two_passes(
     first = [int(np.argmax(y == c)) for c in range(K)]
     seli_w, seli_h = (V * L) @ V.T, ((U.T * L) @ U)[np.ix_(first, first)]
     nearest = np.stack([np.linalg.norm(r + means[y] - means[c], axis=1) for c in range(K)]).argmin(0)
+    P = np.eye(K) - 1 / K
+    relu_w = P @ np.diag(n**0.5) @ P
     return {
+        "nc0": float(sum(W[:, j].sum() ** 2 for j in range(W.shape[1])) / K),
         "nc1": float(nc1),
         "nc1_trace_ratio": float((r**2).sum() / len(h) / ((M**2).sum() / K)),
         "cdnv": float(np.mean([(v[a] + v[c]) / (2 * ((M[a] - M[c]) ** 2).sum()) for a, c in pairs])),
@@ -71,6 +74,9 @@ def _two_passes(
         "seli_logits": float(np.linalg.norm(_normed(W @ M.T) - etf)),
         "gof_means": float(np.linalg.norm(_normed(means @ means.T) - _normed(np.diag(n**-0.5)))),
         "gof_weights": float(np.linalg.norm(_normed(W @ W.T) - _normed(np.diag(n**0.5)))),
+        "relu_ce_means": float(np.linalg.norm(_normed(means @ means.T) - _normed(np.diag(n**-0.5)))),
+        "relu_ce_weights": float(np.linalg.norm(_normed(W @ W.T) - _normed(relu_w))),
+        "relu_ce_logits": float(np.linalg.norm(_normed(W @ means.T) - etf)),
         "nc4": float(np.mean(nearest != (h @ W.T + b).argmax(1))),
     }
 

@@ -1,10 +1,13 @@
 """SELI, GOF and ETF against their definitions and closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
-from deq_collapse.metrics.geometry import gof, gram_distance, normalised, seli, simplex_etf_gram
+from deq_collapse.metrics.geometry import gof, gram_distance, normalised, relu_ce, seli, simplex_etf_gram
 
 STEP = [(K, R) for K in (2, 3, 7, 20) for R in (1, 10, 100, 1000)]
 
@@ -72,6 +75,67 @@ def test_strong_decay_loses_the_minority_class_first():
     assert found.weights[1, 1] == 0
 
 
+def relu_minimum(counts, weight_decay, feature_decay, seed=0):
+    """W (K, d) and one feature >= 0 per sample, H (N, d): least of regularised cross entropy, by L-BFGS-B."""
+    K, d, N = len(counts), len(counts) + 1, sum(counts)
+    y = torch.repeat_interleave(torch.arange(K), torch.tensor(counts))
+    generator = np.random.default_rng(seed)
+
+    def value(flat):
+        W, H = (t.requires_grad_() for t in torch.from_numpy(flat.copy()).view(K + N, d).split([K, N]))
+        loss = torch.nn.functional.cross_entropy(H @ W.T, y)
+        loss = loss + weight_decay / 2 * W.square().sum() + feature_decay / 2 * H.square().sum()
+        gradients = torch.autograd.grad(loss, [W, H])
+        return float(loss.detach()), torch.cat(gradients).flatten().numpy()
+
+    # Features open near an orthogonal frame: classes that share a direction at first may keep it.
+    opening = np.eye(K, d)[y.numpy()] + 0.1 * generator.random((N, d))
+    start = np.concatenate([0.1 * generator.standard_normal((K, d)), opening])
+    bounds = [(None, None)] * (K * d) + [(0, None)] * (N * d)
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 0, "gtol": 1e-11, "maxcor": 30}
+    found = minimize(value, start.flatten(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    W, H = torch.from_numpy(found.x).view(K + N, d).split([K, N])
+    return W, H, y
+
+
+@pytest.mark.parametrize(
+    ("counts", "decays"),
+    [
+        ([4, 4, 4, 4], (5e-3, 2e-3)),
+        ([12, 6, 3, 1], (5e-3, 2e-3)),
+        ([8, 8, 1, 1, 1], (1e-3, 1e-3)),
+        ([9, 3], (1e-2, 1e-3)),
+        ([20, 20, 1], (2e-2, 3e-2)),  # the last class vanishes
+    ],
+)
+def test_descent_with_features_after_a_relu_ends_at_its_closed_form(counts, decays):
+    W, H, y = relu_minimum(counts, *decays)
+    means = torch.stack([H[y == c].mean(0) for c in range(len(counts))])
+    torch.testing.assert_close(H, means[y], rtol=0, atol=1e-5)
+    found = relu_ce(counts, *decays)
+    for gram, target in zip((W @ W.T, means @ means.T, W @ means.T), found, strict=True):
+        torch.testing.assert_close(normalised(gram), target, rtol=0, atol=1e-5)
+    # The lengths themselves, not only their proportions.
+    K, N, n = len(counts), sum(counts), torch.tensor(counts, dtype=torch.float64)
+    margins = ((K - 1) * ((K * n / (K - 1) / math.prod(decays)).sqrt() / N - 1)).clamp(min=1).log()
+    lengths = margins * ((K - 1) * decays[0] / (K * n * decays[1])).sqrt()
+    torch.testing.assert_close(means.square().sum(1), lengths, rtol=1e-4, atol=1e-6)
+    assert bool((margins == 0).any()) == (counts[-1] <= K / (K - 1) * N**2 * math.prod(decays))
+
+
+@pytest.mark.parametrize(("K", "R"), STEP)
+def test_features_after_a_relu_as_decays_vanish(K, R):
+    found = relu_ce(step(K, R))
+    torch.testing.assert_close(found.means, gof(step(K, R)).means)
+    torch.testing.assert_close(found.logits, simplex_etf_gram(K))
+    P, roots = torch.eye(K, dtype=torch.float64) - 1 / K, torch.tensor(step(K, R), dtype=torch.float64).sqrt()
+    torch.testing.assert_close(found.weights, normalised(P @ roots.diag() @ P))
+    # Margins grow like the logarithm of the decays, so the limit is reached as slowly.
+    distances = [float((relu_ce(step(K, R), 1, 10.0**-e).means - found.means).norm()) for e in (30, 100, 300)]
+    assert distances == sorted(distances, reverse=True) or R == 1
+    assert distances[-1] < 0.01
+
+
 def test_sample_weighted_distance_is_that_of_all_samples():
     counts = torch.tensor([5, 2, 1])
     rows = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -87,3 +151,5 @@ def test_counts_that_are_no_counts_are_refused(counts):
         seli(counts)
     with pytest.raises(ValueError, match="class counts"):
         gof(counts)
+    with pytest.raises(ValueError, match="class counts"):
+        relu_ce(counts)

@@ -54,6 +54,8 @@ def test_classifiers_that_do_not_fit(metric, classifier):
         {"majority": [0, 0]},
         {"majority": [5]},
         {"class_counts": [1, 2]},
+        {"decays": [1e-3]},
+        {"decays": [1e-3, -1]},
         {"class_counts": [1, 2, 0]},
     ],
 )

@@ -72,7 +72,7 @@ def test_translation_changes_nothing_when_the_bias_moves_along(K, seed, shift):
     h, y, weight, bias = features(K, 6, seed)
     moved = values(h + shift, y, weight, bias - weight.sum(1) * shift)
     found = values(h, y, weight, bias)
-    close(found, moved, [name for name in found if not name.startswith("gof")])
+    close(found, moved, [name for name in found if not name.startswith(("gof", "relu_ce"))])
 
 
 @few

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torchmetrics import MetricCollection
 
 from deq_collapse.metrics import NeuralCollapse
-from deq_collapse.metrics.geometry import gof, gram_distance, seli
+from deq_collapse.metrics.geometry import gof, gram_distance, relu_ce, seli
 
 
 @pytest.fixture
@@ -171,6 +171,22 @@ def test_the_training_counts_set_the_targets_of_a_balanced_test_split(data):
         {
             "seli_weights": gram_distance(gram, seli([9, 9, 1, 1]).weights),
             "gof_weights": gram_distance(gram, gof([9, 9, 1, 1]).weights),
+        },
+    )
+
+
+def test_decays_set_the_targets_of_orthogonal_frames(data):
+    counts, decays = torch.bincount(data[1]).tolist(), (1e-3, 2e-3)
+    names = ["gof_weights", "relu_ce_weights", "relu_ce_means"]
+    found = filled(data, metrics=names, decays=decays).compute()
+    gram = data[2] @ data[2].T
+    means = torch.stack([data[0][data[1] == c].mean(0) for c in range(4)])
+    same(
+        found,
+        {
+            "gof_weights": gram_distance(gram, gof(counts, *decays).weights),
+            "relu_ce_weights": gram_distance(gram, relu_ce(counts, *decays).weights),
+            "relu_ce_means": gram_distance(means @ means.T, relu_ce(counts, *decays).means),
         },
     )
 

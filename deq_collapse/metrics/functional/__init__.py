@@ -1,7 +1,7 @@
 """Formulas of neural collapse as pure functions over class statistics, class means and classifier rows."""
 
 from deq_collapse.metrics.functional.centre import decide, nc4, nearest_mean
-from deq_collapse.metrics.functional.duality import nc3, nc3_alignment, nc3_product
+from deq_collapse.metrics.functional.duality import nc0, nc3, nc3_alignment, nc3_product
 from deq_collapse.metrics.functional.generalised import one_vs_rest_margins
 from deq_collapse.metrics.functional.imbalance import (
     frequency_groups,
@@ -41,6 +41,7 @@ __all__ = [
     "frequency_groups",
     "majority_minority_norm",
     "minority_cosines",
+    "nc0",
     "nc1",
     "nc1_per_class",
     "nc1_trace_ratio",

@@ -1,9 +1,25 @@
-"""NC3, self-duality of classifier and class means: difference (Papyan 2020) and product form (Zhu 2021)."""
+"""NC0 of a classifier (Zhao 2026), and NC3, its duality to the class means (Papyan 2020, Zhu 2021)."""
 
 import torch
 from torch import Tensor
 
 from deq_collapse.metrics.geometry import gram_distance, normalised_distance, simplex_etf_gram
+
+
+def nc0(weight: Tensor) -> Tensor:
+    """||W^T 1||^2 / K, the squared length of the sum of the rows; Zhao 2026 (arXiv 2602.16642).
+
+    Where it is not 0, the rows are no simplex ETF and not dual to centred means. It grows with the square of
+    the weights.
+
+    Args:
+        weight: (K, d) classifier rows.
+
+    Returns:
+        Scalar in [0, inf]; 0 when the rows sum to 0.
+
+    """
+    return weight.sum(0).square().sum() / len(weight)
 
 
 def nc3(weight: Tensor, means: Tensor) -> Tensor:
