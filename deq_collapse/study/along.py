@@ -83,7 +83,7 @@ def lines(found: Iterable[Course]) -> dict[str, list[Line]]:
 def _lines(groups: list[list[Course]]) -> list[Line]:
     kinds = [seeds[0].refinement for seeds in groups]
     found, seen = [], dict.fromkeys(kinds, 0)
-    for seeds in sorted(groups, key=lambda seeds: seeds[0].refinement != "explicit"):
+    for seeds in sorted(groups, key=lambda seeds: seeds[0].refinement == "equilibrium"):
         kind = seeds[0].refinement
         look = series(kind)
         if seen[kind]:

@@ -16,7 +16,7 @@ def study_main(args: Sequence[str]) -> int:
     """
     options = _parser().parse_args(args)
     if options.command == "run":
-        return _run(options.file, options.jobs, options.retry)
+        return _run(options.file, options.jobs, options.retry, options.seeds)
     if options.command == "submit":
         return _submit(options)
     if options.command == "dashboard":
@@ -34,12 +34,12 @@ def study_main(args: Sequence[str]) -> int:
     return _report(_directory(options.study))
 
 
-def _run(file: Path, jobs: int, retry: bool) -> int:
+def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
 
-    command = f"deq-collapse study run {file}"
-    study = read_study_file(file)
+    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
+    study = read_study_file(file, seeds)
     try:
         with sigterm_as_exit():
             Runner(study, plan_study(study, command), jobs, retry).run()
@@ -54,7 +54,7 @@ def _submit(options: argparse.Namespace) -> int:
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.runner import plan_study
 
-    study, asked = read_study_file(options.file), read_options(options.set)
+    study, asked = read_study_file(options.file, options.seeds), read_options(options.set)
     plan = plan_study(study, f"deq-collapse study submit {options.file}")
     jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
     for name, job in jobs.items():
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
     run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
     run.add_argument("--retry", action="store_true", help="run again what failed before")
+    _add_seeds(run)
     submit = commands.add_parser("submit", help="run what is missing as jobs of a cluster")
     submit.add_argument("file", type=Path, help="the study file")
     submit.add_argument(
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=_at_least_one, metavar="N", help="runs at the same time, at most (SLURM)"
     )
     submit.add_argument("--retry", action="store_true", help="run again what failed before")
+    _add_seeds(submit)
     submit.add_argument(
         "--set",
         nargs="+",
@@ -147,6 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))
     _add_dashboard(commands.add_parser("dashboard", help="lay a study out on wandb, with its report"))
     return parser
+
+
+def _add_seeds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=_at_least_one,
+        metavar="N",
+        help="seeds of every grid, instead of those of the file; more of them extend a finished study",
+    )
 
 
 def _add_watch(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from deq_collapse.config_files import read_yaml
 from deq_collapse.errors import UserError
 
 GRID_KEYS = ("config", "axes", "override", "seeds")
-KEYS = ("name", "output", *GRID_KEYS, "grids")
+KEYS = ("name", "output", *GRID_KEYS, "grids", "contrasts")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,17 @@ class StudyFile:
         name: what it is called.
         directory: where it leaves its files: ``<output>/<name>``.
         cells: its runs, in the order of the grid.
+        contrasts: pairs of labels of one axis that its report compares: `name`, `axis`, `before` and `after`.
     """
 
     name: str
     directory: Path
     cells: tuple[Cell, ...]
+    contrasts: tuple[dict[str, str], ...] = ()
 
 
-def read_study_file(path: Path) -> StudyFile:
-    """Reads a study file.
+def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
+    """Reads a study file; with a number of seeds, every grid has so many: its own, then the smallest others.
 
     Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations that
     all runs share; ``axes``, see below; ``override``, which is like ``config`` but stands after the axes;
@@ -65,6 +67,9 @@ def read_study_file(path: Path) -> StudyFile:
     or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
     labels then. ``{}`` adds nothing.
 
+    ``contrasts`` names what the report compares beside refinements, each two labels of one axis:
+    ``contrasts: {bound: {family: [free, contraction]}}``.
+
     Raises:
         UserError: for a missing file, an unknown key, a grid without runs, or two runs of one name.
     """
@@ -75,7 +80,7 @@ def read_study_file(path: Path) -> StudyFile:
     grids = _list(path, content, "grids", [{}])
     if not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")
-    products = [list(_cells(path, content, grid)) for grid in grids]
+    products = [list(_cells(path, content, grid, seeds)) for grid in grids]
     # Seed by seed, so that a study cut short has compared everything with fewer seeds.
     rounds = itertools.zip_longest(*products, fillvalue=())
     cells = tuple(cell for seed in rounds for grid in seed for cell in grid)
@@ -85,10 +90,33 @@ def read_study_file(path: Path) -> StudyFile:
             f"{path}: {twice[0]} is the name of more than one run; give the grids an axis or a label that"
             " tells them apart."
         )
-    return StudyFile(content["name"], Path(content.get("output", "outputs/studies"), content["name"]), cells)
+    directory = Path(content.get("output", "outputs/studies"), content["name"])
+    return StudyFile(content["name"], directory, cells, _contrasts(path, content.get("contrasts"), cells))
 
 
-def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[tuple[Cell, ...]]:
+def _contrasts(path: Path, contrasts: Any, cells: tuple[Cell, ...]) -> tuple[dict[str, str], ...]:
+    """The contrasts of a study file, one record each.
+
+    Raises:
+        UserError: for one that is not two labels of one axis of the study.
+    """
+    if not isinstance(contrasts, dict | None):
+        raise UserError(f"{path}: contrasts maps each name to one axis with two of its labels.")
+    found = []
+    for name, entry in (contrasts or {}).items():
+        axis, pair = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else ("", ())
+        labels = dict.fromkeys(cell.axes[axis] for cell in cells if axis in cell.axes)
+        pair = [str(label) for label in pair] if isinstance(pair, list) else []
+        if len(set(pair)) != 2 or len(pair) != 2 or not set(pair) <= labels.keys():
+            known = f"; the axis {axis} has {', '.join(labels)}" if labels else ""
+            raise UserError(f"{path}: the contrast {name} is not one axis with two of its labels{known}.")
+        found.append({"name": str(name), "axis": str(axis), "before": pair[0], "after": pair[1]})
+    return tuple(found)
+
+
+def _cells(
+    path: Path, study: dict[str, Any], grid: dict[str, Any], number: int | None
+) -> Iterator[tuple[Cell, ...]]:
     """For each seed the product of a grid's own axes, then those of the study."""
     _check_keys(path, grid, GRID_KEYS)
     before, after = (
@@ -105,13 +133,18 @@ def _cells(path: Path, study: dict[str, Any], grid: dict[str, Any]) -> Iterator[
             raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
     if not seeds:
         raise UserError(f"{path}: there are no seeds, which leaves no runs.")
-    for seed in seeds:
+    for seed in seeds if number is None else _as_many(seeds, number):
         last = (*after, yaml.safe_dump({"seed_everything": seed}))
         places = (dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values()))
         yield tuple(
             Cell(place | {"seed": str(seed)}, (*before, *(axes[axis][place[axis]] for axis in place), *last))
             for place in places
         )
+
+
+def _as_many(seeds: list[Any], number: int) -> list[Any]:
+    others = (seed for seed in itertools.count() if seed not in seeds)
+    return [*seeds, *itertools.islice(others, max(0, number - len(seeds)))][:number]
 
 
 def _axes(path: Path, axes: Any) -> dict[str, dict[str, str]]:

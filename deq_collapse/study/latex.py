@@ -111,7 +111,7 @@ def cost_latex(table: CostTable) -> str:
 def verdicts_table(found: Verdicts) -> str:
     """The pooled verdicts, and the share of balanced runs that collapsed."""
     top = [_row(["", "effect", "95\\% interval", "$n$", "$p_\\mathrm{Holm}$", "verdict"])]
-    rows = [_share(share) for share in found.collapse if share.refinement == "equilibrium"]
+    rows = [_share(share) for share in found.collapse if share.implicit]
     rows += [_verdict(verdict) for verdict in found.pooled]
     caption = (
         "The claims of Sun and Shi (2024). Effects are DEQ $-$ explicit, $\\times$ where they are factors,"

@@ -95,12 +95,14 @@ def _panel(axes: Axes, panel: Panel, cell: Cell, scale: Scale, epochs: int, sett
     axes.set_xlim(0, epochs)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     set_vertical(axes, panel, scale)
-    for refinement, runs in cell.items():
+    for place, (refinement, runs) in enumerate(cell.items()):
         median = draw_course(axes, panel, refinement, runs)
-        _mark(axes, refinement, runs, median, f"terminal-{setting}-{refinement}")
+        _mark(axes, refinement, runs, median, f"terminal-{setting}-{refinement}", place)
 
 
-def _mark(axes: Axes, refinement: str, runs: Sequence[Run], median: pd.Series[float], gid: str) -> None:
+def _mark(
+    axes: Axes, refinement: str, runs: Sequence[Run], median: pd.Series[float], gid: str, place: int
+) -> None:
     reached = [run.terminal_epoch for run in runs if run.terminal_epoch is not None]
     if not reached:
         return
@@ -112,7 +114,7 @@ def _mark(axes: Axes, refinement: str, runs: Sequence[Run], median: pd.Series[fl
             f"{len(reached)} of {len(runs)}",
             (middle, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(2, 2 if refinement == "explicit" else 10),  # one above the other, as epochs may be close
+            xytext=(2, 2 + 8 * place),  # one above the other, as epochs may be close
             textcoords="offset points",
             fontsize=7,
             color=look.text,

@@ -39,11 +39,13 @@ class Plan:
         study: the study's name.
         command: that runs it.
         cells: in the order of the grid.
+        contrasts: of the study file, see `records.Contrast`.
     """
 
     study: str
     command: str
     cells: tuple[Planned, ...]
+    contrasts: tuple[dict[str, str], ...] = ()
 
 
 def write_plan(directory: Path, plan: Plan) -> None:
@@ -73,7 +75,8 @@ def read_plan(directory: Path) -> Plan | None:
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(**content | {"cells": tuple(Planned(**cell) for cell in content["cells"])})
+        cells = tuple(Planned(**cell) for cell in content["cells"])
+        return Plan(**content | {"cells": cells, "contrasts": tuple(content.get("contrasts", ()))})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); the next `study run` writes it anew.") from error
 
@@ -85,7 +88,7 @@ def sketch(study: StudyFile, command: str) -> Plan:
     epochs = {cell.name: epochs_asked(study.directory / cell.name) for cell in study.cells}
     most = max((asked for asked in epochs.values() if asked), default=1)
     cells = (Planned(cell.name, cell.axes, "", epochs[cell.name] or most) for cell in study.cells)
-    return Plan(study.name, command, tuple(cells))
+    return Plan(study.name, command, tuple(cells), study.contrasts)
 
 
 def arguments(study: StudyFile, cell: Cell) -> list[str]:

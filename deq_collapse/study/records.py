@@ -20,8 +20,16 @@ from numpy.typing import NDArray
 from deq_collapse.errors import UserError
 from deq_collapse.study.beside import Beside, read_beside
 
-COLLAPSE_FALL = 20.0
-"""A run counts as collapsed when training NC1 ends at least this many times below its first value."""
+COLLAPSED = {"nc1": 0.05, "nc2_etf_means": 0.3, "nc3": 0.125}
+"""What a run with training error 0 must end at or below, on the training split, to be called collapsed.
+
+These are the values of a public run of the field, rounded: ResNet-9 on all of Fashion-MNIST, 200 epochs of
+SGD, ends at NC1 0.05, NC2 0.29 and an unsquared NC3 of 0.35, whose square is 0.12. An NC1 of 0.05 means that
+features deviate within classes by a fifth of what class means do, along the directions between classes.
+"""
+MISSED = 1e-3
+"""The largest share of samples, in any epoch and where the geometry is measured, that may miss a solver's
+tolerance in a run that enters a comparison."""
 
 AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
 """Axes of a study that set the class counts and nothing else; settings that share all others are a group."""
@@ -105,6 +113,11 @@ class Run:
         return refinement_of(self.axes, self.solver)
 
     @property
+    def implicit(self) -> bool:
+        """Whether its features are fixed points that a solver looked for."""
+        return self.solver is not None or self.refinement == "equilibrium"
+
+    @property
     def setting(self) -> str:
         """Everything but refinement and seed, in words: two runs of one setting are comparable.
 
@@ -120,13 +133,45 @@ class Run:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the run reached the terminal phase and its training NC1 fell by `COLLAPSE_FALL` or more."""
-        return self.terminal_epoch is not None and self.nc1_fall >= COLLAPSE_FALL
+        """Whether the run reached the terminal phase and ended at the levels of `COLLAPSED`."""
+        levels = (self.train.get(name, math.inf) <= level for name, level in COLLAPSED.items())
+        return self.terminal_epoch is not None and all(levels)
 
     def curve(self, split: str, metric: str) -> pd.Series[float]:
         """Values of one metric by completed epochs (the last of each epoch); may be empty."""
         rows = self.history[(self.history["split"] == split) & (self.history["metric"] == metric)]
         return rows.groupby("epoch")["value"].last()
+
+    @property
+    def variability_collapsed(self) -> bool:
+        """Whether training error reached 0, and NC1 the level of `COLLAPSED`."""
+        return self.terminal_epoch is not None and self.train.get("nc1", math.inf) <= COLLAPSED["nc1"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether its features are fixed points: at most a share of `MISSED` missed the tolerance in any
+        epoch, and where train and test split were measured. True of what has no solver.
+        """
+        if self.solver is None:
+            return True
+        measured = (self.train.get("unconverged", 0.0), self.test.get("unconverged", 0.0))
+        return max(self.solver.unconverged_worst_epoch, *measured) <= MISSED
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two labels of one axis, whose runs are compared where all their other labels are the same.
+
+    Attributes:
+        name: of what changes, as `bound`.
+        axis: on which it changes.
+        before, after: the labels.
+    """
+
+    name: str
+    axis: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -146,19 +191,20 @@ class Study:
     runs: tuple[Run, ...]
     failed: tuple[Failure, ...]
     planned: tuple[dict[str, str], ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
 
     @cached_property
     def cells(self) -> dict[str, dict[str, list[Run]]]:
-        """Runs by setting, then by refinement (explicit first); a list holds the seeds."""
+        """Runs by setting, then by refinement (those without a solver first); a list holds the seeds."""
         cells = by_setting(self.runs)
         order = dict.fromkeys(run.setting for run in self.runs)
         return {setting: cells[setting] for setting in order}
 
 
 def by_setting(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by setting, then by refinement, explicit ones first."""
+    """Runs by setting, then by refinement, those without a solver first."""
     cells: dict[str, dict[str, list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: run.refinement != "explicit"):
+    for run in sorted(runs, key=lambda run: run.implicit):
         cells.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
     return cells
 
@@ -166,6 +212,17 @@ def by_setting(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 def refinement_of(axes: Mapping[str, str], solver: object) -> str:
     """`explicit` or `equilibrium`, or what a study calls it."""
     return axes.get("refinement", "equilibrium" if solver else "explicit")
+
+
+def axes_in_words(axes: Mapping[str, str]) -> tuple[str, str]:
+    """Data and imbalance, and what else a run's axes say, in words.
+
+    >>> axes_in_words({"imbalance": "step", "K_A": "3", "R": "10", "family": "free", "refinement": "tied"})
+    ('step, K_A=3, R=10', 'free, tied')
+    """
+    common = {axis: label for axis, label in axes.items() if axis in (*AXES_OF_IMBALANCE, *AXES_OF_DATA)}
+    rest = [str(label).replace("_", " ") for axis, label in axes.items() if axis not in (*common, "seed")]
+    return setting_in_words(common), ", ".join(rest)
 
 
 def setting_in_words(axes: Mapping[str, str]) -> str:
@@ -221,7 +278,10 @@ def read_study(directory: Path) -> Study:
         runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
-        return call_data_by_name(Study(results["study"], results["command"], runs, failed, planned))
+        contrasts = tuple(Contrast(**entry) for entry in results.get("contrasts", ()))
+        return call_data_by_name(
+            Study(results["study"], results["command"], runs, failed, planned, contrasts)
+        )
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from deq_collapse.files import write_atomically
+from deq_collapse.study.contrasts import effect_tables
 from deq_collapse.study.costs import cost_table
 from deq_collapse.study.explore import as_script, bundle, curve_data
 from deq_collapse.study.outcomes import outcome_table
@@ -72,6 +73,7 @@ def render(study: Study) -> str:
         "outcome": outcome,
         "strip": strip,
         "effect": lambda verdict: told_effect(verdict.comparison, verdict.claim.measure),
+        "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
     return environment.get_template("report.html.j2").render(
         study=study,
@@ -81,6 +83,7 @@ def render(study: Study) -> str:
         rule=RULE,
         pooling=POOLING,
         settings=settings(study),
+        effects=effect_tables(study),
         outcomes=outcome_table(study),
         warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
         parameter_warnings=parameter_warnings(study),

@@ -29,6 +29,7 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
         "study": plan.study,
         "command": plan.command,
         "runs": [_read(directory / name / RESULT) for name, state in states.items() if state == "finished"],
+        "contrasts": list(plan.contrasts),
         "failed": [{"name": name, "reason": read_state(directory / name).get("reason")} for name in failed],
         "cells": [
             {"name": cell.name, "axes": cell.axes, "state": states[cell.name], "epochs": cell.epochs}

@@ -49,7 +49,7 @@ def plan_study(study: StudyFile, command: str) -> Plan:
             process.join()
     if isinstance(found, Exception):
         raise found
-    plan = Plan(study.name, command, tuple(found))
+    plan = Plan(study.name, command, tuple(found), study.contrasts)
     write_plan(study.directory, plan)
     return plan
 

@@ -55,15 +55,19 @@ class Series:
 
 # Dark and light (told apart in grey), blue and orange (told apart by every kind of colour blindness),
 # filled discs and hollow squares (told apart by anybody).
+_ONCE = Series("#123f7a", "#123f7a", "o", True)
 _SERIES = {
-    "explicit": Series("#123f7a", "#123f7a", "o", True),
+    "explicit": _ONCE,
+    "once": _ONCE,
+    "tied": Series("#2f9e8f", "#16695e", "^", True),
+    "untied": Series("#b04a8f", "#8a2f6d", "v", True),
     "equilibrium": Series("#e07b10", "#a24f00", "s", False),
 }
-_OTHER = Series("#767676", "#5a5a5a", "^", False)
+_OTHER = Series("#767676", "#5a5a5a", "D", False)
 
 
 def series(refinement: str) -> Series:
-    """The look of a refinement; one that is neither explicit nor equilibrium is grey with triangles."""
+    """The look of a refinement by its label: explicit or once, tied, untied, equilibrium; others are grey."""
     return _SERIES.get(refinement, _OTHER)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from deq_collapse.files import write_atomically, write_json
+from deq_collapse.study.contrasts import EffectTable, effect_tables
 from deq_collapse.study.costs import COSTS, cost_table
 from deq_collapse.study.latex import cost_latex, differences_table, document, values_table, verdicts_table
 from deq_collapse.study.records import Run, Study
@@ -48,6 +49,8 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     if study.runs:
         _write_csv(folder / "costs.csv", _costs(study))
         tex["costs"] = cost_latex(cost_table(study))
+    if effects := effect_tables(study):
+        _write_csv(folder / "effects.csv", [row for table in effects for row in effect_records(table)])
     _write_csv(folder / "verdicts.csv", records(found))
     write_json(folder / "verdicts.json", records(found))
     for name, text in tex.items():
@@ -88,6 +91,31 @@ def tidy(table: Table) -> list[dict[str, Any]]:
     ]
 
 
+def effect_records(table: EffectTable) -> list[dict[str, Any]]:
+    """A table of effects as rows; effects of accuracies are between -1 and 1."""
+    return [
+        {
+            "imbalance": table.imbalance,
+            "contrast": row.contrast.name,
+            "axis": row.contrast.axis,
+            "before": row.contrast.before,
+            "after": row.contrast.after,
+            "in": row.place,
+            "measure": effect.measure.key,
+            "effect_is": "factor" if effect.comparison.ratio else "difference",
+            "effect": effect.comparison.effect,
+            "low": effect.comparison.interval[0],
+            "high": effect.comparison.interval[1],
+            "pairs": effect.comparison.n,
+            "p": effect.comparison.p,
+            "p_holm": effect.adjusted,
+            "remark": effect.comparison.remark,
+        }
+        for row in table.rows
+        for effect in row.effects
+    ]
+
+
 def flat(run: Run) -> dict[str, Any]:
     """Every final value of a run in one row."""
     solver = asdict(run.solver) if run.solver else {}
@@ -103,6 +131,7 @@ def flat(run: Run) -> dict[str, Any]:
         "terminal_epoch": run.terminal_epoch,
         "nc1_fall": run.nc1_fall,
         "collapsed": run.collapsed,
+        "converged": run.converged,
         **{f"parameters_{part}": count for part, count in run.parameters.items()},
         "flops_per_image": run.flops_per_image,
         "activation_bytes": run.activation_bytes,

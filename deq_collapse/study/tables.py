@@ -25,10 +25,15 @@ class Slot:
         """Runs that are planned and not finished."""
         return max(0, self.planned - len(self.runs))
 
+    @property
+    def implicit(self) -> bool:
+        """Whether its runs solve for a fixed point."""
+        return any(run.implicit for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting and its slots by refinement, explicit first.
+    """A setting and its slots by refinement, those that solve for a fixed point last.
 
     Attributes:
         group: what it shares with settings that differ in imbalance alone, in words; may be empty.
@@ -47,6 +52,16 @@ class Setting:
         return (run for slot in self.slots.values() for run in slot.runs)
 
     @property
+    def baseline(self) -> str | None:
+        """The first explicit refinement that has runs: what its DEQs are compared with; None without one."""
+        return next((name for name, slot in self.slots.items() if slot.runs and not slot.implicit), None)
+
+    @property
+    def implicit(self) -> list[str]:
+        """The refinements that solve for a fixed point."""
+        return [name for name, slot in self.slots.items() if slot.implicit]
+
+    @property
     def imbalance(self) -> str | None:
         """`imbalance_kind` of its runs; None where none is finished."""
         return next((imbalance_kind(run) for run in self.runs), None)
@@ -54,7 +69,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Entry:
-    """One measure in one line of a table: both sides by seed, and what their comparison says."""
+    """One measure in one line of a table: both sides by seed, and what comparing the converged runs says."""
 
     measure: Measure
     baseline: dict[str, float | None]
@@ -99,8 +114,17 @@ class Line:
         return {name: self.setting.slots.get(name, Slot((), 0)) for name in names}
 
     @property
+    def unconverged(self) -> int:
+        """Runs behind the line that missed fixed points, and enter no comparison."""
+        return sum(not run.converged for slot in self.slots.values() for run in slot.runs)
+
+    @property
     def runs(self) -> str:
-        """How many runs stand behind the line: `n = 3`, or which side lacks some."""
+        """How many runs stand behind the line: `n = 3`, or which side lacks some; † for the unconverged."""
+        return self._counted + (f", † {self.unconverged}" if self.unconverged else "")
+
+    @property
+    def _counted(self) -> str:
         counts = {name: len(slot.runs) for name, slot in self.slots.items()}
         if len(set(counts.values())) == 1 and not any(slot.missing for slot in self.slots.values()):
             return f"n = {next(iter(counts.values()))}"
@@ -136,16 +160,18 @@ def settings(study: Study) -> list[Setting]:
     places: dict[str, dict[str, list[Run]]] = {}
     planned: Counter[tuple[str, str]] = Counter()
     axes_of: dict[str, Mapping[str, str]] = {}
+    only_data = study.runs[0].dataset if study.runs else study.name  # where the refinement is the only axis
     for axes in study.planned:
         if "refinement" not in axes:
             continue  # then only a run tells what it is
-        setting, refinement = setting_in_words(axes), axes["refinement"]
+        setting, refinement = setting_in_words(axes) or only_data, axes["refinement"]
         places.setdefault(setting, {}).setdefault(refinement, [])
         planned[setting, refinement] += 1
         axes_of.setdefault(setting, axes)
     for run in study.runs:
         places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
         axes_of.setdefault(run.setting, run.axes)
+    implicit = {"equilibrium"} | {run.refinement for run in study.runs if run.implicit}
     words = {name: _words(name, axes_of[name]) for name in places}
     groups = Counter(group for group, _ in words.values())
     alone = max(groups.values(), default=0) < 2
@@ -156,7 +182,7 @@ def settings(study: Study) -> list[Setting]:
             *(("", name) if alone else words[name]),
             {
                 refinement: Slot(tuple(runs), max(planned[name, refinement], len(runs)))
-                for refinement, runs in sorted(places[name].items(), key=lambda item: item[0] != "explicit")
+                for refinement, runs in sorted(places[name].items(), key=lambda item: item[0] in implicit)
             },
         )
         for group in groups
@@ -166,9 +192,11 @@ def settings(study: Study) -> list[Setting]:
 
 
 def refinements(study: Study) -> list[str]:
-    """Those of a study, explicit first."""
-    names = dict.fromkeys(name for setting in settings(study) for name in setting.slots)
-    return sorted(names, key=lambda name: name != "explicit")
+    """Those of a study, those that solve for a fixed point last."""
+    every = settings(study)
+    names = dict.fromkeys(name for setting in every for name in setting.slots)
+    implicit = {"equilibrium"}.union(*(setting.implicit for setting in every))
+    return sorted(names, key=lambda name: name in implicit)
 
 
 def comparison_tables(study: Study) -> list[Table]:
@@ -211,9 +239,10 @@ def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
 
 
 def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Entry:
-    empty = Slot((), 0)
-    one, two = (by_seed(setting.slots.get(name, empty).runs, measure) for name in (baseline, other))
-    return Entry(measure, one, two, compare(one, two, ratio=measure.kind == "factor"), math.nan)
+    sides = [setting.slots.get(name, Slot((), 0)).runs for name in (baseline, other)]
+    one, two = (by_seed(runs, measure) for runs in sides)
+    fixed, other_fixed = (by_seed([run for run in runs if run.converged], measure) for runs in sides)
+    return Entry(measure, one, two, compare(fixed, other_fixed, measure.kind == "factor"), math.nan)
 
 
 def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, ...]:

@@ -7,11 +7,8 @@ from collections.abc import Callable, Sequence
 from statistics import stdev
 
 from deq_collapse.study.paired import Comparison
-from deq_collapse.study.records import COLLAPSE_FALL, Run, Study
+from deq_collapse.study.records import COLLAPSED, MISSED, Run, Study
 from deq_collapse.study.reported import Kind, Measure
-
-UNCONVERGED_WARNING = 0.01
-"""A larger share of an epoch's training samples without a fixed point is worth a warning."""
 
 PARAMETER_TOLERANCE = 0.01
 """Networks that differ by more are not equal."""
@@ -107,7 +104,7 @@ def told_p(p: float) -> str:
 
 
 def short(refinement: str) -> str:
-    """The name of a refinement as a column's heading."""
+    """The name of a refinement as a heading and in a figure."""
     return {"equilibrium": "DEQ"}.get(refinement, refinement)
 
 
@@ -124,15 +121,13 @@ def _plain(value: float, kind: Kind, uncertainty: float) -> str:
 
 
 def outcome(run: Run) -> tuple[str, str]:
-    """Whether one run collapsed, and by what: the terminal phase and the fall of training NC1."""
+    """Whether one run collapsed, and by what: the terminal phase and NC1 to NC3 of the training split."""
     phase = "error never 0" if run.terminal_epoch is None else f"error 0 from epoch {run.terminal_epoch}"
-    if not math.isfinite(run.nc1_fall) or run.nc1_fall <= 0:
-        fall = "no finite fall of NC1"
-    elif run.nc1_fall >= 1:
-        fall = f"NC1 ÷ {number(run.nc1_fall)}"
-    else:
-        fall = f"NC1 × {number(1 / run.nc1_fall)}"
-    return "collapsed" if run.collapsed else "not collapsed", f"{phase}, {fall}"
+    names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
+    values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)
+    word = "variability only" if run.variability_collapsed else "not collapsed"
+    mark = "" if run.converged else " †"
+    return "collapsed" if run.collapsed else word, f"{phase}, {values}{mark}"
 
 
 def solver_warning(run: Run) -> str | None:
@@ -142,14 +137,14 @@ def solver_warning(run: Run) -> str | None:
     solver, sentences = run.solver, []
     if solver is None:
         return None
-    if solver.unconverged_worst_epoch > UNCONVERGED_WARNING:
+    if solver.unconverged_worst_epoch > MISSED:
         sentences.append(
             f"in its worst epoch {percent(solver.unconverged_worst_epoch)} of the training samples missed the"
             f" solver's tolerance of {number(solver.tolerance)} ({percent(solver.unconverged)} in the last"
             " epoch); such features are not fixed points."
         )
     missed = solver.backward_unconverged_worst_epoch or 0.0
-    if missed > UNCONVERGED_WARNING:
+    if missed > MISSED:
         sentences.append(
             f"in its worst epoch the gradients of {percent(missed)} of the training samples missed the"
             f" backward solver's tolerance of {number(solver.backward_tolerance or math.nan)}"
@@ -164,9 +159,19 @@ def headline(study: Study) -> str:
     collapsed = sum(run.collapsed for run in study.runs)
     missing = len(study.planned) - len(study.runs)
     grid = f" {len(study.runs)} of the grid’s {len(study.planned)} runs are finished." if missing > 0 else ""
+    some = sum(run.variability_collapsed and not run.collapsed for run in study.runs)
+    more = f" In {some} more within-class variability alone did." if some else ""
+    missed = sum(not run.converged for run in study.runs)
+    unconverged = (
+        f" {missed} runs, marked †, missed fixed points for more than {MISSED:.1%} of samples; they enter no"
+        " comparison."
+        if missed
+        else ""
+    )
+    levels = ", ".join(f"{level:g}" for level in COLLAPSED.values())
     return (
-        f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, "
-        f"and training NC1 fell by a factor of at least {COLLAPSE_FALL:g}.{grid}"
+        f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, and training NC1, NC2"
+        f" and NC3 ended at or below {levels}.{more}{unconverged}{grid}"
     )
 
 

@@ -107,7 +107,7 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
         "backward_evaluations": 9.2,
         "residual": 8.8e-5,
         "unconverged": 0.0,
-        "unconverged_worst_epoch": 0.002,
+        "unconverged_worst_epoch": 0.0005,
         "tolerance": 1e-4,
     }
     parts = {"encoder": 9440, "refinement": 18_560 + 16 * (refinement == "explicit"), "classifier": 650}

@@ -32,6 +32,36 @@ def test_the_runs_are_the_product_of_the_axes_seed_by_seed(tmp_path: Path):
     assert study.cells[1].axes == {"refinement": "explicit", "R": "50", "seed": "0"}
 
 
+def test_more_seeds_extend_a_study_and_leave_its_runs_as_they_are(tmp_path: Path):
+    study = read(tmp_path, axes={"refinement": REFINEMENTS}, seeds=[5, 0])
+    more = read_study_file(tmp_path / "study.yaml", seeds=4)
+    assert [cell.axes["seed"] for cell in more.cells[::2]] == ["5", "0", "1", "2"]
+    assert more.cells[: len(study.cells)] == study.cells
+    assert read_study_file(tmp_path / "study.yaml", seeds=1).cells == study.cells[:2]
+
+
+def test_contrasts_are_two_labels_of_one_axis(tmp_path: Path):
+    axes = {"refinement": REFINEMENTS, "R": {"data.ratio": [10, 50]}}
+    study = read(tmp_path, axes=axes, contrasts={"ratio": {"R": [10, 50]}})
+    assert study.contrasts == ({"name": "ratio", "axis": "R", "before": "10", "after": "50"},)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "said"),
+    [
+        ({"ratio": {"R": [10, 60]}}, "the axis R has 10, 50"),
+        ({"ratio": {"R": [10]}}, "not one axis with two of its labels"),
+        ({"ratio": {"R": [10, 10]}}, "not one axis with two of its labels"),
+        ({"ratio": {"K": [1, 2]}}, "not one axis with two of its labels"),
+        ({"ratio": {"R": [10, 50], "K": [1, 2]}}, "not one axis with two of its labels"),
+        (["ratio"], "contrasts maps each name"),
+    ],
+)
+def test_a_contrast_that_is_none_is_refused(tmp_path: Path, contrasts: object, said: str):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, axes={"R": {"data.ratio": [10, 50]}}, contrasts=contrasts)
+
+
 def test_a_study_that_is_not_one_product_is_a_list_of_grids(tmp_path: Path):
     study = read(
         tmp_path,

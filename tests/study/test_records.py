@@ -62,16 +62,51 @@ def test_setting_in_words(axes: dict[str, str], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fall", "terminal", "collapsed"),
-    [(20.0, 5, True), (19.9, 5, False), (80.0, None, False), (None, 5, False)],
+    ("values", "terminal", "collapsed", "variability"),
+    [
+        ({}, 5, True, True),
+        ({"nc1": 0.051}, 5, False, False),
+        ({"nc2_etf_means": 0.31}, 5, False, True),
+        ({"nc3": 0.126}, 5, False, True),
+        ({"nc3": None}, 5, False, True),
+        ({}, None, False, False),
+    ],
 )
-def test_collapse_asks_for_the_fall_and_the_terminal_phase(
-    make_study: MakeStudy, fall: float | None, terminal: int | None, collapsed: bool
+def test_collapse_asks_for_every_level_and_the_terminal_phase(
+    make_study: MakeStudy,
+    values: dict[str, float | None],
+    terminal: int | None,
+    collapsed: bool,
+    variability: bool,
 ) -> None:
     def edit(results: dict[str, Any]) -> None:
-        results["runs"][0].update(nc1_fall=fall, terminal_epoch=terminal)
+        train = results["runs"][0]["train"] | {"nc1": 0.05, "nc2_etf_means": 0.3, "nc3": 0.125} | values
+        results["runs"][0].update(train=train, terminal_epoch=terminal)
 
-    assert read_study(make_study(edit=edit)).runs[0].collapsed is collapsed
+    run = read_study(make_study(edit=edit)).runs[0]
+    assert (run.collapsed, run.variability_collapsed) == (collapsed, variability)
+
+
+@pytest.mark.parametrize(
+    ("worst", "train", "test", "converged"),
+    [
+        (0.001, 0.0, 0.001, True),
+        (0.0011, 0.0, 0.0, False),
+        (0.0, 0.002, 0.0, False),
+        (0.0, 0.0, 0.002, False),
+    ],
+)
+def test_a_run_is_converged_where_few_samples_missed_the_tolerance(
+    make_study: MakeStudy, worst: float, train: float, test: float, converged: bool
+) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        record = next(record for record in results["runs"] if record["solver"])
+        record["solver"]["unconverged_worst_epoch"] = worst
+        record["train"]["unconverged"], record["test"]["unconverged"] = train, test
+
+    found = read_study(make_study(edit=edit)).runs
+    assert next(run for run in found if run.solver).converged is converged
+    assert all(run.converged for run in found if not run.solver)
 
 
 @pytest.mark.parametrize("name", ["results.json", f"{RUN}/history.csv", f"{RUN}/geometry.npz"])

@@ -1,13 +1,15 @@
 """A verdict follows its rule, and says no more than the runs do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from deq_collapse.study.records import Study
+from deq_collapse.study.records import Solver, Study
 from deq_collapse.study.verdicts import CLAIMS, records, verdicts
 
 MakeUp = Callable[..., Study]
+SOLVER = Solver("ift", 11.0, 9.0, 1e-4, 0.0, 0.0, 1e-3)
 NOISE = (0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.0012)
 
 
@@ -73,6 +75,7 @@ def test_balanced_runs_say_nothing_of_imbalance(made_up: MakeUp) -> None:
     found = verdicts(made_up(shifted(-0.05), imbalances=("balanced",)))
     assert found.pooled == ()
     assert [share.refinement for share in found.collapse] == ["equilibrium", "explicit"]
+    assert [share.implicit for share in found.collapse] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_collapse_is_a_share_of_runs_with_its_exact_interval(
     made_up: MakeUp, collapsed: int, seeds: int, said: str
 ) -> None:
     def values(imbalance: str, refinement: str, seed: int) -> dict:
-        return {"nc1_fall": 20.0 if seed < collapsed else 19.9}
+        return {"train": {"nc1": 0.05 if seed < collapsed else 0.051}}
 
     share = verdicts(made_up(values, imbalances=("balanced",), seeds=seeds)).collapse[0]
     assert (share.collapsed, share.n) == (collapsed, seeds)
@@ -98,7 +101,7 @@ def test_collapse_is_a_share_of_runs_with_its_exact_interval(
 
 def test_a_run_whose_training_error_never_was_0_did_not_collapse(made_up: MakeUp) -> None:
     study = made_up(
-        lambda *cell: {"terminal_epoch": None, "nc1_fall": 1e6}, imbalances=("balanced",), seeds=6
+        lambda *cell: {"terminal_epoch": None, "train": {"nc1": 0.0}}, imbalances=("balanced",), seeds=6
     )
     share = verdicts(study).collapse[0]
     assert share.collapsed == 0
@@ -112,7 +115,9 @@ def test_data_sets_are_not_pooled_but_counted_together_for_collapse(made_up: Mak
     ]
     study = Study("both", "", parts[0].runs + parts[1].runs, (), parts[0].planned + parts[1].planned)
     found = verdicts(study)
-    assert [verdict.group for verdict in found.claims[0]] == ["loss ce", "loss mse"]
+    assert [verdict.group for verdict in found.claims[0]] == ["all together", "loss ce", "loss mse"]
+    assert found.claims[0][0].settings == 2
+    assert found.claims[0][0].comparison.n == 3
     assert found.collapse[0].n == 6
     assert found.collapse[0].word == "supported"
 
@@ -120,6 +125,41 @@ def test_data_sets_are_not_pooled_but_counted_together_for_collapse(made_up: Mak
 def test_without_both_refinements_there_is_no_verdict(made_up: MakeUp) -> None:
     found = verdicts(made_up(refinements=("equilibrium",)))
     assert (found.collapse, found.pooled, found.single) == ((), (), ())
+
+
+def test_any_labels_of_the_refinement_are_compared(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        if refinement not in ("jfb", "ift"):
+            return {}
+        return {"solver": SOLVER, "test": {"accuracy_minority": 0.7 + 0.001 * seed}}
+
+    found = verdicts(made_up(values, refinements=("jfb", "once", "tied", "ift")))
+    assert list(dict.fromkeys(verdict.group for verdict in found.single)) == ["jfb", "ift"]
+    minority = [verdict for verdict in found.pooled if verdict.claim.key == "minority_accuracy"]
+    assert all(verdict.word == "not supported" for verdict in minority)
+    assert minority[1].comparison.effect == pytest.approx(0.701 - 0.8)
+
+
+def test_a_run_that_missed_fixed_points_enters_no_verdict(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        missed = 0.0011 if seed == 1 else 0.0
+        return (
+            {"solver": replace(SOLVER, unconverged_worst_epoch=missed)} if refinement == "equilibrium" else {}
+        )
+
+    found = verdicts(made_up(values))
+    assert list(found.single[0].comparison.differences) == ["0", "2"]
+    assert found.single[0].comparison.unpaired == ("1",)
+
+
+def test_an_undecided_claim_says_how_many_seeds_would_decide_it(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        shift = (0.0, 0.02, 0.04)[seed] if refinement == "equilibrium" else 0.0
+        return {"test": {"accuracy_minority": 0.5 + shift}}
+
+    found = verdicts(made_up(values))
+    claim = next(verdict for verdict in found.pooled if verdict.claim.key == "minority_accuracy")
+    assert (claim.word, claim.needed) == ("undecided", 10)  # an effect of one standard deviation
 
 
 def test_records_have_one_shape_and_only_numbers_that_json_knows(made_up: MakeUp) -> None:
