@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from deq_collapse.study.along import along_figure, along_multiples, along_scales, courses, lines
 from deq_collapse.study.angles import angle_matrices
 from deq_collapse.study.beside import distance_figure, grams_figure
+from deq_collapse.study.contrasts import effect_tables
 from deq_collapse.study.curves import PANELS, collapse_curves, ends, shared_scales
 from deq_collapse.study.features import feature_maps
+from deq_collapse.study.forest import SHOWN, effects_figure, families_figure
 from deq_collapse.study.minority import collapse_curve, minority_table, theory_table
 from deq_collapse.study.multiples import metric_multiples
-from deq_collapse.study.records import Run, Study
+from deq_collapse.study.records import Run, Study, axes_in_words
 from deq_collapse.study.settings import Cell, exemplary, families, first_run, is_balanced
 from deq_collapse.study.style import svg
 
@@ -124,6 +126,27 @@ def _curves(study: Study) -> Section:
         if panel.metric in scales and any(list(ends(panel, cell)) for cell in cells.values())
     )
     return Section("Collapse curves", "one", tuple(together), note, tuple(each))
+
+
+def _effects(study: Study) -> Section:
+    drawings = []
+    for table in effect_tables(study):
+        runs = [run for run in study.runs if axes_in_words(run.axes)[0] == table.imbalance]
+        if all("family" in run.axes for run in runs):
+            measures = [measure for measure in table.measures if measure.key in SHOWN]
+            draw = partial(families_figure, runs, measures)
+            title = f"Families side by side, {table.imbalance}"
+            drawings.append(Drawing(_name(table.imbalance, "families"), title, table.imbalance, draw))
+        title = f"What adds what, {table.imbalance}"
+        draw = partial(effects_figure, table)
+        drawings.append(Drawing(_name(table.imbalance, "effects"), title, table.imbalance, draw))
+    note = Markup(
+        "Effects of one change, everything else equal, paired by seed: dots at the mean, lines over the 95%"
+        " interval; filled where p is below 0.05 after Holm’s correction over the column; diamonds are means"
+        " over the rows above them. NC1 to NC3 are of the training split. Where families stand side by side,"
+        " small marks are seeds, bars their means; hollow marks missed fixed points."
+    )
+    return Section("What adds what", "one", tuple(drawings), note)
 
 
 def _minority(study: Study) -> Section:
@@ -291,6 +314,7 @@ def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
 
 
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
+    _effects,
     _curves,
     _minority,
     _along,
