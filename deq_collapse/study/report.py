@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from deq_collapse.files import write_atomically
 from deq_collapse.study.contrasts import effect_tables
 from deq_collapse.study.costs import cost_table
+from deq_collapse.study.equal_loss import equal_loss_tables
 from deq_collapse.study.explore import as_script, bundle, curve_data
 from deq_collapse.study.outcomes import outcome_table
 from deq_collapse.study.records import Run, Study, read_study
@@ -87,7 +88,7 @@ def render(study: Study) -> str:
         outcomes=outcome_table(study),
         warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
         parameter_warnings=parameter_warnings(study),
-        tables=comparison_tables(study),
+        tables=[*comparison_tables(study), *equal_loss_tables(study)],
         cost=cost_table(study),
         sections=figure_sections(study),
         explore=as_script(curve_data(study)),

@@ -13,6 +13,7 @@ import pandas as pd
 from deq_collapse.files import write_atomically, write_json
 from deq_collapse.study.contrasts import EffectTable, effect_tables
 from deq_collapse.study.costs import COSTS, cost_table
+from deq_collapse.study.equal_loss import equal_loss_tables
 from deq_collapse.study.latex import cost_latex, differences_table, document, values_table, verdicts_table
 from deq_collapse.study.records import Run, Study
 from deq_collapse.study.tables import Table, comparison_tables, settings
@@ -36,7 +37,7 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     """
     folder = study_dir / FOLDER
     found = verdicts(study)
-    tables = comparison_tables(study)
+    tables = [*comparison_tables(study), *equal_loss_tables(study)]
     tex: dict[str, str] = {}
     if found.collapse or found.pooled:
         tex["verdicts"] = verdicts_table(found)

@@ -220,13 +220,18 @@ def family_table(study: Study, family: Family) -> Table:
         for other in (others or [""])
         if baseline in setting.slots or other in setting.slots
     ]
+    corrected, tests = adjusted_lines(lines)
+    return Table(family, baseline, tuple(others), measures, corrected, tests)
+
+
+def adjusted_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
+    """Lines with the p values of all their entries adjusted together, and the number of tests."""
     adjusted = iter(holm([entry.comparison.p for line in lines for entry in line.entries]))
     corrected = tuple(
         replace(line, entries=tuple(replace(entry, adjusted=next(adjusted)) for entry in line.entries))
         for line in lines
     )
-    tests = sum(entry.comparison.remark == "" for line in lines for entry in line.entries)
-    return Table(family, baseline, tuple(others), measures, corrected, tests)
+    return corrected, sum(entry.comparison.remark == "" for line in lines for entry in line.entries)
 
 
 def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
