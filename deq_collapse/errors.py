@@ -1,4 +1,7 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and how a program tells it."""
+
+import sys
+from collections.abc import Callable
 
 
 class UserError(ValueError):
@@ -6,3 +9,15 @@ class UserError(ValueError):
 
     The command line prints the sentence and exits with code 2, without a traceback.
     """
+
+
+def exit_code(program: Callable[[], object]) -> int:
+    """Runs a program; gives its exit code: 2 after a user's mistake, told in one sentence on the standard
+    error, else the number it returns, or 0.
+    """
+    try:
+        code = program()
+    except UserError as error:
+        print(f"deq-collapse: {error}", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0

@@ -1,5 +1,5 @@
-"""What all tests share: the examples of hypothesis, and a stand-in for a wandb server: what the client of
-wandb 0.31 asks of one, on 127.0.0.1.
+"""What all tests share: the examples of hypothesis; a stand-in for a wandb server, what the client of wandb
+0.31 asks of one, on 127.0.0.1; and study folders of the real layout with made-up but plausible numbers.
 """
 
 import gzip
@@ -8,12 +8,18 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
+
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.study import Study, read_study
 
 # The same examples every time, and no time limit: the machine may be busy.
 settings.register_profile("tests", derandomize=True, deadline=None)
@@ -182,3 +188,214 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
         wandb.teardown()
         server.closing.set()
         server.shutdown()
+
+
+K, D, EPOCHS = 10, 24, 60
+SCHEDULE = [*range(1, 11), *range(12, 30, 2), *range(30, EPOCHS + 1, 5)]
+NC1_RATE = {"explicit": 0.075, "equilibrium": 0.10}
+
+
+def _curves(
+    rng: np.random.Generator, refinement: str, step: bool
+) -> tuple[dict[str, dict[str, list[float]]], int]:
+    """Values by split, metric and measured epoch, and the first epoch with training error 0."""
+    epochs = np.array(SCHEDULE)
+    rate = NC1_RATE[refinement]
+    noise = np.exp(0.06 * rng.standard_normal((6, len(epochs))))
+    error = np.floor(1000 * 0.35 * np.exp(-2.2 * rate * epochs)) / 1000
+    train = {
+        "nc1": 1.9 * np.exp(-rate * epochs) * noise[0] + 0.003,
+        "nc2_etf_means": 0.75 * np.exp(-0.03 * epochs) * noise[1] + (0.2 if step else 0.03),
+        "nc3": 1.3 * np.exp(-rate * 0.8 * epochs) * noise[2] + 0.01,
+        "nc4": np.floor(700 * 0.2 * np.exp(-3 * rate * epochs)) / 700,
+        "error": error,
+        "accuracy": 1 - error,
+        "loss": 2.3 * np.exp(-rate * epochs) * noise[4],
+    }
+    test = {
+        "nc1": train["nc1"] + 0.25 * noise[3],
+        "nc2_etf_means": train["nc2_etf_means"] * 1.1,
+        "nc3": train["nc3"] * 1.15 + 0.02,
+        "nc4": 0.03 + 0.2 * np.exp(-rate * epochs),
+        "error": 0.05 + 0.4 * np.exp(-rate * epochs),
+        "accuracy": 0.95 - 0.4 * np.exp(-rate * epochs),
+        "loss": 0.2 + 2.1 * np.exp(-rate * epochs) * noise[5],
+    }
+    if step:
+        for split, top in ((train, 1.0), (test, 0.9)):
+            split["accuracy_majority"] = np.minimum(1.0, top + 0.08 - 0.3 * np.exp(-2 * rate * epochs))
+            split["accuracy_minority"] = top - 0.85 * np.exp(-rate * epochs)
+            split["minority_cos_weights_mean"] = 0.4 * np.exp(-0.04 * epochs)
+            split["minority_cos_means_mean"] = 0.3 * np.exp(-0.04 * epochs)
+    terminal = int(epochs[np.argmax(error == 0)])
+    curves = {s: {m: v.tolist() for m, v in t.items()} for s, t in (("train", train), ("test", test))}
+    return curves, terminal
+
+
+def _step(imbalance: str) -> tuple[int, float] | None:
+    """K_A and R of a label such as `step_ka3_r10`."""
+    found = re.fullmatch(r"step_ka(\d+)_r(\d+)", imbalance)
+    return (int(found[1]), float(found[2])) if found else None
+
+
+def _geometry(rng: np.random.Generator, majority: int, ratio: float, samples: int) -> dict[str, Any]:
+    means = np.linalg.qr(rng.standard_normal((D, K)))[0].T * 5
+    means = means - means.mean(0) + 0.25 * rng.standard_normal((K, D))
+    if majority:
+        means[majority:] += 0.6 * np.sqrt(ratio) * means[majority:].mean(0)
+    labels = rng.integers(0, K, samples)
+    return {
+        "class_means_train": means + 1,
+        "class_means_test": means + 1.1,
+        "weight": means / 3 + 0.05 * rng.standard_normal((K, D)),
+        "bias": np.zeros(K),
+        "test_features": (means[labels] + 1 + 1.6 * rng.standard_normal((samples, D))).astype(np.float32),
+        "test_labels": labels,
+        "class_names": np.array([str(c) for c in range(K)]),
+        "majority": np.arange(majority),
+    }
+
+
+def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples: int) -> dict[str, Any]:
+    majority, ratio = _step(imbalance) or (0, 1.0)
+    counts = [139] * majority + [max(1, round(139 / ratio))] * (K - majority)
+    rng = np.random.default_rng([seed, majority, int(ratio), refinement == "explicit"])
+    curves, terminal = _curves(rng, refinement, majority > 0)
+    name = f"{imbalance}-{refinement}-seed{seed}"
+    (study / name).mkdir()
+    rows = [
+        (epoch, 11 * epoch, split, metric, values[i])
+        for i, epoch in enumerate(SCHEDULE)
+        for split, metrics in curves.items()
+        for metric, values in metrics.items()
+    ]
+    table = pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])
+    table.to_csv(study / name / "history.csv", index=False)
+    np.savez(study / name / "geometry.npz", **_geometry(rng, majority, ratio, samples))
+    environment = {
+        "commit": "0123abc",
+        "device": "cpu",
+        "versions": {"torch": "2.11.0", "lightning": "2.6.4"},
+    }
+    (study / name / "environment.json").write_text(json.dumps(environment))
+    solver = {
+        "gradient": "ift",
+        "forward_evaluations": 11.4,
+        "backward_evaluations": 9.2,
+        "residual": 8.8e-5,
+        "unconverged": 0.0,
+        "unconverged_worst_epoch": 0.0005,
+        "tolerance": 1e-4,
+    }
+    parts = {"encoder": 9440, "refinement": 18_560 + 16 * (refinement == "explicit"), "classifier": 650}
+    nc1 = curves["train"]["nc1"]
+    record = {
+        "name": name,
+        "axes": {"imbalance": imbalance, "refinement": refinement, "seed": str(seed)},
+        "study": "demo",
+        "class_counts": counts,
+        "majority": list(range(majority)) or None,
+        "dataset": "digits",
+        "epochs": EPOCHS,
+        "steps": 11 * EPOCHS,
+        "parameters": {**parts, "total": sum(parts.values())},
+        "flops_per_image": 1_234_567 * (9 if refinement == "equilibrium" else 1),
+        "activation_bytes": 5 * 2**20,
+        "seconds_per_step": 0.034 if refinement == "equilibrium" else 0.012,
+        "terminal_epoch": terminal,
+        "nc1_fall": nc1[0] / nc1[-1],
+        **{split: {m: v[-1] for m, v in metrics.items()} for split, metrics in curves.items()},
+        "solver": solver if refinement == "equilibrium" else None,
+    }
+    (study / name / "result.json").write_text(json.dumps(record))
+    return record
+
+
+def _write_study(
+    study: Path,
+    imbalances: tuple[str, ...] = ("balanced", "step_ka3_r10"),
+    refinements: tuple[str, ...] = ("explicit", "equilibrium"),
+    seeds: int = 1,
+    samples: int = 60,
+    edit: Callable[[dict[str, Any]], None] = lambda results: None,
+) -> Path:
+    study.mkdir(parents=True)
+    grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
+    runs = [_write_run(study, *cell, samples) for cell in grid]
+    results = {"study": "demo", "command": "deq-collapse study run conf/study/demo.yaml", "runs": runs}
+    results["failed"] = []
+    edit(results)
+    (study / "results.json").write_text(json.dumps(results))
+    return study
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Path]:
+    """Write a study folder; `edit` may change the results before they are written."""
+    return partial(_write_study, tmp_path / "studies" / "demo")
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two K_A, two R and balanced: enough settings for small multiples; two seeds."""
+    steps = [f"step_ka{majority}_r{ratio}" for majority in (3, 5) for ratio in (10, 100)]
+    return read_study(_write_study(tmp_path_factory.mktemp("grid") / "demo", ("balanced", *steps), seeds=2))
+
+
+Values = Callable[[str, str, int], dict[str, Any]]
+
+
+@pytest.fixture
+def made_up() -> Callable[..., Study]:
+    """A study in memory: `values` gives each run's changes by imbalance, refinement and seed."""
+
+    def make(
+        values: Values = lambda imbalance, refinement, seed: {},
+        imbalances: tuple[str, ...] = ("step_ka3_r10",),
+        refinements: tuple[str, ...] = ("explicit", "equilibrium"),
+        seeds: int = 3,
+        missing: tuple[str, ...] = (),
+        axes: dict[str, str] | None = None,
+    ) -> Study:
+        grid = [(i, r, s) for i in imbalances for r in refinements for s in range(seeds)]
+        planned = [{**(axes or {}), "imbalance": i, "refinement": r, "seed": str(s)} for i, r, s in grid]
+        runs = [
+            _run(entry, values(*cell))
+            for cell, entry in zip(grid, planned, strict=True)
+            if "-".join(map(str, cell)) not in missing
+        ]
+        return Study("made up", "a command", tuple(runs), (), tuple(planned))
+
+    return make
+
+
+def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
+    step = axes["imbalance"].startswith("step")
+    accuracies = {"accuracy": 0.9} | ({"accuracy_majority": 0.95, "accuracy_minority": 0.8} if step else {})
+    own: dict[str, Any] = {
+        "name": "-".join(axes.values()),
+        "axes": axes,
+        "dataset": "digits",
+        "class_counts": (100,) * 3 + (10,) * 7 if step else (100,) * 10,
+        "majority": (0, 1, 2) if step else None,
+        "epochs": 10,
+        "steps": 100,
+        "parameters": {"total": 1000},
+        "flops_per_image": 1e6,
+        "activation_bytes": 2.0**20,
+        "seconds_per_step": 0.1,
+        "terminal_epoch": 5,
+        "nc1_fall": 100.0,
+        "train": {"nc1": 0.01, "nc2_etf_means": 0.2, "nc3": 0.1, "nc4": 0.0, "loss": 0.001},
+        "validation": {},
+        "test": accuracies,
+        "solver": None,
+        "history": pd.DataFrame(columns=["epoch", "step", "split", "metric", "value"]),
+        "geometry": None,
+        "environment": {},
+        "along": None,
+        "theory": None,
+    }
+    for split in ("train", "test"):
+        own[split] = own[split] | changes.pop(split, {})
+    return Run(**(own | changes))

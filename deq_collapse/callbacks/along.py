@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
-from deq_collapse.files import write_atomically
 from deq_collapse.metrics import LayerwiseCollapse
 from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 from deq_collapse.models.classifiers import linear_map
@@ -21,9 +20,9 @@ from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
+from deq_collapse.runs.along import COLUMNS, write_along
+from deq_collapse.runs.files import ALONG
 
-FILE_NAME = "along.csv"
-COLUMNS = ("split", "evaluations", "module", "metric", "value")
 H0 = "encoder"
 """The module of a network whose output is point 0."""
 
@@ -66,10 +65,10 @@ class Along(Callback):
         try:
             table = self.measure(trainer, pl_module, data)
         except ValueError as error:  # say of features that are not finite: no reason to lose the run
-            rank_zero_warn(f"{FILE_NAME} is not written: {error}")
+            rank_zero_warn(f"{ALONG} is not written: {error}")
             return
         if trainer.is_global_zero:
-            write(table, Path(trainer.default_root_dir))
+            write_along(table, Path(trainer.default_root_dir))
 
     @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]  # else hooks would be passed by
     @torch.no_grad()
@@ -172,8 +171,3 @@ def blocks(refinement: nn.Module) -> list[str]:
     if isinstance(refinement, Explicit):
         return ["refinement.blocks.*"]
     return ["refinement"]
-
-
-def write(table: pd.DataFrame, directory: Path) -> None:
-    """Writes the table into a run's directory."""
-    write_atomically(directory / FILE_NAME, table.to_csv(index=False))

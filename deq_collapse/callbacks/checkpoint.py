@@ -8,8 +8,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-FILE_NAME = "last.ckpt"
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before."""

@@ -10,8 +10,7 @@ from torch import Tensor
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.files import write_atomically
 from deq_collapse.models.module import CollapseModule
-
-FILE_NAME = "confusion.csv"
+from deq_collapse.runs.files import CONFUSION
 
 
 class Confusion(Callback):
@@ -26,7 +25,7 @@ class Confusion(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, CollapseDataModule)
         rows = table(pl_module.confusions, data.class_names, data.class_counts, pl_module.groups)
-        write_atomically(Path(trainer.default_root_dir) / FILE_NAME, rows.to_csv(index=False))
+        write_atomically(Path(trainer.default_root_dir) / CONFUSION, rows.to_csv(index=False))
 
 
 def table(

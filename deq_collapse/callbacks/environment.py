@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from deq_collapse.files import write_json
+from deq_collapse.runs.files import ENVIRONMENT
 
-FILE_NAME = "environment.json"
 PACKAGES = (
     "deq-collapse",
     "torch",
@@ -32,7 +32,7 @@ class Environment(Callback):
         """Writes the file."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             device = trainer.strategy.root_device
-            write_json(Path(trainer.default_root_dir) / FILE_NAME, environment(device, trainer.world_size))
+            write_json(Path(trainer.default_root_dir) / ENVIRONMENT, environment(device, trainer.world_size))
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:

@@ -7,10 +7,7 @@ from typing import Any
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deq_collapse.files import write_atomically
-
-FILE_NAME = "history.csv"
-COLUMNS = ("epoch", "step", "split", "metric", "value")
+from deq_collapse.runs.history import COLUMNS, write_history
 
 
 class History(Callback):
@@ -47,8 +44,8 @@ class History(Callback):
             self.write(Path(trainer.default_root_dir))
 
     def write(self, directory: Path) -> None:
-        """Writes the table into a run's directory; the checkpoint has it too."""
-        write_atomically(directory / FILE_NAME, self.table().to_csv(index=False), through=False)
+        """Writes the table into a run's directory."""
+        write_history(self.table(), directory)
 
     def table(self) -> pd.DataFrame:
         """The rows so far."""

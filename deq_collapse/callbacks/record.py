@@ -1,6 +1,5 @@
 """The record of a finished run: one JSON record and the class geometry, written last."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from torch import Tensor
 from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image
 from deq_collapse.callbacks.history import History
 from deq_collapse.data import CollapseDataModule
-from deq_collapse.files import write_atomically, write_json
+from deq_collapse.files import write_json
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import SPLITS, CollapseModule
+from deq_collapse.runs.files import RESULT
+from deq_collapse.runs.geometry import write_geometry
 
-RESULT, GEOMETRY = "result.json", "geometry.npz"
 FEATURES_KEPT = 2000
 """Test features kept for figures, at most."""
 
@@ -46,7 +46,7 @@ class RunRecord(Callback):
         assert isinstance(data, CollapseDataModule)
         directory = Path(trainer.default_root_dir)
         images = _test_images(data, pl_module.device)
-        write_atomically(directory / GEOMETRY, _npz(geometry(pl_module, data, images)))
+        write_geometry(geometry(pl_module, data, images), directory)
         record: dict[str, Any] = {"name": self.name, "axes": self.axes, "study": self.study}
         record |= summary(pl_module, data, history)
         record |= {
@@ -136,9 +136,3 @@ def _find(trainer: Trainer, kind: type[Any]) -> Any:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _npz(arrays: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()

@@ -26,6 +26,7 @@ from deq_collapse.data.manifest import manifest, verify, write
 from deq_collapse.data.sampler import Sampler, Shuffled
 from deq_collapse.data.source import Source
 from deq_collapse.errors import UserError
+from deq_collapse.runs.files import MANIFEST
 
 Measured = Literal["train", "validation", "test"]
 """The splits that collapse is measured on."""
@@ -182,7 +183,7 @@ class CollapseDataModule(LightningDataModule):
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
         self.sampler.check(self.trainer.max_epochs or 0)
-        path = Path(self.trainer.default_root_dir) / "manifest.json"
+        path = Path(self.trainer.default_root_dir) / MANIFEST
         content = manifest(self.source, self.imbalance, self.seed, self.indices, self.validation_indices)
         if path.exists():
             verify(path, content)

@@ -1,1 +1,1 @@
-"""Grids of runs, and what is read, drawn and written from them."""
+"""Grids of runs: which there are, which are missing, and what runs them."""

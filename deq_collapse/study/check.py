@@ -10,14 +10,15 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from deq_collapse.config_files import expand_parts, sentence
+from deq_collapse.config.command_line import CollapseCLI
+from deq_collapse.config.files import expand_parts, sentence
+from deq_collapse.config.run import lightning_main
 from deq_collapse.data import Source
 from deq_collapse.errors import UserError
-from deq_collapse.lightning_cli import CollapseCLI, lightning_main
+from deq_collapse.runs.files import CONFIG, MANIFEST, RESULT
 from deq_collapse.study.grid import Cell, StudyFile
 from deq_collapse.study.identity import check_same, content_hash
 from deq_collapse.study.plan import Planned, arguments
-from deq_collapse.study.state import CONFIG, MANIFEST, RESULT
 
 
 def check_study(study: StudyFile) -> list[Planned]:

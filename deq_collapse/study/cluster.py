@@ -48,7 +48,7 @@ class CellJob:
         directory = self.directory / self.cell.name
         log_to(directory)
         if submitit.JobEnvironment().global_rank > 0:
-            from deq_collapse.lightning_cli import lightning_main
+            from deq_collapse.config.run import lightning_main
 
             lightning_main(self.args)  # the first rank holds the lock and records what happens
             return state_of(directory)

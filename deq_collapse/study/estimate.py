@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deq_collapse.runs.files import HISTORY
 from deq_collapse.study.plan import Plan, Planned
 from deq_collapse.study.progress import progress
-from deq_collapse.study.state import HISTORY, read_state, state_of
+from deq_collapse.study.state import read_state, state_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deq_collapse.config_files import read_yaml
+from deq_collapse.config.files import read_yaml
 from deq_collapse.errors import UserError
 
 GRID_KEYS = ("config", "axes", "override", "seeds")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deq_collapse.config_files import first_difference
+from deq_collapse.config.files import first_difference
 from deq_collapse.errors import UserError
 
 WITHOUT_NUMBERS = (

@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deq_collapse.config_files import read_yaml
+from deq_collapse.config.files import read_yaml
 from deq_collapse.errors import UserError
+from deq_collapse.runs.files import CONFIG, RESULTS
 from deq_collapse.study.grid import read_study_file
-from deq_collapse.study.results import RESULTS
-from deq_collapse.study.state import CONFIG
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deq_collapse.study.state import CONFIG, HISTORY
+from deq_collapse.runs.files import CONFIG, HISTORY
 
 TAIL = 16384
 """Bytes of a history that are read: its last epochs."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from deq_collapse.files import write_json
+from deq_collapse.runs.files import RESULT, RESULTS
 from deq_collapse.study.plan import Plan, read_plan
-from deq_collapse.study.state import RESULT, lock, read_state, state_of
+from deq_collapse.study.state import lock, read_state, state_of
 
-RESULTS = "results.json"
 SINGLE = "deq-collapse fit, once per run"
 """The command of a directory that no study made."""
 

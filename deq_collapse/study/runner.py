@@ -162,7 +162,7 @@ class Runner:
 def _context() -> ForkServerContext:
     """Processes that start from one which has done the imports, and has no threads and no GPU yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deq_collapse.lightning_cli"])
+    context.set_forkserver_preload(["deq_collapse.config.run"])
     return context
 
 

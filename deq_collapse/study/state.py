@@ -11,10 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from deq_collapse.files import write_json
+from deq_collapse.runs.files import CONFIG, RESULT
 
 STATE, LOG, TRACEBACK = "state.json", "log.txt", "traceback.txt"
-RESULT, CONFIG, HISTORY, MANIFEST = "result.json", "config.yaml", "history.csv", "manifest.json"
-"""Files of a run that tell its state; named here so that to look at a study imports no training code."""
 PATIENCE = 2.0
 """Seconds for which a lock is asked: somebody may just be looking whether it is held."""
 

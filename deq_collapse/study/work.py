@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from deq_collapse.config_files import sentence
+from deq_collapse.config.files import sentence
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.runs.files import RESULT
 from deq_collapse.study.plan import Planned
 from deq_collapse.study.progress import progress
-from deq_collapse.study.state import LOG, RESULT, TRACEBACK, lock, read_state, write_state
+from deq_collapse.study.state import LOG, TRACEBACK, lock, read_state, write_state
 
 ELSEWHERE = 75
 """Exit code of a process that found its run at work in another."""
@@ -56,7 +57,7 @@ def _reason(error: Exception) -> str:
 
 
 def _fit(args: Sequence[str]) -> None:
-    from deq_collapse.lightning_cli import lightning_main
+    from deq_collapse.config.run import lightning_main
 
     lightning_main(args)
 

@@ -3,22 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from deq_collapse.metrics.geometry import (
     Geometry,
     gof,
     gram_distance,
-    normalised,
     seli,
     simplex_etf_gram,
 )
-from deq_collapse.study.beside import GRAMS, Beside
 from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.peeled import Peeled, layer_peeled, minority_cosine
-from deq_collapse.theory.runs import FinishedRun
 
 
 class Comparison(NamedTuple):
@@ -99,29 +94,6 @@ def compare(
     return Comparison(
         weight_energy, feature_energy, loss, optimum, measured, raw, targets, distances, cosines
     )
-
-
-def beside(run: FinishedRun, found: Comparison) -> Beside:
-    """What a report shows of a comparison."""
-    shared: dict[str, str | float] = {
-        "run": run.name,
-        "weight_energy": found.weight_energy,
-        "feature_energy": found.feature_energy,
-        "loss_of_means": found.loss,
-        "optimal_loss": found.optimum.loss,
-    }
-    for part, (measured, ideal) in found.minority_cosines.items():
-        shared |= {f"minority_cos_{part}": measured, f"minority_cos_{part}_optimal": ideal}
-    rows = [
-        {**shared, "target": target, **dict(zip(GRAMS, distances, strict=True))}
-        for target, distances in found.distances.items()
-    ]
-    geometries = {"this run": found.measured, **found.targets, "not centred": found.raw}
-    grams = {
-        name: np.stack([normalised(gram).numpy() for gram in geometry])
-        for name, geometry in geometries.items()
-    }
-    return Beside(run.name, run.refinement, run.majority, pd.DataFrame(rows), grams)
 
 
 def _distances(found: Geometry, target: Sequence[Tensor]) -> tuple[float, float, float]:

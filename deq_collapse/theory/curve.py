@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from deq_collapse.study.style import FAINT, INK, RC
 from deq_collapse.theory.critical import critical_ratio
 from deq_collapse.theory.peeled import full_layer_peeled, layer_peeled, minority_cosine, step_counts
 
 COLUMNS = ("majority", "program", "ratio", "minority_cosine", "loss")
-COLOURS = ("#123f7a", "#e07b10", "#3f9c8f", "#8a5fb0", "#767676", "#b0325a")
-DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
+
+
 CHECKED = 4
 """Ratios, besides 1, at which the full program is solved as well."""
 
@@ -46,64 +43,3 @@ def curve_table(
                 found = solve(step_counts(num_classes, majority, ratio), weight_energy, feature_energy)
                 rows.append((majority, program, ratio, minority_cosine(found.weights, majority), found.loss))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def curve_figure(table: pd.DataFrame) -> Figure:
-    """A line per number of majority classes; rings are the full program's, rules stand at R0, a cross where
-    the rows become 0.
-    """
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(5.6, 3.1))
-        axes = figure.add_axes((0.11, 0.16, 0.86, 0.66))
-        for place, (majority, rows) in enumerate(table.groupby("majority")):
-            colour = COLOURS[place % len(COLOURS)]
-            line, full, critical = (rows[rows["program"] == name] for name in ("reduced", "full", "critical"))
-            dash = DASHES[place % len(DASHES)]
-            axes.plot(line["ratio"], line["minority_cosine"], color=colour, linewidth=1.9, linestyle=dash)
-            last = line["minority_cosine"].last_valid_index()
-            if last != line.index[-1]:
-                axes.plot(
-                    *line.loc[last, ["ratio", "minority_cosine"]], "x", color=colour, markeredgewidth=1.6
-                )
-                axes.annotate(
-                    "vanish",
-                    tuple(line.loc[last, ["ratio", "minority_cosine"]]),
-                    xytext=(4, -11),
-                    textcoords="offset points",
-                    color=colour,
-                    fontsize=7.5,
-                )
-            axes.plot(
-                full["ratio"],
-                full["minority_cosine"],
-                linestyle="",
-                marker="o",
-                markersize=5,
-                markerfacecolor="white",
-                markeredgecolor=colour,
-                clip_on=False,
-                zorder=4,
-            )
-            ratio = float(critical["ratio"].iloc[0])
-            if ratio <= line["ratio"].max():
-                axes.axvline(ratio, color=colour, linewidth=0.7, alpha=0.6, zorder=0.5)
-                axes.annotate(
-                    f"$K_A$ = {majority}\n$R_0$ = {ratio:.3g}",
-                    (ratio, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    color=colour,
-                    fontsize=8.5,
-                )
-        axes.set_xscale("log")
-        axes.set_xlim(1, table["ratio"].max())
-        axes.set_ylim(min(-0.12, float(table["minority_cosine"].min()) - 0.02), 1.03)
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.axhline(0, color=FAINT, linewidth=0.5)
-        axes.set_xlabel("imbalance ratio R", color=INK)
-        axes.set_ylabel("cosine of minority classifiers")
-    return figure

@@ -47,7 +47,7 @@ def serve(conduct: str, address: Connection) -> None:
 
 def measure(condition: str, seconds: int) -> None:
     """Prints CPU seconds of the start and per second after it, and how long training waits at most."""
-    from deq_collapse.callbacks.wandb_logger import CollapseWandbLogger
+    from deq_collapse.tracking.logger import CollapseWandbLogger
 
     before, longest = cpu(), 0.0
     start = time.monotonic()

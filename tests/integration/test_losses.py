@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from deq_collapse.cli import main
+from deq_collapse.config.command_line import CollapseCLI
+from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import UserError
-from deq_collapse.lightning_cli import CollapseCLI, lightning_main
 
 CONF = Path(__file__).parents[2] / "conf"
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))

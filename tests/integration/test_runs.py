@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from deq_collapse.cli import main
-from deq_collapse.lightning_cli import lightning_main
+from deq_collapse.config.run import lightning_main
 
 REFINEMENTS = ("explicit", "equilibrium")
 

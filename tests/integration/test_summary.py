@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deq_collapse.cli import main
+from deq_collapse.cli.summary.command import split_branches
 from deq_collapse.data import Digits
-from deq_collapse.study.wording import magnitude, whole
-from deq_collapse.summary.command import split_branches
+from deq_collapse.report.wording import magnitude, whole
 
 CONF = Path(__file__).parents[2] / "conf"
 DIGITS = ["--config", str(CONF / "run" / "digits.yaml")]

@@ -9,7 +9,7 @@ import torch
 
 from deq_collapse.cli import main
 from deq_collapse.errors import UserError
-from deq_collapse.study.beside import read_beside
+from deq_collapse.runs.beside import read_beside
 from deq_collapse.theory.compare import compare
 from deq_collapse.theory.peeled import layer_peeled
 

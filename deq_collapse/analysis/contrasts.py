@@ -1,0 +1,145 @@
+"""What one change adds, everything else equal: two labels of one axis of a study, compared seed by seed.
+
+A study file names its contrasts (``contrasts: {equilibrium: {refinement: [tied, equilibrium]}}``). Those of
+its refinement and of its family together take the effect of a DEQ apart: how often a block is applied,
+whether to the fixed point, the bound on its weights, its normalisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from deq_collapse.analysis.measures import Measure, logged
+from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import axes_in_words
+from deq_collapse.runs.study import Contrast, Study
+
+EFFECTS = (
+    Measure(
+        "test_accuracy_minority",
+        "minority accuracy",
+        "share",
+        lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
+    ),
+    logged("test", "accuracy", "accuracy", "share"),
+    logged("train", "nc1", "NC1", "factor"),
+    logged("train", "nc2_etf_means", "NC2"),
+    logged("train", "nc3", "NC3"),
+    logged("train", "loss", "training loss", "factor"),
+)
+"""What the effects are told of; NC1 to NC3 and the loss on the training split."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a contrast adds to one measure.
+
+    Attributes:
+        place: the labels that both sides share, in words; for a pooled effect, how many places it is over.
+        imbalance: the part of `place` that is the imbalance; effects are pooled within it.
+        comparison: of converged runs, paired by seed.
+        adjusted: p value after Holm's correction over the effects on one measure in one table.
+    """
+
+    contrast: Contrast
+    place: str
+    imbalance: str
+    measure: Measure
+    comparison: Comparison
+    adjusted: float = math.nan
+
+    @property
+    def significant(self) -> bool:
+        """After correction."""
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class EffectRow:
+    """One contrast at one place, or pooled over places, measure by measure."""
+
+    contrast: Contrast
+    place: str
+    pooled: bool
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """The effects of all contrasts in one imbalance of one data set: a row for every place, and below them
+    their mean. The p values of one measure were adjusted together.
+    """
+
+    imbalance: str
+    measures: tuple[Measure, ...]
+    rows: tuple[EffectRow, ...]
+
+
+def effect_tables(study: Study) -> list[EffectTable]:
+    """A table for every imbalance in which some contrast of the study has both its sides."""
+    found = [effect for contrast in study.contrasts for effect in _effects(study, contrast)]
+    return [_table(imbalance, found) for imbalance in dict.fromkeys(effect.imbalance for effect in found)]
+
+
+def _effects(study: Study, contrast: Contrast) -> list[Effect]:
+    """One for every place and measure that has a value."""
+    sides: dict[tuple[str, str], dict[str, list[Run]]] = {}
+    for run in study.runs:
+        label = run.axes.get(contrast.axis)
+        if label in (contrast.before, contrast.after):
+            rest = {axis: value for axis, value in run.axes.items() if axis not in (contrast.axis, "seed")}
+            sides.setdefault(axes_in_words(rest), {}).setdefault(label, []).append(run)
+    return [
+        Effect(contrast, place, imbalance, measure, comparison)
+        for (imbalance, place), runs in sides.items()
+        if len(runs) == 2
+        for measure in EFFECTS
+        if (comparison := _compared(runs, contrast, measure)).n
+    ]
+
+
+def _compared(runs: dict[str, list[Run]], contrast: Contrast, measure: Measure) -> Comparison:
+    one, two = (
+        {run.axes.get("seed", run.name): measure.value(run) for run in runs[label] if run.converged}
+        for label in (contrast.before, contrast.after)
+    )
+    return compare(one, two, ratio=measure.kind == "factor")
+
+
+def _table(imbalance: str, found: Sequence[Effect]) -> EffectTable:
+    mine = [effect for effect in found if effect.imbalance == imbalance]
+    measures = tuple(m for m in EFFECTS if any(effect.measure is m for effect in mine))
+    rows = [row for contrast in dict.fromkeys(e.contrast for e in mine) for row in _rows(contrast, mine)]
+    adjusted: dict[int, float] = {}
+    for measure in measures:
+        column = [effect for row in rows for effect in row.effects if effect.measure is measure]
+        adjusted |= dict(zip(map(id, column), holm([effect.comparison.p for effect in column]), strict=True))
+    corrected = tuple(
+        replace(row, effects=tuple(replace(effect, adjusted=adjusted[id(effect)]) for effect in row.effects))
+        for row in rows
+    )
+    return EffectTable(imbalance, measures, corrected)
+
+
+def _rows(contrast: Contrast, effects: Sequence[Effect]) -> list[EffectRow]:
+    """The places of one contrast, and their mean where there are several."""
+    mine = [effect for effect in effects if effect.contrast == contrast]
+    places = list(dict.fromkeys(effect.place for effect in mine))
+    rows = [EffectRow(contrast, place, False, tuple(e for e in mine if e.place == place)) for place in places]
+    if len(places) > 1:
+        words = f"mean of {len(places)}"
+        measures = dict.fromkeys(effect.measure for effect in mine)
+        pooled = tuple(
+            replace(
+                mine[0],
+                place=words,
+                measure=m,
+                comparison=pool([e.comparison for e in mine if e.measure is m]),
+            )
+            for m in measures
+        )
+        rows.append(EffectRow(contrast, words, True, pooled))
+    return rows

@@ -1,0 +1,100 @@
+"""Two networks compared where their training losses are equal, not at one epoch: whoever trains faster has
+collapsed farther at any epoch, which says nothing of the geometry it prefers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from deq_collapse.analysis.measures import Family, Measure
+from deq_collapse.analysis.pairing import compare
+from deq_collapse.analysis.settings import Setting, Slot, settings
+from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import short
+from deq_collapse.runs.study import Study
+
+MEASURES = (
+    Measure("train_nc1", "NC1", "factor", lambda run: run.train.get("nc1")),
+    Measure("train_nc2_etf_means", "NC2", "plain", lambda run: run.train.get("nc2_etf_means")),
+    Measure("train_nc3", "NC3", "plain", lambda run: run.train.get("nc3")),
+    Measure("held_out_accuracy", "held-out accuracy", "share", lambda run: None),
+)
+TITLE = "At equal training loss"
+NOTE = (
+    "Each pair of runs is compared at the higher of their two final training losses, which both reached:"
+    " the values of the one that went lower are those it had where it passed that loss, interpolated between"
+    " measured epochs in the logarithm of the loss. NC1 to NC3 are of the training split; held-out accuracy"
+    " is that of the images that were measured beside it."
+)
+
+
+def at_loss(run: Run, loss: float, split: str, metric: str) -> float | None:
+    """What a metric was where the training loss first was as low as `loss`; None where it never was, and
+    where the metric was not measured then.
+    """
+    losses, values = run.curve("train", "loss"), run.curve(split, metric)
+    epochs = [epoch for epoch in losses.index if epoch in values.index and losses[epoch] > 0]
+    before = None
+    for epoch in epochs:
+        if losses[epoch] <= loss:
+            if before is None or losses[epoch] == loss:
+                return float(values[epoch])
+            span = np.log([losses[before], losses[epoch], loss])
+            share = (span[0] - span[2]) / (span[0] - span[1])
+            return float(values[before] + share * (values[epoch] - values[before]))
+        before = epoch
+    return None
+
+
+def equal_loss_tables(study: Study) -> list[Table]:
+    """For each explicit refinement that has a pair with a DEQ, every DEQ beside it in every setting."""
+    every = settings(study)
+    implicit = {name for setting in every for name in setting.implicit}
+    names = dict.fromkeys(name for setting in every for name in setting.slots if name not in implicit)
+    return [table for name in names if (table := _table(every, name)).lines]
+
+
+def _table(every: Sequence[Setting], one: str) -> Table:
+    lines = [
+        Line(setting, one, two, tuple(_entry(measure, setting, one, two) for measure in MEASURES))
+        for setting in every
+        for two in setting.implicit
+        if one in setting.slots
+    ]
+    lines = [line for line in lines if any(entry.comparison.n for entry in line.entries)]
+    others = tuple(dict.fromkeys(line.refinement for line in lines))
+    corrected, tests = adjusted_lines(lines)
+    title = f"{TITLE}: {', '.join(map(short, others))} beside {short(one)}"
+    family = Family(f"equal_loss_{one}", title, NOTE, MEASURES)
+    return Table(family, one, others, MEASURES, corrected, tests)
+
+
+def _entry(measure: Measure, setting: Setting, one: str, two: str) -> Entry:
+    """Runs of one seed, both at the higher final loss of the two."""
+    first: dict[str, float | None] = {}
+    second: dict[str, float | None] = {}
+    for pair in _pairs(setting.slots[one], setting.slots[two]):
+        finals = [run.train.get("loss", math.nan) for run in pair]
+        for side, run in zip((first, second), pair, strict=True):
+            split, metric = (
+                (run.held_out, "accuracy")
+                if measure.key == "held_out_accuracy"
+                else ("train", measure.key.removeprefix("train_"))
+            )
+            side[run.axes.get("seed", run.name)] = at_loss(run, max(finals), split, metric)
+    return Entry(measure, first, second, compare(first, second, measure.kind == "factor"), math.nan)
+
+
+def _pairs(one: Slot, two: Slot) -> list[tuple[Run, Run]]:
+    others = {run.axes.get("seed"): run for run in _converged(two.runs)}
+    return [
+        (run, others[run.axes.get("seed")]) for run in _converged(one.runs) if run.axes.get("seed") in others
+    ]
+
+
+def _converged(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.converged]

@@ -1,0 +1,52 @@
+"""How many seeds a paired t test would need, by its power at the effect and the spread that were seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from deq_collapse.analysis.pairing import LEVEL
+
+POWER = 0.8
+MOST = 1000
+"""Pairs beyond which the answer is "more than"."""
+
+
+def power(effect: float, pairs: NDArray[np.int64], level: float = LEVEL) -> NDArray[np.float64]:
+    """Probability that a two-sided paired t test rejects (Cohen, "Statistical Power Analysis for the
+    Behavioral Sciences", 1988, chapter 2).
+
+    Args:
+        effect: true mean difference over the true standard deviation of differences.
+        pairs: numbers of pairs, each at least 2.
+        level: of the test, uncorrected.
+    """
+    freedom, shift = pairs - 1, abs(effect) * np.sqrt(pairs)
+    critical = stats.t.ppf(1 - level / 2, freedom)
+    above, below = stats.nct.sf(critical, freedom, shift), stats.nct.cdf(-critical, freedom, shift)
+    return np.asarray(above + below)
+
+
+def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | None:
+    """The least number of pairs at which the test has a power of 80%, if the mean difference and the standard
+    deviation seen here were the true ones; both are estimates, so with few pairs this is rough.
+
+    Returns:
+        At least 2; ``None`` where there are fewer than two differences, where they do not vary, and where
+        more than `MOST` would be needed.
+
+    >>> pairs_needed([1.0, 2.0, 3.0])
+    5
+    >>> pairs_needed([-1.0, 1.0]) is None
+    True
+    """
+    values = np.array(list(differences), dtype=float)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return None
+    values /= np.abs(values).max()  # squares of tiny differences would vanish
+    pairs = np.arange(2, MOST + 1)
+    enough = power(float(values.mean() / values.std(ddof=1)), pairs, level) >= POWER
+    return int(pairs[enough.argmax()]) if enough.any() else None

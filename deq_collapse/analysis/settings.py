@@ -1,0 +1,129 @@
+"""The settings of a study: what is planned and what is finished of each, refinement by refinement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from deq_collapse.analysis.imbalance import imbalance_kind
+from deq_collapse.analysis.measures import Measure
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import AXES_OF_IMBALANCE, setting_in_words
+from deq_collapse.runs.study import Study
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of the grid: the finished runs of one setting and refinement, and how many are planned."""
+
+    runs: tuple[Run, ...]
+    planned: int
+
+    @property
+    def missing(self) -> int:
+        """Runs that are planned and not finished."""
+        return max(0, self.planned - len(self.runs))
+
+    @property
+    def implicit(self) -> bool:
+        """Whether its runs solve for a fixed point."""
+        return any(run.implicit for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting and its slots by refinement, those that solve for a fixed point last.
+
+    Attributes:
+        group: what it shares with settings that differ in imbalance alone, in words; may be empty.
+        heading, label: group and imbalance in words; where no group has two settings, nothing and the name.
+    """
+
+    name: str
+    group: str
+    heading: str
+    label: str
+    slots: dict[str, Slot]
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """Of all refinements."""
+        return (run for slot in self.slots.values() for run in slot.runs)
+
+    @property
+    def baseline(self) -> str | None:
+        """The first explicit refinement that has runs: what its DEQs are compared with; None without one."""
+        return next((name for name, slot in self.slots.items() if slot.runs and not slot.implicit), None)
+
+    @property
+    def implicit(self) -> list[str]:
+        """The refinements that solve for a fixed point."""
+        return [name for name, slot in self.slots.items() if slot.implicit]
+
+    @property
+    def imbalance(self) -> str | None:
+        """`imbalance_kind` of its runs; None where none is finished."""
+        return next((imbalance_kind(run) for run in self.runs), None)
+
+
+def settings(study: Study) -> list[Setting]:
+    """Every setting that is planned or has runs: group by group, else in the order of the grid."""
+    places: dict[str, dict[str, list[Run]]] = {}
+    planned: Counter[tuple[str, str]] = Counter()
+    axes_of: dict[str, Mapping[str, str]] = {}
+    only_data = study.runs[0].dataset if study.runs else study.name  # where the refinement is the only axis
+    for axes in study.planned:
+        if "refinement" not in axes:
+            continue  # then only a run tells what it is
+        setting, refinement = setting_in_words(axes) or only_data, axes["refinement"]
+        places.setdefault(setting, {}).setdefault(refinement, [])
+        planned[setting, refinement] += 1
+        axes_of.setdefault(setting, axes)
+    for run in study.runs:
+        places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
+        axes_of.setdefault(run.setting, run.axes)
+    implicit = {"equilibrium"} | {run.refinement for run in study.runs if run.implicit}
+    words = {name: _words(name, axes_of[name]) for name in places}
+    groups = Counter(group for group, _ in words.values())
+    alone = max(groups.values(), default=0) < 2
+    return [
+        Setting(
+            name,
+            words[name][0],
+            *(("", name) if alone else words[name]),
+            {
+                refinement: Slot(tuple(runs), max(planned[name, refinement], len(runs)))
+                for refinement, runs in sorted(places[name].items(), key=lambda item: item[0] in implicit)
+            },
+        )
+        for group in groups
+        for name in places
+        if words[name][0] == group
+    ]
+
+
+def refinements(study: Study) -> list[str]:
+    """Those of a study, those that solve for a fixed point last."""
+    every = settings(study)
+    names = dict.fromkeys(name for setting in every for name in setting.slots)
+    implicit = {"equilibrium"}.union(*(setting.implicit for setting in every))
+    return sorted(names, key=lambda name: name in implicit)
+
+
+def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
+    """A measure's values by seed; runs that name no seed are told apart and pair with nothing, unless one."""
+    seeds = [run.axes.get("seed", "") for run in runs]
+    return {
+        seed if seeds.count(seed) == 1 else run.name: measure.value(run)
+        for seed, run in zip(seeds, runs, strict=True)
+    }
+
+
+def _words(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+    """Group and label of a setting."""
+    imbalance = {axis: label for axis, label in axes.items() if axis in AXES_OF_IMBALANCE}
+    if not imbalance:
+        return "", name
+    rest = {axis: label for axis, label in axes.items() if axis not in AXES_OF_IMBALANCE}
+    return setting_in_words(rest), setting_in_words(imbalance)

@@ -1,0 +1,292 @@
+"""The claims of Sun & Shi (NeurIPS 2024, arXiv 2410.23391), and what a study's runs say of each.
+
+The rule is fixed before any run is looked at, and stands on the report's page: `RULE`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Literal
+
+from scipy import stats
+
+from deq_collapse.analysis.measures import Measure, logged
+from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
+from deq_collapse.analysis.power import pairs_needed
+from deq_collapse.analysis.settings import Setting, by_seed, settings
+from deq_collapse.runs.record import COLLAPSED, MISSED
+from deq_collapse.runs.study import Study
+
+Word = Literal["supported", "not supported", "undecided"]
+
+RULE = (
+    "Supported: the effect lies in the claimed direction, and its p value is below 0.05 after Holm’s"
+    " correction over all tests of the same table. Not supported: the same in the opposite direction."
+    " Undecided at this n: everything else, and whatever has fewer than two pairs; the number of seeds that"
+    " would decide it is where a paired t test at 0.05, without correction, has a power of 80% if the mean"
+    " and the spread of these differences are the true ones. A run whose solver missed its tolerance for"
+    f" more than {MISSED:.1%} of samples, in any epoch or where it was measured, enters no verdict. DEQ is"
+    " compared with the first explicit network of its family. The claim on balanced"
+    " data compares nothing: it is supported where the 95% interval of the share of DEQ runs that collapse"
+    " (Clopper and Pearson) lies above one half, not supported where it lies below, which takes six runs or"
+    " more."
+)
+POOLING = (
+    "Pooled: differences are averaged over all imbalanced settings within each seed, and n counts seeds. A"
+    " seed’s runs share their draw of images, initial weights and order of batches, so its settings are not"
+    " independent repetitions. Only seeds that have a pair in every setting count."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that a comparison can speak for or against.
+
+    Attributes:
+        key: its name in files.
+        title: its name at the head of a column.
+        sentence: what is claimed.
+        measure: what is compared.
+        higher: whether the claim says that DEQ has the higher value.
+    """
+
+    key: str
+    title: str
+    sentence: str
+    measure: Measure
+    higher: bool = False
+
+
+CLAIMS = (
+    Claim(
+        "nearer_etf",
+        "nearer the ETF",
+        "Under imbalance the class means of DEQ lie nearer the vertices of the simplex ETF.",
+        logged("train", "nc2_etf_means", "NC2, training split"),
+    ),
+    Claim(
+        "less_variability",
+        "less variability",
+        "Under imbalance features of DEQ vary less around their class means.",
+        logged("train", "nc1", "NC1, training split", "factor"),
+    ),
+    Claim(
+        "self_duality",
+        "self-duality",
+        "Under imbalance classifier and class means of DEQ are nearer self-duality.",
+        logged("train", "nc3", "NC3, training split"),
+    ),
+    Claim(
+        "minority_accuracy",
+        "minority accuracy",
+        "Under imbalance DEQ has the higher accuracy on minority classes.",
+        Measure(
+            "test_accuracy_minority",
+            "test accuracy on minority (long tails: few) classes",
+            "share",
+            lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
+        ),
+        higher=True,
+    ),
+    Claim(
+        "lower_loss",
+        "lower loss",
+        "Under imbalance DEQ ends at the lower training loss.",
+        logged("train", "loss", "loss, training split", "factor"),
+    ),
+)
+ALL = "all together"
+"""The group of all balanced runs where a study has several, as data sets."""
+COLLAPSES = (
+    "Under balance DEQ collapses: training error reaches 0, and training NC1, NC2 and NC3 end at or below"
+    f" {COLLAPSED['nc1']:g}, {COLLAPSED['nc2_etf_means']:g} and {COLLAPSED['nc3']:g}, where a public ResNet-9"
+    " ends after 200 epochs on Fashion-MNIST."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim put to one setting, or to all imbalanced ones of a group."""
+
+    claim: Claim
+    group: str
+    setting: Setting | None
+    settings: int
+    comparison: Comparison
+    adjusted: float = math.nan
+
+    @property
+    def word(self) -> Word:
+        """By `RULE`."""
+        if not self.adjusted < LEVEL:
+            return "undecided"
+        return "supported" if (self.comparison.mean > 0) == self.claim.higher else "not supported"
+
+    @property
+    def needed(self) -> int | None:
+        """The seeds that would decide an undecided claim, see `RULE`; None where that cannot be said."""
+        return pairs_needed(self.comparison.differences.values()) if self.word == "undecided" else None
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many runs of one refinement collapsed under balance, with the exact interval of their share."""
+
+    group: str
+    refinement: str
+    implicit: bool
+    collapsed: int
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper and Pearson's, 95%."""
+        interval = stats.binomtest(self.collapsed, self.n).proportion_ci(1 - LEVEL)
+        return float(interval.low), float(interval.high)
+
+    @property
+    def p(self) -> float:
+        """Of as lopsided a count if a run were as likely to collapse as not."""
+        return float(stats.binomtest(self.collapsed, self.n).pvalue)
+
+    @property
+    def word(self) -> Word:
+        """By `RULE`."""
+        low, high = self.interval
+        return "supported" if low > 0.5 else "not supported" if high < 0.5 else "undecided"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """All that a study says: of balanced runs; of each claim, pooled; of each setting, claim by claim."""
+
+    collapse: tuple[Share, ...]
+    pooled: tuple[Verdict, ...]
+    single: tuple[Verdict, ...]
+
+    @property
+    def claims(self) -> list[list[Verdict]]:
+        """The pooled ones claim by claim, each list over groups."""
+        return [list(members) for _, members in groupby(self.pooled, key=lambda verdict: verdict.claim.key)]
+
+    @property
+    def settings(self) -> list[tuple[Setting, list[Verdict]]]:
+        """The single ones setting by setting, each list over claims."""
+        return [
+            (setting, [verdict for verdict in self.single if verdict.setting is setting])
+            for setting in {id(v.setting): v.setting for v in self.single}.values()
+            if setting is not None
+        ]
+
+
+def verdicts(study: Study) -> Verdicts:
+    """What a study's runs say of the claims; empty where no setting has an explicit refinement and a DEQ."""
+    every = [s for s in settings(study) if s.baseline and s.implicit]
+    single = [
+        _single(claim, setting, deq)
+        for setting in every
+        if setting.imbalance != "balanced"
+        for deq in setting.implicit
+        for claim in CLAIMS
+    ]
+    groups = list(dict.fromkeys(verdict.group for verdict in single))
+    pooled = [
+        _pooled(claim, group, [v for v in single if group in (ALL, v.group) and v.claim is claim])
+        for claim in CLAIMS
+        for group in ([ALL] if len(groups) > 1 else []) + groups
+    ]
+    return Verdicts(_shares(every), _adjusted(pooled), _adjusted(single))
+
+
+def records(found: Verdicts) -> list[dict[str, Any]]:
+    """Every verdict as a flat record, for files; None stands for what has no value."""
+    rows: list[dict[str, Any]] = [
+        {
+            "claim": "collapses_under_balance",
+            "sentence": COLLAPSES,
+            "group": share.group,
+            "scope": "balanced",
+            "measure": f"share of {share.refinement} runs that collapsed",
+            "test": "exact binomial",
+            "effect_is": "share",
+            "effect": share.collapsed / share.n,
+            "low": share.interval[0],
+            "high": share.interval[1],
+            "n": share.n,
+            "p": share.p,
+            "p_holm": None,
+            "verdict": share.word if share.implicit else None,
+            "seeds_needed": None,
+            "remark": "" if share.implicit else "for comparison; the claim is of equilibria",
+        }
+        for share in found.collapse
+    ]
+    rows += [
+        {
+            "claim": verdict.claim.key,
+            "sentence": verdict.claim.sentence,
+            "group": verdict.group,
+            "scope": verdict.setting.label if verdict.setting else f"pooled over {verdict.settings} settings",
+            "measure": verdict.claim.measure.title,
+            "test": "paired t, two-sided",
+            "effect_is": "factor, equilibrium / explicit"
+            if verdict.comparison.ratio
+            else "difference, equilibrium - explicit",
+            "effect": _finite(verdict.comparison.effect),
+            "low": _finite(verdict.comparison.interval[0]),
+            "high": _finite(verdict.comparison.interval[1]),
+            "n": verdict.comparison.n,
+            "p": _finite(verdict.comparison.p),
+            "p_holm": _finite(verdict.adjusted),
+            "verdict": verdict.word,
+            "seeds_needed": verdict.needed,
+            "remark": verdict.comparison.remark,
+        }
+        for verdict in (*found.pooled, *found.single)
+    ]
+    return rows
+
+
+def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
+    """Of each group, and of all together where there are several; none where no DEQ converged."""
+    balanced = [setting for setting in every if setting.imbalance == "balanced"]
+    groups = list(dict.fromkeys(setting.group for setting in balanced))
+    found = []
+    for group in ([ALL] if len(groups) > 1 else []) + groups:
+        members = [setting for setting in balanced if group in (ALL, setting.group)]
+        names = dict.fromkeys(name for setting in members for name in (*setting.implicit, *setting.slots))
+        for name in names:
+            slots = [setting.slots[name] for setting in members if name in setting.slots]
+            runs = [run for slot in slots for run in slot.runs if run.converged]
+            if runs:
+                implicit = any(slot.implicit for slot in slots)
+                found.append(Share(group, name, implicit, sum(run.collapsed for run in runs), len(runs)))
+    deqs = {share.group for share in found if share.implicit}
+    return tuple(share for share in found if share.group in deqs)
+
+
+def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
+    sides = [setting.slots[name].runs for name in (setting.baseline or "", deq)]
+    one, two = (by_seed([run for run in runs if run.converged], claim.measure) for runs in sides)
+    comparison = compare(one, two, ratio=claim.measure.kind == "factor")
+    group = setting.group
+    if len(setting.implicit) > 1:
+        group = ", ".join(filter(None, (group, deq)))
+    return Verdict(claim, group, setting, 1, comparison)
+
+
+def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
+    some = sum(verdict.comparison.n > 0 for verdict in single)
+    return Verdict(claim, group, None, some, pool([verdict.comparison for verdict in single]))
+
+
+def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    adjusted = holm([verdict.comparison.p for verdict in found])
+    return tuple(replace(v, adjusted=p) for v, p in zip(found, adjusted, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

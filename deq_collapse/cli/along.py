@@ -1,0 +1,77 @@
+"""``deq-collapse along RUN``: measures trained networks along their computation and draws them."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from deq_collapse.errors import UserError
+
+
+def along_main(args: Sequence[str]) -> int:
+    """Runs ``deq-collapse along``; returns its exit code.
+
+    Raises:
+        UserError: see `draw`.
+    """
+    options = _parser().parse_args(args)
+    print(f"Figure: {draw(options.runs, options.modules, options.figure)}, as svg, png and pdf")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deq-collapse along",
+        description="Measures trained networks at H0 and after every evaluation of a block, from their last"
+        " checkpoints; writes along.csv beside each and one figure of all.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        metavar="NAME",
+        help="modules of the network to watch instead of its blocks or iterates, as 'encoder.*'",
+    )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="PATH",
+        help="where the figure goes, without suffix; by default the directory that holds all the runs",
+    )
+    return parser
+
+
+def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -> Path:
+    """Writes each run's ``along.csv`` anew from its last checkpoint, and the figure of all.
+
+    Args:
+        runs: their directories.
+        modules: what is watched, see `callbacks.Along`; ``None`` for what a run's configuration says.
+        figure: where the figure goes, without its suffix; ``None`` for the directory that holds all the runs.
+
+    Returns:
+        The figure's place, without its suffix.
+
+    Raises:
+        UserError: for a directory without a run or checkpoint, a module that cannot be watched, features
+            without any collapse to measure, and a file that cannot be written.
+    """
+    # The heavy imports wait until there is something to draw, so that --help answers at once.
+    from deq_collapse.figures.along import along_figure, along_scales, lines
+    from deq_collapse.figures.files import write_figure
+    from deq_collapse.study.remeasure import check_run, load, measure
+
+    for directory in runs:
+        check_run(directory)
+    settings = lines([measure(load(directory, modules)) for directory in runs])
+    if not settings:
+        raise UserError("no run has a finite value of NC1, NC2 or NC3: there is nothing to draw.")
+    place = figure or _beside(runs)
+    write_figure(place, along_figure(settings, along_scales(settings)))
+    return place
+
+
+def _beside(runs: Sequence[Path]) -> Path:
+    """A figure's place, without its suffix: in the directory that holds all the runs."""
+    common = os.path.commonpath([run.absolute() for run in runs])
+    return Path(os.path.relpath(common), "along")

@@ -1,0 +1,167 @@
+"""``deq-collapse study``: ``run``, ``submit``, ``status``, ``watch``, ``report``, ``dashboard``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deq_collapse.errors import UserError
+
+
+def study_main(args: Sequence[str]) -> int:
+    """Runs a study command; returns its exit code.
+
+    Raises:
+        UserError: for a mistake in the study file, or a directory that holds no study.
+    """
+    options = _parser().parse_args(args)
+    if options.command == "run":
+        return _run(options.file, options.jobs, options.retry, options.seeds)
+    if options.command == "submit":
+        return _submit(options)
+    if options.command == "dashboard":
+        from deq_collapse.tracking.publish import publish
+
+        print(publish(options.study, options.entity, options.project, options.offline))
+        return 0
+    if options.command == "watch":
+        from deq_collapse.report.watch import watch
+
+        watch(options.study, options.every, options.port)
+        return 0
+    if options.command == "status":
+        return _status(options.study)
+    return _report(_directory(options.study))
+
+
+def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
+    from deq_collapse.study.grid import read_study_file
+    from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
+
+    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
+    study = read_study_file(file, seeds)
+    try:
+        with sigterm_as_exit():
+            Runner(study, plan_study(study, command), jobs, retry).run()
+            return _report(study.directory)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
+        return 130
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from deq_collapse.study.cluster import read_options, submit_study
+    from deq_collapse.study.grid import read_study_file
+    from deq_collapse.study.runner import plan_study
+
+    study, asked = read_study_file(options.file, options.seeds), read_options(options.set)
+    plan = plan_study(study, f"deq-collapse study submit {options.file}")
+    jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
+    for name, job in jobs.items():
+        print(f"{name}  job {job}")
+    print(f"{len(jobs)} of {len(plan.cells)} runs submitted; deq-collapse study status {options.file}")
+    return 0
+
+
+def _status(path: Path) -> int:
+    from deq_collapse.study.estimate import standings
+    from deq_collapse.study.grid import read_study_file
+    from deq_collapse.study.plan import PLAN, read_plan, sketch
+    from deq_collapse.study.status import print_status
+
+    directory = _directory(path)
+    plan = read_plan(directory)
+    if plan is None and path.is_file():
+        plan = sketch(read_study_file(path), f"deq-collapse study run {path}")
+    if plan is None:
+        raise UserError(f"there is no {directory / PLAN}: give the study file, or run the study first.")
+    print_status(plan, standings(directory, plan))
+    return 0
+
+
+def _report(directory: Path) -> int:
+    from deq_collapse.report.figure_files import write_figures
+    from deq_collapse.report.page import write_report
+    from deq_collapse.study.results import gather
+
+    gather(directory)
+    print(f"Report: {write_report(directory)}")
+    print(f"Figures: {write_figures(directory)}")
+    return 0
+
+
+def _directory(study: Path) -> Path:
+    """Of a study, given by its directory or its file."""
+    if not study.is_file():
+        return study
+    from deq_collapse.study.grid import read_study_file
+
+    return read_study_file(study).directory
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run what is missing of a study, then write its report and figures")
+    run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
+    run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
+    run.add_argument("--retry", action="store_true", help="run again what failed before")
+    _add_seeds(run)
+    submit = commands.add_parser("submit", help="run what is missing as jobs of a cluster")
+    submit.add_argument("file", type=Path, help="the study file")
+    submit.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        default="slurm",
+        help="a SLURM array, or processes of this machine that all start at once (default: slurm)",
+    )
+    submit.add_argument(
+        "--jobs", type=_at_least_one, metavar="N", help="runs at the same time, at most (SLURM)"
+    )
+    submit.add_argument("--retry", action="store_true", help="run again what failed before")
+    _add_seeds(submit)
+    submit.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of submitit, as timeout_min=600 gpus_per_node=1 slurm_partition=NAME",
+    )
+    report = commands.add_parser(
+        "report", help="write the report and figures of a study, or of any directory of runs"
+    )
+    report.add_argument("study", type=Path, help="e.g. outputs/studies/demo, its study file, or outputs/runs")
+    status = commands.add_parser("status", help="show the grid of a study: how far it is, and the time left")
+    status.add_argument("study", type=Path, help="e.g. outputs/studies/demo, or its study file")
+    _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))
+    _add_dashboard(commands.add_parser("dashboard", help="lay a study out on wandb, with its report"))
+    return parser
+
+
+def _add_seeds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=_at_least_one,
+        metavar="N",
+        help="seeds of every grid, instead of those of the file; more of them extend a finished study",
+    )
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--every", type=_at_least_one, default=10, metavar="S", help="seconds between looks")
+    parser.add_argument("--port", type=int, help="serve the page on this port of this machine alone; 0: any")
+
+
+def _add_dashboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
+    parser.add_argument("--entity", help="user or team that owns the project; the login's own by default")
+    parser.add_argument("--project", default="deq-collapse", help="where the runs are")
+    parser.add_argument("--offline", action="store_true", help="write files only, for `wandb sync`")
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number

@@ -1,0 +1,40 @@
+"""Mistakes that a run would meet late, found before anything is built or written."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deq_collapse.errors import UserError
+
+
+def check_devices(trainer: Any) -> None:
+    """Whether the machine has the devices that a trainer's configuration asks for.
+
+    Raises:
+        UserError: where it has not.
+    """
+    asked = int(trainer.devices) if str(trainer.devices).isdigit() else 1
+    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    if trainer.accelerator == "cpu" and asked > cores:
+        raise UserError(f"{asked} CPU processes are asked for, but this machine has {cores} cores.")
+    if trainer.accelerator in ("gpu", "cuda") and asked > gpus:
+        raise UserError(
+            f"{asked} GPUs are asked for, but this machine has {gpus}: --trainer.accelerator cpu."
+        )
+
+
+def check_writable(directory: Path) -> None:
+    """Whether files can be written into a directory, or into the one where it would be made.
+
+    Raises:
+        UserError: where they cannot.
+    """
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"the output directory {directory} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,204 @@
+"""The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+from rich.table import Table
+
+from deq_collapse import callbacks
+from deq_collapse.config.checks import check_devices, check_writable
+from deq_collapse.config.files import first_difference
+from deq_collapse.config.mistakes import explain
+from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
+from deq_collapse.models.module import SPLITS
+from deq_collapse.runs.files import CHECKPOINT, CONFIG, RESULT
+
+NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
+"""Keys in which two starts of the same run may differ."""
+
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+class FinishedRun(UserError):  # noqa: N818 - it is news, not an error
+    """The run asked for lies there, finished."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes a fit's resolved configuration beside the run and attaches it to its loggers."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called on rank zero when a stage is set up."""
+        if stage != "fit":
+            return
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        content = {key: value for key, value in config.items() if key != "ckpt_path"}
+        write_atomically(Path(trainer.default_root_dir) / CONFIG, yaml.safe_dump(content, sort_keys=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(content)
+
+
+class CollapseCLI(LightningCLI):
+    """Lightning's command line with our module and data module."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's name and place in a study, the measuring schedule, and the links between data and
+        model.
+        """
+        parser.add_argument("--name", type=str, default="run", help="What the run is called.")
+        parser.add_argument("--study", type=str | None, default=None, help="The study the run belongs to.")
+        parser.add_argument(
+            "--axes",
+            type=dict[str, str],
+            default={},
+            help="The run's place in the study's grid: label by axis.",
+        )
+        parser.add_lightning_class_args(callbacks.MeasurementSchedule, "schedule")
+        parser.add_lightning_class_args(callbacks.Along, "along")
+        for fact in ("image_shape", "class_counts", "majority"):
+            parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Keeps the command line's values: Lightning would replace them by the checkpoint's."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; a mistake is told in one sentence."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            command = next((arg for arg in args[:1] if arg in COMMANDS), None)
+            keys = self._parser(command).get_defaults().keys()
+            raise UserError(explain(str(error), keys)) from error
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the subcommand, where there is one."""
+        return self.config.get(str(self.subcommand), self.config)
+
+    @property
+    def along(self) -> callbacks.Along:
+        """What measures the trained network along its computation."""
+        along: callbacks.Along = self._get(self.config_init, "along")
+        return along
+
+    @property
+    def directory(self) -> Path:
+        """Where the run leaves its files."""
+        given = self.settings.trainer.default_root_dir
+        return Path(given) if given else Path("outputs", "runs", self.settings.name)
+
+    def before_instantiate_classes(self) -> None:
+        """Finds mistakes before anything is built or written.
+
+        Raises:
+            UserError: for a checkpoint that is not there, too many devices, an output directory that cannot
+                be written, and a directory that holds another run.
+        """
+        check_devices(self.settings.trainer)
+        self._resolve_checkpoint()
+        if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
+            check_writable(self.directory)
+            self._check_other_run()
+
+    def _resolve_checkpoint(self) -> None:
+        """Lightning would go on with random weights where ``last`` or nothing is to be found."""
+        path = self.settings.ckpt_path
+        if path == "last":
+            path = str(self.directory / CHECKPOINT)
+            if self.subcommand == "fit" and not Path(path).exists():
+                path = None
+        if path and not Path(path).is_file():
+            raise UserError(f"there is no checkpoint at {path}.")
+        if path and not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not a whole checkpoint: cut short, or another kind of file.")
+        if not path and self.subcommand not in ("fit", None):
+            raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
+        self.settings.ckpt_path = path
+        if "verbose" in self.settings:
+            self.settings.verbose = False  # both splits are printed as one table, by us
+
+    def _check_other_run(self) -> None:
+        saved = self.directory / CONFIG
+        if not saved.exists():
+            return
+        new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
+        differing = first_difference(self.completed(saved), new, ignore=NOT_THE_RUN)
+        if differing:
+            raise UserError(
+                f"{self.directory} holds a run of another configuration ({differing}): choose another"
+                " --name, or remove that directory."
+            )
+        if (self.directory / RESULT).exists():
+            raise FinishedRun(
+                f"{self.directory} holds this run, finished: choose another --name for a new one."
+            )
+        if (self.directory / CHECKPOINT).exists() and not self.settings.ckpt_path:
+            raise UserError(
+                f"{self.directory} holds this run, interrupted: continue it with --ckpt_path last, or choose"
+                " another --name."
+            )
+
+    def completed(self, saved: Path) -> dict[str, Any]:
+        """The configuration that a run has saved. A key that was not known then has its default now: whoever
+        adds one sees to it that runs without it stay what they were.
+        """
+        try:
+            config = self.parser.parse_args(["fit", "--config", str(saved)])["fit"]
+        except ArgumentError:  # a key is gone: it is told as a difference
+            text = saved.read_text(encoding="utf-8")
+        else:
+            text = self._parser("fit").dump(config, skip_none=False)
+        content: dict[str, Any] = yaml.safe_load(text) or {}
+        return content
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with what every run leaves behind."""
+        settings = self.settings
+        self.along.check(self.model.network, self.datamodule.image_shape)
+        always = [
+            callbacks.Environment(),
+            callbacks.Costs(),
+            callbacks.Diagnostics(),
+            callbacks.History(),
+            callbacks.RunProgress(settings.name),
+            callbacks.PredictionWriter(),
+            callbacks.Confusion(),
+            callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),
+            callbacks.LastCheckpoint(),
+        ]
+        self.trainer_defaults = {"callbacks": always}
+        if self.subcommand != "fit":
+            kwargs["logger"] = False  # its curves are those of the fit
+        given = self.config_init[str(self.subcommand)].trainer.plugins or []
+        plugins = given if isinstance(given, list) else [given]
+        kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO()]
+        return super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
+
+    def after_fit(self) -> None:
+        """Tells where the run is."""
+        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run and not self.settings.study:
+            print(f"Run: {self.directory}")
+
+    def after_validate(self) -> None:
+        """Prints the measures of both splits."""
+        self._print_measures()
+
+    def after_test(self) -> None:
+        """Prints the measures of the test split."""
+        self._print_measures()
+
+    def _print_measures(self) -> None:
+        values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        splits = [split for split in SPLITS if any(name.startswith(f"{split}/") for name in values)]
+        table = Table("measure", *splits)
+        for metric in dict.fromkeys(name.partition("/")[2] for name in values):
+            table.add_row(metric, *(f"{values.get(f'{split}/{metric}', math.nan):.6g}" for split in splits))
+        if self.trainer.is_global_zero:
+            Console().print(table)

@@ -1,0 +1,132 @@
+"""What is wrong with a configuration: one sentence that names what is allowed, from jsonargparse's."""
+
+import inspect
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from pydoc import locate
+from types import ModuleType
+
+from torch import nn
+
+from deq_collapse import data, losses, models
+from deq_collapse.config.files import sentence
+
+LONGEST = 300
+"""Characters of a message that no rule here knows."""
+
+
+def explain(message: str, keys: Iterable[str]) -> str:
+    """One sentence for an error of the parser.
+
+    Args:
+        message: what jsonargparse says.
+        keys: every key of the subcommand, as ``trainer.max_epochs``.
+    """
+    message = sentence(message)
+    for pattern, rule in RULES.items():
+        found = re.search(pattern, message)
+        if found:
+            return rule(found, sorted(set(keys)))
+    return message if len(message) <= LONGEST else message[:LONGEST].rsplit(" ", 1)[0] + " ..."
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """``; did you mean ...?`` with the nearest of the names, or all of them where none is near."""
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(sorted(names))}."
+
+
+def _unknown_key(found: re.Match[str], keys: list[str]) -> str:
+    key = found["key"].removeprefix("--").split("=")[0]
+    depth = key.count(".") + 1
+    names = {".".join(k.split(".")[:depth]) for k in keys}
+    if "." in key and not get_close_matches(key, names, n=1):
+        key, names = key.split(".")[0], {k.split(".")[0] for k in keys}
+    return f"there is no key {key}; {nearest(key, names)}"
+
+
+def _unknown_class(found: re.Match[str], keys: list[str]) -> str:
+    key, name = found["key"], found["name"].split(".")[-1]
+    names = classes_of(key)
+    hint = f"; {nearest(name, names)}" if names else ", and it is not an import path."
+    return f"{key}: there is no {found['name']}{hint}" + (
+        " A class of your own is given by its import path." if names else ""
+    )
+
+
+def classes_of(key: str) -> list[str]:
+    """The names of our classes that a key takes, as ``data.source``; empty where it takes others."""
+    rooms: dict[str, tuple[ModuleType, tuple[type, ...]]] = {
+        "data.source": (data, (data.Source,)),
+        "data.imbalance": (data, (data.Imbalance,)),
+        "data.augment": (data, (data.Augmentation,)),
+        "data.sampler": (data, (data.Sampler,)),
+        "model.criterion": (losses, (nn.Module,)),
+        "model.encoder": (models, (models.ConvEncoder, models.ResNetEncoder, models.TorchvisionEncoder)),
+        "model.refinement": (models, (models.Explicit, models.Equilibrium)),
+        "model.readout": (models, (models.GlobalAverage,)),
+        "model.classifier": (models, (models.CosineClassifier, models.FixedETF)),
+    }
+    if key not in rooms:
+        return []
+    module, bases = rooms[key]
+    kinds = {name: kind for name, kind in vars(module).items() if inspect.isclass(kind)}
+    return [n for n, kind in kinds.items() if issubclass(kind, bases) and not inspect.isabstract(kind)]
+
+
+def _unknown_option(found: re.Match[str], keys: list[str]) -> str:
+    kind = locate(found["path"])
+    names = list(inspect.signature(kind).parameters) if callable(kind) else []
+    name, owner = found["name"], found["path"].split(".")[-1]
+    return f"{found['key']}: {owner} has no option {name}; {nearest(name, names)}"
+
+
+def _wrong_choice(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']} is {found['value']}, but it is one of {found['allowed'].replace(chr(39), '')}."
+
+
+def _wrong_type(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']} is {found['value']}, but it takes {_kinds(found)}."
+
+
+def _wrong_inner_type(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']}: {found['inner']} is {found['value']}, but it takes {_kinds(found)}."
+
+
+def _kinds(found: re.Match[str]) -> str:
+    kinds = {"NoneType": "null", "str": "text", "float": "a number", "int": "a whole number"}
+    named = re.findall(r"<class '(?:\w+\.)*(\w+)'>", found["kinds"])
+    return " or ".join(dict.fromkeys(kinds.get(name, name) for name in named))
+
+
+def _null(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']} is null, but it takes a class; torch.nn.Identity is the one that does nothing."
+
+
+def _missing(found: re.Match[str], keys: list[str]) -> str:
+    names = re.sub(r"\b(fit|validate|test|predict)\.", "", found["names"])
+    return f"the configuration lacks {names}; compose it by --config, e.g. from the files below conf/."
+
+
+RULES = {
+    r"arguments are required: (?P<names>.*)": _missing,
+    r"(?:does not accept option|[Uu]nrecognized arguments:) '?(?P<key>[^' ]+)": _unknown_key,
+    r"No action for (?:key|destination) \"(?P<key>[^\"]+)\"": _unknown_key,
+    r"Parser key \"(?P<key>[^\"]+)\": .*a subclass spec, but got None": _null,
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<path>[\w.]+)':"
+    r" Option '(?P<name>\w+)' is not accepted": _unknown_option,
+    r"Parser key \"(?P<key>[^\"]+)\": .*Option '(?P<name>\w+)' is not accepted"
+    r".*class_path='(?P<path>[\w.]+)'": _unknown_option,
+    r"Parser key \"(?P<key>[^\"]+)\": .*typing\.Literal\[(?P<allowed>[^]]*)\]\. Got value: (?P<value>\w+)": (
+        _wrong_choice
+    ),
+    r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
+    r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
+    r"Parser key \"(?P<key>[^\"]+)\": .*has no attribute '\w+'\. Got value: (?P<name>[\w.]+)": _unknown_class,
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<name>[\w.]+)'": _unknown_class,
+    r"Parser key \"(?P<key>[^\"]+)\": .*dot import path string: (?P<name>[\w.]+)": _unknown_class,
+    r"Parser key \"(?P<key>[^\"]+)\": .*?(?P<kinds>Subtypes: .*?|Expected a <class .*?)"
+    r"(?:Errors: .*)?Given value type: .* Given value: (?P<value>.*)": _wrong_type,
+}
+"""The rule that words each message of jsonargparse that a user may meet; the first that fits is taken."""

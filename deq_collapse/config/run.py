@@ -1,0 +1,102 @@
+"""Runs what a configuration says: a fit, a validation, a test or predictions, in this process."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from deq_collapse.allocator import keep_freed_memory
+from deq_collapse.config.command_line import CollapseCLI, SaveConfig
+from deq_collapse.config.files import expand_parts, sentence
+from deq_collapse.config.help import ShortHelp
+from deq_collapse.data import CollapseDataModule
+from deq_collapse.errors import UserError, exit_code
+from deq_collapse.models import CollapseModule
+
+PARSER = {
+    "parser_mode": "omegaconf+",
+    "exit_on_error": False,
+    "allow_abbrev": False,
+    "formatter_class": ShortHelp,
+}
+USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def lightning_main(
+    args: Sequence[str], cli: Callable[..., CollapseCLI] = CollapseCLI, run: bool = True
+) -> CollapseCLI:
+    """Runs a subcommand in this process.
+
+    Args:
+        args: of the command line, from the subcommand on.
+        cli: makes the command line.
+        run: false where it has no subcommands, and only builds what the configuration says.
+
+    Raises:
+        UserError: for every mistake in the configuration.
+    """
+    keep_freed_memory()
+    # With the default, an override on the command line does not reach values interpolated from it.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a class of the user's own, in a file of the working directory
+    arguments = list(args)
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)  # the progress line tells what the rest of it would
+    with _program_arguments(arguments), warnings.catch_warnings():
+        _silence()
+        try:
+            return cli(
+                CollapseModule,
+                CollapseDataModule,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
+                args=expand_parts(arguments),
+                run=run,
+            )
+        except MisconfigurationException as error:
+            raise UserError(sentence(str(error))) from error
+
+
+@contextmanager
+def _program_arguments(args: list[str]) -> Iterator[None]:
+    """Lightning starts further ranks by the program's own module and arguments: they must be this module
+    with those of this run, whatever program called it.
+    """
+    argv, program = sys.argv, sys.modules["__main__"]
+    sys.argv, sys.modules["__main__"] = [__file__, *args], sys.modules[__name__]
+    try:
+        yield
+    finally:
+        sys.argv, sys.modules["__main__"] = argv, program
+
+
+def _silence() -> None:
+    """What Lightning says of itself, and a user can do nothing about."""
+    for message in (
+        "LightningCLI's args parameter",  # we hand them over on purpose, see _program_arguments
+        ".*LeafSpec.*is deprecated",  # Lightning 2.6 on torch 2.14
+        "Couldn't infer the batch indices",  # predictions are in the order of the split
+        "The number of training batches",  # every curve is by epoch
+        "It is recommended to use `self.log",  # the measures are the same on all ranks already
+        r"[\s\S]*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # what Lightning calls of jsonargparse
+        "This DataLoader will create",  # how many workers decode a tree is the user's to say
+        ".*does not have many workers",  # batches are cut in memory
+        "The `srun` command is available",  # a cell of a study may well run beside SLURM
+        "The dirpath has changed",  # a checkpoint may be measured from anywhere
+        "The .grad attribute of a Tensor that is not a leaf",  # torch.compile, of its own doing
+        ".*exists and is not empty",  # the manifest lies there before the checkpoint
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+if __name__ == "__main__":  # a further rank
+    sys.exit(exit_code(lambda: lightning_main(sys.argv[1:])))

@@ -1,0 +1,158 @@
+"""What adds what, drawn: effects of contrasts with their intervals, and families of networks side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from deq_collapse.analysis.contrasts import Effect, EffectTable
+from deq_collapse.analysis.measures import Measure
+from deq_collapse.figures.style import FAINT, INK, RC, series
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import short
+
+WIDTH, LEFT, ROW, TOP, BOTTOM, GAP = 7.1, 1.75, 0.19, 0.5, 0.5, 0.14  # inches
+SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
+"""Measures that are drawn."""
+AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
+
+
+def effects_figure(table: EffectTable) -> Figure:
+    """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
+    over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places.
+    """
+    measures = [measure for measure in table.measures if measure.key in SHOWN]
+    contrasts = list(dict.fromkeys(row.contrast for row in table.rows))
+    heights = [i + 1.1 * contrasts.index(row.contrast) for i, row in enumerate(table.rows)]
+    height = TOP + BOTTOM + ROW * (heights[-1] + 2.3)
+    column = (WIDTH - LEFT - 0.12 - GAP * (len(measures) - 1)) / len(measures)
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, height))
+        for i, measure in enumerate(measures):
+            left = LEFT + i * (column + GAP)
+            axes = figure.add_axes(
+                (left / WIDTH, BOTTOM / height, column / WIDTH, (height - TOP - BOTTOM) / height)
+            )
+            axes.set_ylim(heights[-1] + 0.7, -1.6)
+            for row, y in zip(table.rows, heights, strict=True):
+                for effect in row.effects:
+                    if effect.measure is measure:
+                        _draw(axes, effect, y, row.pooled)
+            _finish(axes, measure)
+            if i == 0:
+                axes.set_yticks(heights, [row.place for row in table.rows])
+                for contrast in contrasts:
+                    first = heights[[row.contrast for row in table.rows].index(contrast)]
+                    words = f"{contrast.name}: {short(contrast.before)} → {short(contrast.after)}"
+                    axes.text(
+                        0.06 - LEFT / column,
+                        first - 1.0,
+                        words,
+                        transform=axes.get_yaxis_transform(),
+                        weight="bold",
+                        va="center",
+                    )
+            else:
+                axes.set_yticks([])
+    return figure
+
+
+def _draw(axes: Axes, effect: Effect, y: float, pooled: bool) -> None:
+    low, high = effect.comparison.interval
+    middle = effect.comparison.effect
+    factor = 100.0 if effect.measure.kind == "share" else 1.0
+    if math.isfinite(low):
+        axes.plot([factor * low, factor * high], [y, y], color=INK, linewidth=2.2 if pooled else 1.2)
+    axes.plot(
+        factor * middle,
+        y,
+        marker="D" if pooled else "o",
+        markersize=5.5 if pooled else 4.5,
+        color=INK,
+        markerfacecolor=INK if effect.significant else "white",
+    )
+
+
+def _finish(axes: Axes, measure: Measure) -> None:
+    """The scale, and a rule where there is no effect."""
+    ratio = measure.kind == "factor"
+    axes.axvline(1.0 if ratio else 0.0, color=FAINT, linewidth=0.8, zorder=0)
+    axes.set_title(measure.title, pad=4, fontsize=9)
+    axes.set_xlabel(AXIS[measure.kind])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if ratio:
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        near = high / low < 30
+        ticks = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] if near else [10.0**e for e in range(-6, 7, 1)]
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
+    """Every family's refinements side by side, a panel for every measure: a small mark for each seed, a bar
+    at the mean (of logarithms where the measure spans decades), hollow for runs that missed fixed points.
+    """
+    labels = list(dict.fromkeys(run.axes[axis] for run in runs))
+    implicit = {run.refinement for run in runs if run.implicit}
+    names = sorted(dict.fromkeys(run.refinement for run in runs), key=lambda name: name in implicit)
+    panel, height = (WIDTH - 0.5) / len(measures), 2.5
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, height))
+        for i, measure in enumerate(measures):
+            axes = figure.add_axes(((0.5 + i * panel) / WIDTH, 0.21, (panel - 0.42) / WIDTH, 0.6))
+            for place, label in enumerate(labels):
+                for j, name in enumerate(names):
+                    x = place + 0.24 * (j - (len(names) - 1) / 2)
+                    mine = [run for run in runs if (run.axes[axis], run.refinement) == (label, name)]
+                    _swarm(axes, x, mine, measure, name)
+            axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", rotation_mode="anchor")
+            axes.set_xlim(-0.6, len(labels) - 0.4)
+            axes.set_title(f"{measure.title}{', %' if measure.kind == 'share' else ''}", pad=4, fontsize=9)
+            if measure.kind == "factor":
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+            axes.set_axisbelow(True)
+        for j, name in enumerate(names):
+            look = series(name)
+            figure.text(
+                0.5 / WIDTH + j * 0.75 / WIDTH, 0.94, short(name), color=look.text, weight="bold", va="center"
+            )
+    return figure
+
+
+def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: str) -> None:
+    factor, look = (100.0 if measure.kind == "share" else 1.0), series(name)
+    values = [(factor * value, run.converged) for run in runs if (value := measure.value(run)) is not None]
+    for k, (value, converged) in enumerate(values):
+        offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds that agree do not hide each other
+        axes.plot(
+            x + offset,
+            value,
+            marker=look.marker,
+            markersize=2.6,
+            linestyle="",
+            alpha=0.55,
+            color=look.colour,
+            markerfacecolor=look.colour if converged else "white",
+        )
+    fixed = [value for value, converged in values if converged]
+    if fixed:
+        mean = float(np.exp(np.mean(np.log(fixed)))) if measure.kind == "factor" else float(np.mean(fixed))
+        axes.plot([x - 0.1, x + 0.1], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")

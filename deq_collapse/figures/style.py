@@ -1,0 +1,125 @@
+"""How every figure looks: colours and marks for colour-blind readers and grey print, and SVG for a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.isotonic import isotonic_regression
+
+INK = "#222222"
+FAINT = "#8a8a8a"
+COLOURS = ("#123f7a", "#e07b10", "#3f9c8f", "#8a5fb0", "#767676", "#b0325a")
+DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
+"""Of lines that are no refinements, in turn."""
+
+# Any: the type of rc_context asks for the literal names of all of matplotlib's settings.
+RC: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.7,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    # Text stays text: selectable, and set in the fonts of the page.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # Ids are hashed with a random salt unless one is given: the same study must give the same bytes.
+    "svg.hashsalt": "deq_collapse",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """The look of one refinement; `text` is a darker shade that reads on white at label size."""
+
+    colour: str
+    text: str
+    marker: str
+    filled: bool
+
+
+# Dark and light (told apart in grey), blue and orange (told apart by every kind of colour blindness),
+# filled discs and hollow squares (told apart by anybody).
+_ONCE = Series("#123f7a", "#123f7a", "o", True)
+_SERIES = {
+    "explicit": _ONCE,
+    "once": _ONCE,
+    "tied": Series("#2f9e8f", "#16695e", "^", True),
+    "untied": Series("#b04a8f", "#8a2f6d", "v", True),
+    "equilibrium": Series("#e07b10", "#a24f00", "s", False),
+}
+_OTHER = Series("#767676", "#5a5a5a", "D", False)
+
+
+def series(refinement: str) -> Series:
+    """The look of a refinement by its label: explicit or once, tied, untied, equilibrium; others are grey."""
+    return _SERIES.get(refinement, _OTHER)
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """Move labels as little as possible (least squares) to lie `gap` apart, in order, in [low, high].
+
+    Subtracting the gaps turns "at least `gap` apart" into "not decreasing": isotonic regression.
+    Where there is no room for all gaps, the labels keep their order and go beyond `high`.
+    """
+    order = np.argsort(positions, kind="stable")
+    steps = gap * np.arange(len(order))
+    room = max(high - steps[-1], low) if len(order) else high
+    placed = np.empty(len(order))
+    if len(order):
+        ordered = np.asarray(positions, dtype=float)[order]
+        placed[order] = isotonic_regression(ordered - steps, y_min=low, y_max=room) + steps
+    return placed
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `<svg>` element to stand inside an HTML page, the same bytes every time.
+
+    Args:
+        figure: a figure that was made under `matplotlib.rc_context(RC)`.
+        name: prefix of every id, unique on the page.
+        description: what a reader who cannot see the figure is told.
+    """
+    buffer = StringIO()
+    with matplotlib.rc_context(RC):
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=metadata, dpi=200)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    # Inside HTML an svg needs no namespaces, and takes its width from the page.
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+    text = re.sub(r'(?<= )(?:d|x|y|points|transform)="[^"]*"', _rounded, text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{_attribute(description)}"', 1)
+
+
+def _rounded(geometry: re.Match[str]) -> str:
+    """Hundredths of a point are finer than any print, and half the digits."""
+    return re.sub(
+        r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), geometry[0]
+    )
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,0 +1,89 @@
+"""The report's curves that answer to the pointer: every run's values as data, and plotly's bundle."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from functools import lru_cache
+from typing import Any
+
+from markupsafe import Markup
+
+from deq_collapse.figures.axes import Panel
+from deq_collapse.figures.curves import PANELS
+from deq_collapse.figures.style import series
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.study import Study
+
+METRICS = (
+    *PANELS,
+    Panel("error", "Error: share of images misclassified"),
+    Panel("balanced_accuracy", "Balanced accuracy", decades=False),
+    Panel("nc1_trace_ratio", "NC1 as a ratio of traces"),
+    Panel("cdnv", "Class-distance normalised variance"),
+    Panel("nc2_norm_means", "NC2: spread of the norms of class means"),
+    Panel("nc2_angle_means", "NC2: distance of angles of class means to the ETF’s"),
+    Panel("nc2_etf_weights", "NC2: distance of classifier rows to the simplex ETF"),
+    Panel("nc3_alignment", "NC3: cosine of classifier rows and class means", decades=False),
+    Panel("seli_means", "Distance of class means to SELI", decades=False),
+    Panel("seli_weights", "Distance of classifier rows to SELI", decades=False),
+    Panel("minority_cos_weights_mean", "Cosine of minority classifier rows", decades=False),
+    Panel("minority_cos_means_mean", "Cosine of minority class means", decades=False),
+    Panel("spectral_radius", "Spectral radius at the fixed point", decades=False),
+)
+SPLITS = ("train", "validation", "test")
+SYMBOLS = {"o": "circle", "s": "square-open", "^": "triangle-up-open"}
+
+
+def curve_data(study: Study) -> dict[str, Any]:
+    """What the page's script draws: metrics that some run logged, the looks of refinements, and of each run
+    its course over epochs, to four digits; what is not finite is null. A split measured once has no course.
+    """
+    runs = [_run(run) for run in study.runs]
+    logged = {metric for run in runs for values in run["splits"].values() for metric in values["metrics"]}
+    looks = {run.refinement: series(run.refinement) for run in study.runs}
+    return {
+        "metrics": [[p.metric, p.title, p.decades] for p in METRICS if p.metric in logged],
+        "splits": [split for split in SPLITS if any(split in run["splits"] for run in runs)],
+        "settings": list(study.cells),
+        "looks": {name: [look.colour, SYMBOLS[look.marker]] for name, look in looks.items()},
+        "runs": runs,
+    }
+
+
+def as_script(data: dict[str, Any]) -> Markup:
+    """JSON that may stand inside a script element."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """Plotly's script, gzip in base64: 1.9 MB for 4.8; the same bytes every time."""
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _run(run: Run) -> dict[str, Any]:
+    names = [panel.metric for panel in METRICS]
+    wanted = run.history[run.history["metric"].isin(names) & run.history["split"].isin(SPLITS)]
+    splits = {}
+    for split, rows in wanted.groupby("split"):
+        table = rows.groupby(["epoch", "metric"])["value"].last().unstack()
+        if len(table) > 1 or split == "train":
+            metrics = {str(metric): [_short(value) for value in table[metric]] for metric in table}
+            splits[str(split)] = {"epochs": table.index.tolist(), "metrics": metrics}
+    return {
+        "name": run.name,
+        "setting": run.setting,
+        "refinement": run.refinement,
+        "seed": run.axes.get("seed"),
+        "terminal": run.terminal_epoch,
+        "splits": splits,
+    }
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None

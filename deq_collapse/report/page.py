@@ -1,0 +1,141 @@
+"""The report of a study: one HTML page that opens from disk and needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from deq_collapse.analysis.contrasts import effect_tables
+from deq_collapse.analysis.equal_loss import equal_loss_tables
+from deq_collapse.analysis.outcomes import outcome_table
+from deq_collapse.analysis.settings import settings
+from deq_collapse.analysis.tables import comparison_tables
+from deq_collapse.analysis.verdicts import COLLAPSES, POOLING, RULE, verdicts
+from deq_collapse.figures.strip import strip
+from deq_collapse.files import write_atomically
+from deq_collapse.report.costs import cost_table
+from deq_collapse.report.entries import baseline_text, effect_text, other_text, runs_text
+from deq_collapse.report.explore import as_script, bundle, curve_data
+from deq_collapse.report.markup import marked, setting_markup
+from deq_collapse.report.sections import figure_sections
+from deq_collapse.report.table_files import write_tables
+from deq_collapse.report.wording import (
+    headline,
+    outcome,
+    over_seeds,
+    parameter_warnings,
+    percent,
+    solver_warning,
+    told_effect,
+    told_p,
+    whole,
+)
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import short
+from deq_collapse.runs.study import Study, read_study
+
+FILE_NAME = "report.html"
+
+
+def write_report(study_dir: Path) -> Path:
+    """Write `<study_dir>/report.html` and `<study_dir>/tables` from what the study left there.
+
+    The page is replaced as a whole: a reader sees the old one or the new one, and an error leaves the old.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the folder is not a study's, a file in it is broken, or something cannot be written.
+    """
+    path = study_dir / FILE_NAME
+    study = read_study(study_dir)
+    page = render(study)
+    write_tables(study, study_dir)
+    write_atomically(path, page)
+    return path
+
+
+def render(study: Study) -> str:
+    """The page as text; the same study gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("deq_collapse", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "whole": whole,
+        "percent": percent,
+        "setting": setting_markup,
+        "deviation": _deviation,
+        "short": short,
+        "marked": marked,
+        "p": told_p,
+        "baseline": baseline_text,
+        "other": other_text,
+        "compared": effect_text,
+        "runs": runs_text,
+        "outcome": outcome,
+        "strip": strip,
+        "effect": lambda verdict: told_effect(verdict.comparison, verdict.claim.measure),
+        "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
+    }
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        headline=headline(study),
+        found=verdicts(study),
+        claim_of_collapse=COLLAPSES,
+        rule=RULE,
+        pooling=POOLING,
+        settings=settings(study),
+        effects=effect_tables(study),
+        outcomes=outcome_table(study),
+        warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
+        parameter_warnings=parameter_warnings(study),
+        tables=[*comparison_tables(study), *equal_loss_tables(study)],
+        cost=cost_table(study),
+        sections=figure_sections(study),
+        explore=as_script(curve_data(study)),
+        library=bundle(),
+        metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
+        provenance=_provenance(study),
+    )
+
+
+def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
+    """Each metric of one setting: its values on train and test of each refinement in turn."""
+    runs = [run for seeds in cell.values() for run in seeds]
+    names = dict.fromkeys(name for run in runs for values in (run.train, run.test) for name in values)
+    columns = [(seeds, split) for seeds in cell.values() for split in ("train", "test")]
+    return [
+        (name, [over_seeds([getattr(run, split).get(name) for run in seeds]) for seeds, split in columns])
+        for name in names
+    ]
+
+
+def _deviation(text: str) -> Markup:
+    """A mean with its deviation on a line of its own, which keeps the tables of several seeds narrow."""
+    mean, sign, deviation = text.partition(" ± ")
+    return escape(mean) + (Markup(" <small>± {}</small>").format(deviation) if sign else "")
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    """What the runs wrote in `environment.json`; where they differ, every value."""
+    found: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        for key, value in run.environment.items():
+            found.setdefault(key.replace("_", " "), {})[_flat(value)] = None
+    return {key: " | ".join(values) for key, values in found.items()}
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_flat, value))
+    return str(value)

@@ -1,0 +1,181 @@
+"""The tables and verdicts of a study as files: csv and json to read on, LaTeX for papers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deq_collapse.analysis.contrasts import EffectTable, effect_tables
+from deq_collapse.analysis.costs import COSTS
+from deq_collapse.analysis.equal_loss import equal_loss_tables
+from deq_collapse.analysis.settings import settings
+from deq_collapse.analysis.tables import Table, comparison_tables
+from deq_collapse.analysis.verdicts import records, verdicts
+from deq_collapse.files import write_atomically, write_json
+from deq_collapse.report.costs import cost_table
+from deq_collapse.report.latex import cost_latex, differences_table, document, values_table, verdicts_table
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.study import Study
+
+FOLDER = "tables"
+
+
+def write_tables(study: Study, study_dir: Path) -> Path:
+    """Writes `runs.csv` (every final value of every run); for each table a csv with one row per setting,
+    refinement and measure, and LaTeX of its values and of its differences; `costs`; `verdicts` as csv, json
+    and LaTeX; and `all.tex`, which holds all that is LaTeX.
+
+    They can be made again from the runs, so the disk is not waited for.
+
+    Returns:
+        Their folder, `<study_dir>/tables`.
+
+    Raises:
+        UserError: where a file cannot be written.
+    """
+    folder = study_dir / FOLDER
+    found = verdicts(study)
+    tables = [*comparison_tables(study), *equal_loss_tables(study)]
+    tex: dict[str, str] = {}
+    if found.collapse or found.pooled:
+        tex["verdicts"] = verdicts_table(found)
+    for table in tables:
+        _write_csv(folder / f"{table.family.name}.csv", tidy(table))
+        tex[table.family.name] = values_table(table)
+        if table.others:
+            tex[f"{table.family.name}_differences"] = differences_table(table)
+    _write_csv(folder / "runs.csv", [flat(run) for run in study.runs])
+    if study.runs:
+        _write_csv(folder / "costs.csv", _costs(study))
+        tex["costs"] = cost_latex(cost_table(study))
+    if effects := effect_tables(study):
+        _write_csv(folder / "effects.csv", [row for table in effects for row in effect_records(table)])
+    _write_csv(folder / "verdicts.csv", records(found))
+    write_json(folder / "verdicts.json", records(found))
+    for name, text in tex.items():
+        write_atomically(folder / f"{name}.tex", text, through=False)
+    write_atomically(folder / "all.tex", document(tex), through=False)
+    return folder
+
+
+def tidy(table: Table) -> list[dict[str, Any]]:
+    """A table as rows: means, standard deviations and numbers of runs of both sides, and their comparison.
+
+    Shares are between 0 and 1; effects of a measure that is compared as a ratio are factors.
+    """
+    return [
+        {
+            "setting": line.setting.name,
+            "group": line.setting.group,
+            "imbalance": line.setting.label,
+            "measure": entry.measure.key,
+            "title": entry.measure.title,
+            "baseline": table.baseline,
+            **_moments("baseline", list(entry.baseline.values())),
+            "other": line.refinement or None,
+            **_moments("other", list(entry.other.values())),
+            "effect_is": "factor" if entry.comparison.ratio else "difference",
+            "effect": entry.comparison.effect,
+            "low": entry.comparison.interval[0],
+            "high": entry.comparison.interval[1],
+            "pairs": entry.comparison.n,
+            "seeds": " ".join(entry.comparison.differences),
+            "seeds_without_partner": " ".join(entry.comparison.unpaired),
+            "p": entry.comparison.p,
+            "p_holm": entry.adjusted,
+            "remark": entry.comparison.remark if table.others else "",
+        }
+        for line in table.lines
+        for entry in line.entries
+    ]
+
+
+def effect_records(table: EffectTable) -> list[dict[str, Any]]:
+    """A table of effects as rows; effects of accuracies are between -1 and 1."""
+    return [
+        {
+            "imbalance": table.imbalance,
+            "contrast": row.contrast.name,
+            "axis": row.contrast.axis,
+            "before": row.contrast.before,
+            "after": row.contrast.after,
+            "in": row.place,
+            "measure": effect.measure.key,
+            "effect_is": "factor" if effect.comparison.ratio else "difference",
+            "effect": effect.comparison.effect,
+            "low": effect.comparison.interval[0],
+            "high": effect.comparison.interval[1],
+            "pairs": effect.comparison.n,
+            "p": effect.comparison.p,
+            "p_holm": effect.adjusted,
+            "remark": effect.comparison.remark,
+        }
+        for row in table.rows
+        for effect in row.effects
+    ]
+
+
+def flat(run: Run) -> dict[str, Any]:
+    """Every final value of a run in one row."""
+    solver = asdict(run.solver) if run.solver else {}
+    return {
+        "name": run.name,
+        "setting": run.setting,
+        "refinement": run.refinement,
+        **{f"axis_{axis}": label for axis, label in run.axes.items()},
+        "dataset": run.dataset,
+        "class_counts": " ".join(map(str, run.class_counts)),
+        "epochs": run.epochs,
+        "steps": run.steps,
+        "terminal_epoch": run.terminal_epoch,
+        "nc1_fall": run.nc1_fall,
+        "collapsed": run.collapsed,
+        "converged": run.converged,
+        **{f"parameters_{part}": count for part, count in run.parameters.items()},
+        "flops_per_image": run.flops_per_image,
+        "activation_bytes": run.activation_bytes,
+        "seconds_per_step": run.seconds_per_step,
+        **{f"solver_{key}": value for key, value in solver.items()},
+        **{
+            f"{split}_{key}": value
+            for split in ("train", "validation", "test")
+            for key, value in getattr(run, split).items()
+        },
+    }
+
+
+def _costs(study: Study) -> list[dict[str, Any]]:
+    return [
+        {
+            "setting": setting.name,
+            "refinement": refinement,
+            "runs": len(slot.runs),
+            "gradient": " ".join(dict.fromkeys(run.solver.gradient for run in slot.runs if run.solver)),
+            **{
+                key: value
+                for cost in COSTS
+                for key, value in _moments(cost.key, [cost.value(run) for run in slot.runs]).items()
+                if not key.endswith("_n")
+            },
+        }
+        for setting in settings(study)
+        for refinement, slot in setting.slots.items()
+    ]
+
+
+def _moments(name: str, values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return {
+        f"{name}_mean": math.fsum(known) / len(known) if known else None,
+        f"{name}_std": statistics.stdev(known) if len(known) > 1 else None,
+        f"{name}_n": len(known),
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"), through=False)

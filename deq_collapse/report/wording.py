@@ -1,0 +1,183 @@
+"""Numbers as text, and what a study found in plain sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import stdev
+
+from deq_collapse.analysis.measures import Kind, Measure
+from deq_collapse.analysis.pairing import Comparison
+from deq_collapse.runs.record import COLLAPSED, MISSED, Run
+from deq_collapse.runs.study import Study
+
+PARAMETER_TOLERANCE = 0.01
+"""Networks that differ by more are not equal."""
+
+NONE = "–"
+
+
+def number(value: float) -> str:
+    """Three significant digits: 0.0123, 1,234, 1.2×10⁻⁵."""
+    if not math.isfinite(value):
+        return NONE
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 999.5:
+        return f"{value:#.3g}".rstrip(".").replace("-", "−")
+    if 999.5 <= abs(value) < 1e9:
+        return f"{value:,.0f}".replace("-", "−")
+    mantissa, exponent = f"{value:.1e}".replace("-", "−").split("e")
+    power = str(int(exponent.replace("−", "-"))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa}×10{power}"
+
+
+def whole(value: float) -> str:
+    """A count, with separators: 28,650."""
+    return f"{value:,.0f}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with two decimals, as 1,000 test images warrant."""
+    return f"{100 * value:.2f}%" if math.isfinite(value) else NONE
+
+
+def magnitude(value: float) -> str:
+    """A count with a metric prefix: 1.23 M."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return number(value)
+
+
+def over_seeds(values: Sequence[float | None], form: Callable[[float], str] = number) -> str:
+    """Mean ± standard deviation, the value alone where all are the same, a dash where there is none."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return NONE
+    mean = math.fsum(known) / len(known)
+    if min(known) == max(known):
+        return form(known[0])
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1))
+    if form is number and mean >= 1e-3:
+        # The deviation has two digits, the mean as many decimals as it.
+        decimals = max(0, 1 - math.floor(math.log10(deviation)))
+        return f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}"
+    return f"{form(mean)} ± {form(deviation)}"
+
+
+def summarised(values: Sequence[float | None], measure: Measure) -> tuple[str, str]:
+    """Mean over runs and, of several runs, ± their standard deviation; a dash without values.
+
+    Runs without a value are counted where the measure has a word for them.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    without = len(values) - len(known)
+    if not known:
+        return (measure.absent or NONE) if values else NONE, ""
+    mean, deviation = math.fsum(known) / len(known), stdev(known) if len(known) > 1 else 0.0
+    uncertainty = 0.0 if abs(mean) < 1e-3 else deviation
+    spread = f"± {_plain(deviation, measure.kind, uncertainty)}" if len(known) > 1 else ""
+    words = f"{without} {measure.absent}" if without and measure.absent else ""
+    return _plain(mean, measure.kind, uncertainty), " ".join(filter(None, (spread, words)))
+
+
+def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
+    """The effect of a comparison, signed or as a factor, and its interval; dashes where there is none."""
+    if not comparison.n:
+        return NONE, ""
+    low, high = comparison.interval
+    width = (high - low) / 2 if math.isfinite(high - low) else 0.0
+    ends = [_plain(end, measure.kind, width) for end in (low, high)]
+    effect = _plain(comparison.effect, measure.kind, width)
+    if comparison.ratio:
+        effect = f"×{effect}"
+    elif comparison.effect > 0:
+        effect = f"+{effect}"
+    return effect, "" if comparison.remark else f"[{ends[0]}, {ends[1]}]"
+
+
+def told_p(p: float) -> str:
+    """A p value with three decimals."""
+    if math.isnan(p):
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _plain(value: float, kind: Kind, uncertainty: float) -> str:
+    """A value with two digits of its uncertainty, three of its own where that is 0; shares in per cent."""
+    if not math.isfinite(value):
+        return NONE
+    if kind == "share":
+        return f"{100 * value:.2f}".replace("-", "−")
+    if not 1e-6 <= uncertainty < 1e6:
+        return whole(value).replace("-", "−") if value == round(value) else number(value)
+    decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def outcome(run: Run) -> tuple[str, str]:
+    """Whether one run collapsed, and by what: the terminal phase and NC1 to NC3 of the training split."""
+    phase = "error never 0" if run.terminal_epoch is None else f"error 0 from epoch {run.terminal_epoch}"
+    names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
+    values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)
+    word = "variability only" if run.variability_collapsed else "not collapsed"
+    mark = "" if run.converged else " †"
+    return "collapsed" if run.collapsed else word, f"{phase}, {values}{mark}"
+
+
+def solver_warning(run: Run) -> str | None:
+    """Sentences where fixed points were missed too often to call the features fixed points, or the gradients
+    theirs.
+    """
+    solver, sentences = run.solver, []
+    if solver is None:
+        return None
+    if solver.unconverged_worst_epoch > MISSED:
+        sentences.append(
+            f"in its worst epoch {percent(solver.unconverged_worst_epoch)} of the training samples missed the"
+            f" solver's tolerance of {number(solver.tolerance)} ({percent(solver.unconverged)} in the last"
+            " epoch); such features are not fixed points."
+        )
+    missed = solver.backward_unconverged_worst_epoch or 0.0
+    if missed > MISSED:
+        sentences.append(
+            f"in its worst epoch the gradients of {percent(missed)} of the training samples missed the"
+            f" backward solver's tolerance of {number(solver.backward_tolerance or math.nan)}"
+            f" ({percent(solver.backward_unconverged or 0.0)} in the last epoch); such gradients are not"
+            " those of a fixed point."
+        )
+    return " ".join(sentences) or None
+
+
+def headline(study: Study) -> str:
+    """How many of the study's runs collapsed, and what is meant by that; how many are still to come."""
+    collapsed = sum(run.collapsed for run in study.runs)
+    missing = len(study.planned) - len(study.runs)
+    grid = f" {len(study.runs)} of the grid’s {len(study.planned)} runs are finished." if missing > 0 else ""
+    some = sum(run.variability_collapsed and not run.collapsed for run in study.runs)
+    more = f" In {some} more within-class variability alone did." if some else ""
+    missed = sum(not run.converged for run in study.runs)
+    unconverged = (
+        f" {missed} runs, marked †, missed fixed points for more than {MISSED:.1%} of samples; they enter no"
+        " comparison."
+        if missed
+        else ""
+    )
+    levels = ", ".join(f"{level:g}" for level in COLLAPSED.values())
+    return (
+        f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, and training NC1, NC2"
+        f" and NC3 ended at or below {levels}.{more}{unconverged}{grid}"
+    )
+
+
+def parameter_warnings(study: Study) -> list[tuple[str, str]]:
+    """A sentence for each setting whose refinements are not equal in parameters."""
+    sentences = []
+    for setting, cell in study.cells.items():
+        totals = {name: runs[0].parameters["total"] for name, runs in cell.items()}
+        if max(totals.values()) > (1 + PARAMETER_TOLERANCE) * min(totals.values()):
+            sides = ", ".join(f"{whole(total)} ({name})" for name, total in totals.items())
+            words = f"the parameters differ by more than {PARAMETER_TOLERANCE:.0%}: {sides}."
+            sentences.append((setting, words))
+    return sentences

@@ -1,0 +1,40 @@
+"""``along.csv``: the measures of a trained network at H0 and after every evaluation of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from deq_collapse.files import write_atomically
+from deq_collapse.runs.files import ALONG
+from deq_collapse.runs.reading import read_table
+
+COLUMNS = ("split", "evaluations", "module", "metric", "value")
+
+
+def write_along(table: pd.DataFrame, directory: Path) -> None:
+    """Writes the table into a run's directory."""
+    write_atomically(directory / ALONG, table.to_csv(index=False))
+
+
+def read_along(directory: Path) -> pd.DataFrame | None:
+    """What `write_along` left; None where it left nothing.
+
+    Raises:
+        UserError: where it is broken.
+    """
+    return read_table(directory / ALONG, COLUMNS) if (directory / ALONG).exists() else None
+
+
+@dataclass(frozen=True)
+class Course:
+    """What one run's ``along.csv`` says, and which run it is."""
+
+    name: str
+    axes: Mapping[str, str]
+    refinement: str
+    setting: str
+    table: pd.DataFrame

@@ -1,0 +1,13 @@
+"""Names of the files that a run leaves, and of what a study gathers from them.
+
+They are named here so that to look at a run imports no training code.
+"""
+
+CONFIG, MANIFEST, ENVIRONMENT = "config.yaml", "manifest.json", "environment.json"
+"""Written when a run begins."""
+HISTORY, CHECKPOINT = "history.csv", "last.ckpt"
+"""Written every epoch."""
+ALONG, CONFUSION, GEOMETRY, RESULT = "along.csv", "confusion.csv", "geometry.npz", "result.json"
+"""Written when a run ends; the last of them says that it is finished."""
+RESULTS = "results.json"
+"""Of a study: the records of its finished runs."""

@@ -1,0 +1,60 @@
+"""``geometry.npz``: class means, classifier and some test features after the last epoch."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
+from deq_collapse.runs.files import GEOMETRY
+from deq_collapse.runs.reading import reason
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Class means and classifier (K, d), and test features (n, d) with labels (n,), after the last epoch."""
+
+    class_means_train: NDArray[np.float64]
+    class_means_test: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    test_features: NDArray[np.float64]
+    test_labels: NDArray[np.int64]
+    class_names: NDArray[np.str_]
+    majority: NDArray[np.int64]
+
+
+def write_geometry(arrays: Mapping[str, Any], directory: Path) -> None:
+    """Writes the arrays of `Geometry`, by their names, into a run's directory."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(directory / GEOMETRY, buffer.getvalue())
+
+
+def read_geometry(directory: Path) -> Geometry:
+    """What `write_geometry` left.
+
+    Raises:
+        UserError: where there is none, it is broken, or its shapes do not belong together.
+    """
+    path = directory / GEOMETRY
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            geometry = Geometry(**{field.name: archive[field.name] for field in fields(Geometry)})
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; the run's folder is incomplete, run it again.") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a complete file of class geometry ({reason(error)}).") from error
+    shapes = {geometry.class_means_train.shape, geometry.class_means_test.shape, geometry.weight.shape}
+    if len(shapes) != 1 or geometry.test_features.shape[:1] != geometry.test_labels.shape:
+        raise UserError(f"{path} holds arrays whose shapes do not belong together.")
+    return geometry

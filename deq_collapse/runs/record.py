@@ -1,0 +1,126 @@
+"""One finished run as typed values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from deq_collapse.runs.beside import Beside
+from deq_collapse.runs.geometry import Geometry
+from deq_collapse.runs.setting import refinement_of, setting_in_words
+
+COLLAPSED = {"nc1": 0.05, "nc2_etf_means": 0.3, "nc3": 0.125}
+"""What a run with training error 0 must end at or below, on the training split, to be called collapsed.
+
+These are the values of a public run of the field, rounded: ResNet-9 on all of Fashion-MNIST, 200 epochs of
+SGD, ends at NC1 0.05, NC2 0.29 and an unsquared NC3 of 0.35, whose square is 0.12. An NC1 of 0.05 means that
+features deviate within classes by a fifth of what class means do, along the directions between classes.
+"""
+MISSED = 1e-3
+"""The largest share of samples, in any epoch and where the geometry is measured, that may miss a solver's
+tolerance in a run that enters a comparison."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the fixed points of an equilibrium run were found; evaluations are means over the last epoch.
+
+    What has a default was not recorded by every version, or has no value for every gradient mode.
+    """
+
+    gradient: str
+    forward_evaluations: float | None
+    backward_evaluations: float | None
+    residual: float
+    unconverged: float
+    unconverged_worst_epoch: float
+    tolerance: float
+    solver: str | None = None
+    backward_solver: str | None = None
+    backward_tolerance: float | None = None
+    backward_residual: float | None = None
+    backward_unconverged: float | None = None
+    backward_unconverged_worst_epoch: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its record in `results.json`, every logged value, its final geometry, and its values
+    along the computation if it left any.
+    """
+
+    name: str
+    axes: dict[str, str]
+    dataset: str
+    class_counts: tuple[int, ...]
+    majority: tuple[int, ...] | None
+    epochs: int
+    steps: int
+    parameters: dict[str, int]
+    flops_per_image: float | None
+    activation_bytes: float | None
+    seconds_per_step: float | None
+    terminal_epoch: int | None
+    nc1_fall: float
+    train: dict[str, float]
+    validation: dict[str, float]
+    test: dict[str, float]
+    solver: Solver | None
+    history: pd.DataFrame
+    geometry: Geometry
+    environment: dict[str, Any]
+    along: pd.DataFrame | None
+    theory: Beside | None
+
+    @property
+    def refinement(self) -> str:
+        """`explicit` or `equilibrium`."""
+        return refinement_of(self.axes, self.solver)
+
+    @property
+    def implicit(self) -> bool:
+        """Whether its features are fixed points that a solver looked for."""
+        return self.solver is not None or self.refinement == "equilibrium"
+
+    @property
+    def setting(self) -> str:
+        """Everything but refinement and seed, in words: two runs of one setting are comparable.
+
+        >>> setting_in_words({"imbalance": "step_ka3_r10", "refinement": "explicit", "seed": "0"})
+        'step, K_A=3, R=10'
+        """
+        return setting_in_words(self.axes) or self.dataset
+
+    @property
+    def held_out(self) -> str:
+        """The split measured beside the training split whenever that was: `validation`, or else `test`."""
+        return "validation" if self.validation else "test"
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the run reached the terminal phase and ended at the levels of `COLLAPSED`."""
+        levels = (self.train.get(name, math.inf) <= level for name, level in COLLAPSED.items())
+        return self.terminal_epoch is not None and all(levels)
+
+    @property
+    def variability_collapsed(self) -> bool:
+        """Whether training error reached 0, and NC1 the level of `COLLAPSED`."""
+        return self.terminal_epoch is not None and self.train.get("nc1", math.inf) <= COLLAPSED["nc1"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether its features are fixed points: at most a share of `MISSED` missed the tolerance in any
+        epoch, and where train and test split were measured. True of what has no solver.
+        """
+        if self.solver is None:
+            return True
+        measured = (self.train.get("unconverged", 0.0), self.test.get("unconverged", 0.0))
+        return max(self.solver.unconverged_worst_epoch, *measured) <= MISSED
+
+    def curve(self, split: str, metric: str) -> pd.Series[float]:
+        """Values of one metric by completed epochs (the last of each epoch); may be empty."""
+        rows = self.history[(self.history["split"] == split) & (self.history["metric"] == metric)]
+        return rows.groupby("epoch")["value"].last()

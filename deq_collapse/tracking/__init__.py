@@ -1,0 +1,1 @@
+"""Runs and studies on Weights & Biases; wandb is imported only where it is used."""

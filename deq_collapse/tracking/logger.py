@@ -1,0 +1,272 @@
+"""Runs on Weights & Biases: curves by completed epochs, one wandb run however often the run is resumed."""
+
+import os
+import secrets
+import sys
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from deq_collapse.errors import UserError
+from deq_collapse.files import write_atomically
+from deq_collapse.tracking.outcome import log_outcome
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+ID_FILE = "wandb-id.txt"
+TAG_LENGTH = 64
+"""What wandb allows."""
+SETTINGS = {
+    "console": "off",  # the run's own progress line stays whole
+    "quiet": True,
+    "reinit": "create_new",  # a run whose end failed is no part of the next one
+    "init_timeout": 20,
+    "finish_timeout": 30,
+}
+AT_MOST, AT_LEAST = 0.02, 5.0
+"""The share of a run's time that its end may wait for a server, and seconds that it may wait in any case."""
+
+
+class _Thread:
+    """Does calls one after the other, in a thread that does not keep the process alive."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        threading.Thread(target=self._work, name="wandb", daemon=True).start()
+
+    def submit(self, call: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """What the call will give."""
+        future: Future[Any] = Future()
+        self._calls.put((future, call, args))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call, args = self._calls.get()
+            try:
+                future.set_result(call(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+
+@cache
+def _thread() -> _Thread:
+    """The one thread of a process that talks to wandb, for all its runs: one ends before the next starts."""
+    return _Thread()
+
+
+def job_type(axes: Mapping[str, str]) -> str:
+    """What the runs of all seeds share, in wandb's runs table and dashboards: the other labels, joined."""
+    named = {axis: label for axis, label in axes.items() if axis != "seed"}
+    return "-".join(f"{axis}{label}" if label[:1].isdigit() else label for axis, label in named.items())
+
+
+class RunToCome:
+    """A wandb run that is being started: whoever asks it for something waits until it has been."""
+
+    def __init__(self, run: "Future[Run]") -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run.result(), name)
+
+
+class CollapseWandbLogger(WandbLogger):
+    """Logs a fit to Weights & Biases; ``conf/logger/wandb.yaml`` switches it on.
+
+    Training never waits for wandb: a thread starts the run, logs, and ends it. Where the server of an online
+    run cannot be reached when it starts, or refuses the login, the run goes on offline; where the server is
+    lost later, wandb keeps the values on disk. Either is told on the standard error, and ``wandb sync``
+    uploads afterwards.
+
+    The wandb id is written to ``wandb-id.txt`` when the run starts, and a resumed run goes on under it. A
+    finished run logs its final measures as a table, its checkpoint and its manifest as artifacts.
+
+    Args:
+        name: what the run is called.
+        save_dir: the run's directory, its own.
+        group: the study the run belongs to, or ``None``.
+        axes: its place in the study's grid, label by axis; each becomes a tag ``axis:label``, and
+            all but the seed the job type, over which wandb averages.
+        project: wandb's project.
+        entity: the user or team that owns it; ``None`` for the login's own.
+        mode: ``offline`` writes files only; ``online`` needs an account and uploads while training.
+        checkpoint: whether a finished run's checkpoint becomes an artifact.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        save_dir: str,
+        group: str | None = None,
+        axes: dict[str, str] | None = None,
+        project: str = "deq-collapse",
+        entity: str | None = None,
+        mode: Literal["offline", "online"] = "offline",
+        checkpoint: bool = True,
+    ) -> None:
+        if mode == "offline":
+            # Else wandb reports on itself even then.
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        super().__init__(
+            name=name,
+            save_dir=save_dir,
+            project=project,
+            entity=entity,
+            group=group,
+            job_type=job_type(axes or {}) or None,
+            tags=[f"{axis}:{label}"[:TAG_LENGTH] for axis, label in (axes or {}).items()],
+            mode=mode,
+            settings=SETTINGS | {"silent": mode == "offline"},
+        )
+        # Lightning's default is a setting that wandb warns about.
+        del self._wandb_init["anonymous"]
+        self._checkpoint = checkpoint
+        self._run: Future[Run] | None = None
+        self._failed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is spawned: the run is started there."""
+        return self.__dict__ | {"_run": None}
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "RunToCome":
+        """The wandb run, started when first asked for; Lightning asks on rank zero, after it has launched the
+        other ranks.
+
+        Raises:
+            UserError: where ``online`` finds no login.
+        """
+        return RunToCome(self._started())
+
+    def _started(self) -> "Future[Run]":
+        if self._run is None:
+            if self._wandb_init["mode"] == "online":
+                _check_login()
+            directory = Path(self._wandb_init["dir"])
+            directory.mkdir(parents=True, exist_ok=True)  # wandb looks from there for the commit
+            file = directory / ID_FILE
+            self._id = file.read_text().strip() if file.exists() else secrets.token_hex(4)
+            self._wandb_init["id"] = self._id
+            write_atomically(file, f"{self._id}\n")
+            self._since = time.monotonic()
+            self._run = _thread().submit(_start, dict(self._wandb_init))
+        return self._run
+
+    def _later(self, call: "Callable[[Run], object]") -> "Future[None]":
+        return _thread().submit(self._call, self._started(), call)
+
+    def _call(self, started: "Future[Run]", call: "Callable[[Run], object]") -> None:
+        """Does something with the run; the first error is told, and none is training's."""
+        if started.exception() is not None:
+            return
+        run = started.result()
+        try:
+            call(run)
+        except Exception as error:
+            if not self._failed:
+                _say(
+                    f"wandb failed: {_reason(error)} What is missing there, `wandb sync {run.dir}` may bring."
+                )
+            self._failed = True
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Attaches a configuration to the run."""
+        values = vars(params) if isinstance(params, Namespace) else dict(params)
+        self._later(lambda run: run.config.update(values, allow_val_change=True))  # type: ignore[no-untyped-call]
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs values under the number of completed epochs; Lightning counts the epoch it is in from 0."""
+        values = dict(metrics)
+        if "epoch" in values:
+            values["epoch"] += 1
+        if step is not None:
+            values["trainer/global_step"] = step
+        self._later(lambda run: run.log(values))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends the wandb run: another run of the same process starts its own.
+
+        Waits for the upload, but not longer than `AT_MOST` and `AT_LEAST` say.
+        """
+        if self._run is None:
+            return
+        directory = Path(self._wandb_init["dir"])
+        self._later(partial(log_outcome, directory=directory, checkpoint=self._checkpoint))
+        ended = self._later(lambda run: run.finish(exit_code=0 if status == "success" else 1))
+        wait([self._run])  # bounded by init_timeout; from now on all is on disk, whatever happens
+        limit = max(AT_LEAST, AT_MOST * (time.monotonic() - self._since))
+        if not wait([ended], timeout=limit).done:
+            command = f"wandb sync --include-online {directory}/wandb/run-*"
+            _say(f"wandb's server has not taken everything yet: `{command}` brings the rest")
+        self._run = None
+
+
+def _check_login() -> None:
+    """Whether there is a login at all.
+
+    Not by ``wandb.login``, which waits 5 seconds for a server that does not answer.
+    """
+    import wandb
+    from wandb.errors import AuthenticationError, UsageError
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    try:
+        host = wandb.setup().settings.base_url
+        found = authenticate_session(host=host, source="deq-collapse", prompt=False)
+    except (AuthenticationError, UsageError) as error:
+        raise UserError(f"wandb cannot go online: {error}") from error
+    if found is None:
+        raise UserError(
+            "wandb cannot go online without a login: run `wandb login`, or keep the logger's mode offline."
+        )
+
+
+def _start(settings: dict[str, Any]) -> "Run":
+    """Starts a run, offline where it cannot be online."""
+    import wandb
+
+    try:
+        run = wandb.init(**settings)
+    except Exception as error:  # of the server, the network, or wandb's own process
+        if settings["mode"] == "offline":
+            _say(f"wandb does not start, nothing is logged to it: {_reason(error)}")
+            raise
+        _say(f"wandb's server does not take the run, it goes on offline: {_reason(error)}")
+        _forget()
+        run = wandb.init(**settings | {"mode": "offline", "settings": SETTINGS | {"silent": True}})
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch", step_sync=True)
+    return run
+
+
+def _forget() -> None:
+    """Ends wandb's own process, which keeps the id of a run that failed in use."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
