@@ -12,6 +12,8 @@ from deq_collapse.metrics.moments import EXTRA, Moments, add_products, mirror_, 
 
 # Pairs of close means that are subtracted at a time, which bounds the memory.
 PAIRS = 4096
+# Share of the largest eigenvalue below which another has lost more than six of float64's sixteen digits.
+SMALL = 1e-6
 Centre = Literal["classes", "samples"]
 Weighting = Literal["samples", "classes"]
 
@@ -202,14 +204,17 @@ class ClassStatistics:
     def between(self) -> tuple[Tensor, Tensor]:
         """Non-zero eigenvalues (r,) of M M^T = K Sigma_B and their unit eigenvectors as columns, (K', r).
 
-        At most min(K'-1, d), and only those above the rounding of M M^T and the `resolution` of the means.
+        At most min(K'-1, d), and only those of roots above the `resolution` of the means: two means that lie
+        farther apart than that span a direction.
         """
-        classes, width = self.centred.shape
         values, vectors = torch.linalg.eigh(self.gram)
-        rank = min(classes - 1, width)
+        rank = min(len(self.centred) - 1, self.centred.shape[1])
         values, vectors = values[-rank:], vectors[:, -rank:]
-        floor = max(classes * torch.finfo(values.dtype).eps * float(values[-1]), classes * self.resolution**2)
-        below = int((values <= floor).sum())
+        if values[0] < SMALL * values[-1]:
+            # Their error is eps times the largest one; that of singular values is eps times the largest root.
+            rows, roots, _ = torch.linalg.svd(self.centred, full_matrices=False)
+            values, vectors = roots[:rank].square().flip(0), rows[:, :rank].flip(1)
+        below = int((values <= self.resolution**2 / 2).sum())
         return values[below:], vectors[:, below:]
 
     @property

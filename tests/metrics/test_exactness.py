@@ -40,6 +40,43 @@ def test_means_that_nearly_lie_in_few_dimensions(reference, measure, spread, off
         assert measure(features, labels, metrics=metrics)["nc1"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "metrics", [["nc1", "between_rank", "coincident_pairs"], None], ids=["scatter", "all"]
+)
+@pytest.mark.parametrize("apart", [1.0, 1e-4, 1e-6, 3e-7, 1e-7, 1e-9])
+def test_nc1_as_two_class_means_approach_each_other(measure, apart, metrics):
+    # Two of ten means differ by `apart` along an axis that no other mean has a part in: Sigma_B splits in two.
+    K, d = 10, 32
+    axes, generator = torch.eye(d, dtype=torch.float64), torch.Generator().manual_seed(0)
+    means = axes[[1, *range(1, K)]]
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
+    noise = apart * torch.randn(4, d, generator=generator, dtype=torch.float64)
+    noise = torch.cat([noise, -noise])  # of mean 0
+    features = means[:, None] + noise
+    features[0] += apart / 2 * axes[0]
+    features[1] -= apart / 2 * axes[0]
+    centred = means - means.mean(0)
+    between = torch.linalg.pinv(centred.T @ centred, rtol=1e-9) + 2 / apart**2 * axes[0].outer(axes[0])
+    expected = float((noise.T @ noise / 8 * between).sum())
+    rotated = (features @ rotation).flatten(0, 1)
+    values = measure(rotated, torch.arange(K).repeat_interleave(8), metrics=metrics)
+    assert values["nc1"] == pytest.approx(expected, rel=max(1e-6, 1e-15 / apart))
+    assert values["between_rank"] == K - 1
+    assert values["coincident_pairs"] == 0
+
+
+@pytest.mark.parametrize("apart", [1e-16, 0.0])
+def test_means_that_float64_cannot_tell_apart_span_no_direction(measure, apart):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 32, generator=generator, dtype=torch.float64)
+    means[0] = means[1] + apart
+    noise = torch.randn(4, 32, generator=generator, dtype=torch.float64)
+    features = (means[:, None] + torch.cat([noise, -noise])).flatten(0, 1)
+    values = measure(features, torch.arange(10).repeat_interleave(8))
+    assert (values["coincident_pairs"], values["between_rank"]) == (1, 8)
+    assert values["nc1"] < 100
+
+
 @pytest.mark.parametrize("width", [WIDTH, 8])
 def test_classes_that_weigh_the_same(make, measure, width):
     features, labels = make(COUNTS, width, 0.1)
