@@ -161,12 +161,11 @@ class LayerwiseCollapse:
         if key in self._metrics:
             return
         before = self._metrics.get((key[0], key[1] - 1))
-        with torch.inference_mode(False):  # states made in inference mode could not be added to outside it
-            if before is not None and before.update_called:
-                group = before.process_group  # which cannot be copied
-                self._metrics[key] = deepcopy(before, {id(group): group})
-            else:
-                self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
+        if before is not None and before.update_called:
+            group = before.process_group  # which cannot be copied
+            self._metrics[key] = deepcopy(before, {id(group): group})
+        else:
+            self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
 
     def _agree(self) -> None:
         """Give every rank the points of all: they meet at each, and a rank with fewer would be waited for."""

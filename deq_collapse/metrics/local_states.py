@@ -32,6 +32,15 @@ class LocalStates(Metric):
         # What a reset copies: one zero, seen `length` times, for a second vector would double the memory.
         self._defaults[name] = torch.zeros(1, dtype=torch.float64).expand(length)
 
+    def make_states_writable(self) -> None:
+        """Copy the sums that came about in inference mode, say by a reset there, where they are to be written
+        to outside it.
+        """
+        for name in self._defaults:
+            state = getattr(self, name)
+            if isinstance(state, Tensor) and state.is_inference() and not torch.is_inference_mode_enabled():
+                setattr(self, name, state.clone())
+
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
     ) -> None:

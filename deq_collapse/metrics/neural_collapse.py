@@ -150,6 +150,7 @@ class NeuralCollapse(HeldSamples):
         """
         check_batch(features, labels, weight, bias, self.num_classes, self.num_features)
         labels = labels.long()
+        self.make_states_writable()
         moments = Moments.of(self.moments, self.num_classes, self.num_features)
         buckets = accumulate(moments, features, labels)
         self._recentre_sometimes(len(features), moments)
@@ -173,6 +174,7 @@ class NeuralCollapse(HeldSamples):
         if "outside" not in self._needs:
             raise ValueError("out-of-distribution features serve nc5, which was not selected")
         check_batch(features, torch.zeros(len(features), dtype=torch.int64), None, None, 1, self.num_features)
+        self.make_states_writable()
         self._computed = None
         finite = features.sum(1).isfinite()
         self.outside[0] += finite.sum()

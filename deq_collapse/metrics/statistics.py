@@ -228,11 +228,28 @@ class ClassStatistics:
         """Distance below which two class means are the same in float64."""
         return 64 * torch.finfo(torch.float64).eps * float(self.means.norm(dim=1).max())
 
-    def around(self, means: Tensor) -> "ClassStatistics":
-        """Describe the same samples around other `means` (K, d), say test features around train means."""
-        offset = torch.where(self.present[:, None], self.means - means, 0)
+    def around(self, means: "Tensor | ClassStatistics") -> "ClassStatistics":
+        """Describe the same samples around the means of others, say test features around train means.
+
+        Args:
+            means: the statistics that have them, or (K, d), where no row of zeros stands for an absent class.
+
+        Raises:
+            ValueError: if samples here have no mean there.
+
+        """
+        known = means.present if isinstance(means, ClassStatistics) else (means != 0).any(1)
+        centres = means.means if isinstance(means, ClassStatistics) else means
+        lacking = (self.present & ~known).nonzero().flatten().tolist()
+        if lacking:
+            raise ValueError(
+                f"samples of classes {lacking} have no mean to be described around; leave them out first, or "
+                "hand over the statistics if a mean is truly zero"
+            )
+        offset = torch.where(self.present[:, None], self.means - centres, 0)
         scatter = self.scatter
         if scatter is not None:
             within = self.within + (self.weights[:, None] * offset).T @ offset
             scatter = Scatter(within, scatter.total.new_ones(()), self.counts)
-        return replace(self, means=means, variances=self.variances + offset.square().sum(1), scatter=scatter)
+        variances = self.variances + offset.square().sum(1)
+        return replace(self, means=centres, variances=variances, scatter=scatter)

@@ -177,6 +177,29 @@ def test_test_features_around_train_means(make):
     assert functional.nc1(around) > functional.nc1(ClassStatistics.from_features(test, y_test, 5))
 
 
+def test_samples_of_a_class_that_training_never_saw_are_refused_around_its_means(make):
+    train, y_train = make(COUNTS, WIDTH, 0.3, seed=1)
+    test, y_test = make(COUNTS, WIDTH, 0.3, seed=1)
+    some = y_train != 2
+    known = ClassStatistics.from_features(train[some], y_train[some], 5)
+    stats = ClassStatistics.from_features(test, y_test, 5)
+    for means in (known, known.means):
+        with pytest.raises(ValueError, match=r"classes \[2\] have no mean"):
+            stats.around(means)
+    seen = known.present[y_test]
+    around = ClassStatistics.from_features(test[seen], y_test[seen], 5).around(known)
+    four = torch.tensor([0, 1, 0, 2, 3])
+    packed = ClassStatistics.from_features(train[some], four[y_train[some]], 4)
+    torch.testing.assert_close(functional.nc1(around), functional.nc1(packed))
+    assert functional.nc1(around) < 0.1
+
+
+def test_a_mean_that_is_truly_zero_is_one():
+    features = torch.tensor([[1.0, 1], [-1, -1], [3, 0], [5, 0]])
+    stats = ClassStatistics.from_features(features, torch.tensor([0, 0, 1, 1]), 2)
+    torch.testing.assert_close(stats.around(stats).variances, stats.variances)
+
+
 def test_statistics_stay_what_they_were(make):
     features, labels = make(COUNTS, WIDTH, 0.3)
     metric = NeuralCollapse(5, WIDTH, metrics=["nc1"])

@@ -44,6 +44,14 @@ def test_seli_matches_the_closed_form_of_equal_halves(K, R):
     torch.testing.assert_close(seli(step(K, R)).weights, normalised(root), rtol=0, atol=1e-12)
 
 
+def test_a_target_first_asked_for_in_inference_mode_serves_autograd_later():
+    with torch.inference_mode():
+        seli([31, 17, 5])
+    gram = torch.eye(3, dtype=torch.float64, requires_grad=True)
+    gram_distance(gram * 2, seli([31, 17, 5]).means).backward()
+    assert gram.grad is not None
+
+
 @pytest.mark.parametrize(("K", "R"), STEP)
 def test_gof_is_a_stationary_point_of_its_loss(K, R):
     n = torch.tensor(step(K, R), dtype=torch.float64)

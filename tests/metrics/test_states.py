@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torchmetrics import MetricCollection
 
-from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.metrics import NeuralCollapse, geometry
 from deq_collapse.metrics.geometry import gof, gram_distance, relu_ce, seli
 
 
@@ -50,6 +50,43 @@ def test_forward_gives_the_batch_and_accumulates(data):
     for value, rows in zip(found, batches, strict=True):
         same(value, filled(data, rows).compute())
     same(metric.compute(), filled(data).compute())
+
+
+@pytest.mark.parametrize("there", ["made", "reset", "forward", "updated", "loaded", "merged"])
+def test_inference_mode_leaves_nothing_that_cannot_be_added_to_outside_it(data, there):
+    features, labels, weight, bias = data
+    half = (features[:70], labels[:70], weight, bias)
+    metric = NeuralCollapse(4, 6)
+    metric.update_outside(features)
+    with torch.inference_mode():
+        if there == "made":
+            metric = NeuralCollapse(4, 6)
+            metric.update_outside(features)
+            metric.update(*half)
+        elif there == "reset":
+            metric.reset()
+        elif there == "loaded":
+            metric = NeuralCollapse(4, 6)
+            metric.persistent(True)
+            source = filled(data, slice(0, 70))
+            source.persistent(True)
+            source.update_outside(features)
+            metric.load_state_dict(source.state_dict())
+        elif there == "merged":
+            metric.merge_state(filled(data, slice(0, 70)))
+        else:
+            (metric if there == "forward" else metric.update)(*half)
+            metric.compute()
+    if there == "reset":
+        metric.update_outside(features)
+        metric.update(*half)
+    metric.update_outside(features)
+    metric.update(features[70:], labels[70:], weight, bias)
+    with torch.inference_mode():
+        found = metric.compute()
+    expected = filled(data)
+    expected.update_outside(features)
+    same(found, expected.compute())
 
 
 def test_update_goes_on_after_compute_and_reset_forgets(data):
@@ -173,6 +210,29 @@ def test_the_training_counts_set_the_targets_of_a_balanced_test_split(data):
             "gof_weights": gram_distance(gram, gof([9, 9, 1, 1]).weights),
         },
     )
+
+
+@pytest.mark.parametrize("decays", [(0.0, 0.0), (1e-4, 1e-4)])
+@pytest.mark.parametrize("target", ["seli", "gof", "relu_ce"])
+def test_a_test_split_that_lacks_a_class_finds_what_is_exact_exact(target, decays):
+    counts, K = [90, 40, 20, 8], 4
+    weights, means, _ = seli(counts) if target == "seli" else getattr(geometry, target)(counts, *decays)
+    root = torch.linalg.eigh(means)
+    h = root.eigenvectors * root.eigenvalues.clamp(min=0).sqrt()
+    # Rows and means share their basis, so that products are exact too.
+    if target == "seli":
+        w = torch.linalg.pinv(h, rtol=1e-6).T
+    else:
+        w = torch.diag(weights.diagonal().sqrt()) @ root.eigenvectors
+    if target == "relu_ce":
+        d = geometry.relu_ce_diagonals(counts, *decays)
+        w = geometry.centred_rows(torch.diag(d.weights.sqrt()) @ root.eigenvectors)
+    metric = NeuralCollapse(K, K, class_counts=counts, decays=decays)
+    labels = torch.tensor([0, 1, 3, 0, 1, 3])
+    metric.update(h[labels], labels, w)
+    found = metric.compute()
+    for name in ("means", "weights", "logits"):
+        assert float(found[f"{target}_{name}"]) == pytest.approx(0, abs=1e-7), name
 
 
 def test_decays_set_the_targets_of_orthogonal_frames(data):
