@@ -50,6 +50,9 @@ def centred_rows(matrix: Tensor) -> Tensor:
 def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
     """|| gram/||gram||_F - target/||target||_F ||_F at class level.
 
+    W W^T has one row per class whatever the counts, so `counts` are for Gram matrices of means; logits have
+    `logit_distance`.
+
     Args:
         gram: (K, K).
         target: (K, K).
@@ -65,6 +68,26 @@ def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) ->
         weights = counts.to(gram).sqrt().outer(counts.to(gram).sqrt())
         gram, target = gram * weights, target * weights
     return normalised_distance(gram, target)
+
+
+def logit_distance(logits: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The distance of `gram_distance` for logits, whose columns stand for samples and whose rows do not.
+
+    Args:
+        logits: W H, (K, K), a row per classifier row and a column per class mean.
+        target: (K, K).
+        counts: (K,) weighs by samples: column c counts n_c times, which equals the distance of the (K, N)
+            matrices of collapsed features. None weighs all classes alike.
+
+    Returns:
+        Scalar in [0, 2]; 0 if both agree up to scale, 1 if `logits` are 0.
+
+    """
+    target = target.to(logits)
+    if counts is not None:
+        weights = counts.to(logits).sqrt()
+        logits, target = logits * weights, target * weights
+    return normalised_distance(logits, target)
 
 
 def simplex_etf_gram(num_classes: int) -> Tensor:

@@ -123,8 +123,9 @@ class Known:
 
     @property
     def target_rows_gram(self) -> Tensor:
-        """Gram matrix of the classifier rows that targets speak of: of all where `class_counts` are known, else
-        of the classes that have samples.
+        """Gram matrix of the classifier rows that targets speak of.
+
+        (K, K) where `class_counts` are known, else (K', K') of the classes that have samples.
         """
         return self.rows_gram if self.class_counts is not None else self._among_seen(self.rows_gram)
 

@@ -1,6 +1,6 @@
 """Class statistics: all that the formulas of neural collapse need to know about a set of features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -8,6 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.inputs import (
+    Array,
+    check_batch,
+    check_finite,
+    check_labels,
+    check_sizes,
+    tensor_of,
+)
 from deq_collapse.metrics.moments import EXTRA, Moments, add_products, mirror_, strips
 
 # Pairs of close means that are subtracted at a time, which bounds the memory.
@@ -91,8 +99,8 @@ class ClassStatistics:
     @classmethod
     def from_features(
         cls,
-        features: Tensor,
-        labels: Tensor,
+        features: Tensor | Array,
+        labels: Tensor | Array | Sequence[int],
         num_classes: int,
         centre: Centre = "classes",
         weighting: Weighting = "samples",
@@ -100,20 +108,27 @@ class ClassStatistics:
         """Compute in two passes from all features (N, d) and labels (N,), in float64.
 
         Raises:
-            ValueError: if fewer than two classes have samples.
+            ValueError: for shapes or types that do not fit, labels out of range, features that are not
+                finite, and if fewer than two classes have samples.
 
         """
-        h = features.detach().double()
-        counts = torch.bincount(labels, minlength=num_classes).double()
+        h, y = tensor_of(features), tensor_of(labels)
+        width = getattr(h, "shape", (1,))[-1]
+        check_sizes(num_classes, width)
+        check_batch(h, y, None, None, num_classes, width)
+        check_labels(y, num_classes)
+        check_finite(h)
+        h, y = h.detach().double(), y.long()
+        counts = torch.bincount(y, minlength=num_classes).double()
         shares = counts.clamp(min=1)
         zeros = h.new_zeros(num_classes, h.shape[1])
-        means = zeros.index_add(0, labels, h) / shares[:, None]
+        means = zeros.index_add(0, y, h) / shares[:, None]
         # A second round takes the rounding of the first sum out of the mean.
-        means += zeros.index_add(0, labels, h - means[labels]) / shares[:, None]
-        residuals = h - means[labels]
-        variances = torch.zeros_like(counts).index_add(0, labels, residuals.square().sum(1)) / shares
+        means += zeros.index_add(0, y, h - means[y]) / shares[:, None]
+        residuals = h - means[y]
+        variances = torch.zeros_like(counts).index_add(0, y, residuals.square().sum(1)) / shares
         stats = cls(counts, means, variances, None, centre, weighting).checked()
-        weights = (stats.weights / shares)[labels]
+        weights = (stats.weights / shares)[y]
         within = (weights[:, None] * residuals).T @ residuals
         return replace(stats, scatter=Scatter(within, counts.new_ones(()), counts))
 

@@ -45,7 +45,7 @@ def test_means_that_nearly_lie_in_few_dimensions(reference, measure, spread, off
 )
 @pytest.mark.parametrize("apart", [1.0, 1e-4, 1e-6, 3e-7, 1e-7, 1e-9])
 def test_nc1_as_two_class_means_approach_each_other(measure, apart, metrics):
-    # Two of ten means differ by `apart` along an axis that no other mean has a part in: Sigma_B splits in two.
+    # Two of ten means differ by `apart` along an axis of their own: Sigma_B splits in two.
     K, d = 10, 32
     axes, generator = torch.eye(d, dtype=torch.float64), torch.Generator().manual_seed(0)
     means = axes[[1, *range(1, K)]]
@@ -136,6 +136,23 @@ def test_a_first_sample_far_from_its_class_costs_no_precision(reference, measure
     values = measure(features, labels, metrics=["nc1", "cdnv"], batch=batch)
     assert values["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
     assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [10.0, 1000.0])
+@pytest.mark.parametrize(("K", "d"), [(4, 8), (12, 16)])
+def test_a_class_that_opens_late_with_an_outlier_costs_no_precision(reference, measure, K, d, size):
+    # When the last class opens, the others have long had their samples: nothing of the batch says it is new.
+    generator = torch.Generator().manual_seed(0)
+    early, late = torch.arange(K - 1).repeat(1200), torch.arange(K).repeat(1500)
+    labels = torch.cat([early, torch.tensor([K - 1]), late])
+    means = torch.eye(d)[:K]
+    features = means[labels] + 1e-3 * torch.randn(len(labels), d, generator=generator)
+    features[len(early)] += size * 1e-3 * torch.randn(d, generator=generator)
+    expected = reference(features, labels, torch.eye(d)[:K], torch.zeros(K), K)
+    for metrics in (["nc1", "cdnv"], ["nc1", "cdnv", "nc4"]):
+        values = measure(features, labels, metrics=metrics, batch=100)
+        assert values["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+        assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
 
 
 def test_samples_sorted_by_class_and_drifting_cost_no_precision(reference, measure):

@@ -313,6 +313,36 @@ def test_merging_forgets_what_was_computed_and_refuses_other_arguments(data):
         one.merge_state(NeuralCollapse(4, 6, ["nc3"]))
 
 
+@pytest.mark.parametrize("other", [(4, 7), (5, 6), (3, 8), (4, 6, ["nc3"])])
+def test_states_of_other_arguments_are_not_loaded(data, other):
+    metric = filled(data)
+    before = metric.compute()
+    source = NeuralCollapse(*other)
+    for each in (metric, source):
+        each.persistent(True)
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match="different arguments have different states; none was loaded"):
+            metric.load_state_dict(source.state_dict(), strict=strict)
+    metric.update(data[0][:0], data[1][:0])
+    assert metric.compute() == before
+    with pytest.raises(ValueError, match="cannot be merged"):
+        metric.merge_state(source)
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"buffer_dtype": torch.bfloat16}, {"buffer_limit": 10**6}, {"ignore_index": 3}, {}]
+)
+def test_what_changes_the_state_separates_the_groups_of_a_collection(data, kwargs):
+    # The first batch leaves both states equal; from then on a shared one would be that of the first metric.
+    features, labels, weight, _ = data
+    both = MetricCollection(
+        {"a": NeuralCollapse(4, 6, ["nc4", "cdnv"]), "b": NeuralCollapse(4, 6, ["nc4", "cdnv"], **kwargs)}
+    )
+    for rows in ((labels < 2).nonzero()[:, 0], (labels >= 0).nonzero()[:, 0]):
+        both.update(features=features[rows], labels=labels[rows], weight=weight)
+    assert len(both.compute_groups) == (2 if kwargs else 1)
+
+
 def test_exactly_collapsed_features_never_give_a_negative_value():
     for seed in range(50):
         generator = torch.Generator().manual_seed(seed)
