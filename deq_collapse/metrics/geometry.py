@@ -42,8 +42,16 @@ def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
     return difference.square_().sum().sqrt()
 
 
+def centred_rows(matrix: Tensor) -> Tensor:
+    """P A, P = I - 11^T/K: the rows of A (K, n) less their mean."""
+    return matrix - matrix.mean(0)
+
+
 def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
     """|| gram/||gram||_F - target/||target||_F ||_F at class level.
+
+    W W^T has one row per class whatever the counts, so `counts` are for Gram matrices of means; logits have
+    `logit_distance`.
 
     Args:
         gram: (K, K).
@@ -60,6 +68,26 @@ def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) ->
         weights = counts.to(gram).sqrt().outer(counts.to(gram).sqrt())
         gram, target = gram * weights, target * weights
     return normalised_distance(gram, target)
+
+
+def logit_distance(logits: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The distance of `gram_distance` for logits, whose columns stand for samples and whose rows do not.
+
+    Args:
+        logits: W H, (K, K), a row per classifier row and a column per class mean.
+        target: (K, K).
+        counts: (K,) weighs by samples: column c counts n_c times, which equals the distance of the (K, N)
+            matrices of collapsed features. None weighs all classes alike.
+
+    Returns:
+        Scalar in [0, 2]; 0 if both agree up to scale, 1 if `logits` are 0.
+
+    """
+    target = target.to(logits)
+    if counts is not None:
+        weights = counts.to(logits).sqrt()
+        logits, target = logits * weights, target * weights
+    return normalised_distance(logits, target)
 
 
 def simplex_etf_gram(num_classes: int) -> Tensor:
@@ -122,14 +150,24 @@ def relu_ce(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: flo
         ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
 
     """
+    weights, means, logits = relu_ce_diagonals(counts, weight_decay, feature_decay)
+    return Geometry(
+        normalised(centred_rows(centred_rows(weights.diag()).T)),
+        means.diag(),
+        normalised(centred_rows(logits.diag())),
+    )
+
+
+def relu_ce_diagonals(
+    counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0
+) -> Geometry:
+    """Return diagonals D, (K,), for which the matrices of `relu_ce` are P D P, D and P D, up to scale."""
     n = _checked(counts, weight_decay, feature_decay)
     margins, others = torch.ones_like(n), len(n) - 1
     if weight_decay * feature_decay > 0:
         ratios = (len(n) * n / (others * weight_decay * feature_decay)).sqrt() / n.sum()
         margins = (others * (ratios - 1)).clamp(min=1).log()
-    logits = _centred_rows(torch.diag(margins))
-    weights = _centred_rows(_centred_rows(torch.diag(margins * n.sqrt())).T)
-    return Geometry(normalised(weights), torch.diag(normalised(margins / n.sqrt())), normalised(logits))
+    return Geometry(normalised(margins * n.sqrt()), normalised(margins / n.sqrt()), normalised(margins))
 
 
 def gof_diagonals(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
@@ -137,11 +175,6 @@ def gof_diagonals(counts: Sequence[int], weight_decay: float = 0.0, feature_deca
     n = _checked(counts, weight_decay, feature_decay)
     logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
     return Geometry(normalised(logits * n.sqrt()), normalised(logits / n.sqrt()), normalised(logits))
-
-
-def _centred_rows(matrix: Tensor) -> Tensor:
-    """P A, the columns of A less their means."""
-    return matrix - matrix.mean(0)
 
 
 def _checked(counts: Sequence[int], weight_decay: float, feature_decay: float) -> Tensor:
@@ -157,6 +190,7 @@ def _check(counts: Sequence[int]) -> None:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what was made in inference mode could not be used under autograd later
 def _seli(counts: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     n = torch.tensor(counts, dtype=torch.float64)
     projected = torch.diag(n / n.mean())

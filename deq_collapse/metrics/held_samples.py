@@ -46,26 +46,31 @@ class HeldSamples(LocalStates):
         for name in ("buffered_features", "buffered_labels", "buffered_decisions"):
             self.add_local_state(name)
 
-    def hold(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
-        """Keep features (n, d), the buckets they were counted in (n,), and the classes decided on (n,).
-
-        Raises:
-            ValueError: if more than `buffer_limit` bytes would be held.
-
-        """
-        dtype, device = self.buffer_dtype or features.dtype, self.buffer_device or features.device
+    def check_room(self, features: Tensor) -> None:
+        """Raise ValueError if, with features (n, d), more than `buffer_limit` bytes would be held."""
         if len(self.buffered_features) != self._counted:  # reset, merged or loaded since the last call
             self._held = sum(chunk.nbytes for chunk in self.buffered_features)
-        self._held += features.nelement() * dtype.itemsize
-        if self._held > self.buffer_limit:
+            self._counted = len(self.buffered_features)
+        dtype = self.buffer_dtype or features.dtype
+        if self._held + features.nelement() * dtype.itemsize > self.buffer_limit:
             raise ValueError(
                 f"features kept for nc4 would take more than buffer_limit={self.buffer_limit} bytes; "
                 "raise it, choose a smaller buffer_dtype, or leave nc4 (and weighting='classes') out"
             )
-        self.buffered_features.append(features.to(device, dtype, copy=True))
-        self.buffered_labels.append(buckets.to(device))
-        self.buffered_decisions.append(decisions.to(device))
-        self._counted = len(self.buffered_features)
+
+    def copied(self, features: Tensor) -> Tensor:
+        """Return the copy of features (n, d) that `hold` keeps."""
+        return features.to(
+            self.buffer_device or features.device, self.buffer_dtype or features.dtype, copy=True
+        )
+
+    def hold(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
+        """Keep `copied` features (n, d), the buckets they were counted in, and the classes decided on."""
+        self.buffered_features.append(features)
+        self.buffered_labels.append(buckets.to(features.device))
+        self.buffered_decisions.append(decisions.to(features.device))
+        self._held += features.nbytes
+        self._counted += 1
 
     def count_held(self, stats: ClassStatistics, spread: bool) -> Tensor:
         """Return `tally_samples` of this rank or, inside `compute`, of all: counts travel, samples stay."""

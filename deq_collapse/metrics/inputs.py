@@ -1,10 +1,12 @@
 """Checks of what a user hands to `NeuralCollapse`: one clear ValueError per mistake."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 
@@ -23,7 +25,11 @@ def check_names(metrics: Sequence[str] | str, known: Collection[str]) -> tuple[s
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = set(names) - set(known)
     if unknown:
-        raise ValueError(f"unknown metrics {sorted(unknown)}; `deq_collapse.metrics.TABLE` lists those known")
+        near = {word: None for name in sorted(unknown) for word in get_close_matches(name, known)}
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else "`deq_collapse.metrics.TABLE` lists those known"
+        )
+        raise ValueError(f"unknown metrics {sorted(unknown)}; {hint}")
     return names
 
 
@@ -44,10 +50,17 @@ def check_majority(majority: Iterable[int] | None, num_classes: int) -> list[int
     return classes
 
 
-def check_counts(class_counts: Iterable[int] | None, num_classes: int) -> list[int] | None:
+def check_counts(
+    class_counts: Iterable[int] | Mapping[int, int] | None, num_classes: int
+) -> list[int] | None:
     """Return class counts as integers, or raise ValueError if they are not one positive number per class."""
     if class_counts is None:
         return None
+    if isinstance(class_counts, Mapping):
+        strange = sorted(set(class_counts) - set(range(num_classes)), key=str)
+        if strange:
+            raise ValueError(f"class_counts has counts of {strange}, which are not in 0..{num_classes - 1}")
+        class_counts = [class_counts.get(c, 0) for c in range(num_classes)]
     counts = [int(n) for n in class_counts]
     if len(counts) != num_classes or min(counts) < 1:
         raise ValueError(f"class_counts must be {num_classes} positive numbers, got {counts}")
@@ -64,6 +77,23 @@ def check_decays(decays: Iterable[float]) -> tuple[float, float]:
     return values
 
 
+class Array(Protocol):
+    """What NumPy can make an array of, and is one as a rule."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a NumPy array."""
+
+
+def tensor_of(value: Any, device: torch.device | None = None) -> Any:
+    """Return a tensor of an array or a list, on `device`; a tensor, and what is neither, as it is."""
+    if isinstance(value, Tensor) or not (isinstance(value, list | tuple) or hasattr(value, "__array__")):
+        return value
+    try:
+        return torch.tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):  # a list of words, rows of unequal lengths
+        return value
+
+
 def check_batch(
     features: Tensor,
     labels: Tensor,
@@ -77,7 +107,9 @@ def check_batch(
     Labels on an accelerator are not looked at: the device would have to be waited for.
     """
     if not _floats(features) or features.ndim != 2 or features.shape[1] != num_features:
-        raise ValueError(f"features must be (N, {num_features}) floats, got {_kind(features)}")
+        maps = _floats(features) and features.ndim > 2
+        hint = "; average maps over their positions first, say features.flatten(2).mean(2)" if maps else ""
+        raise ValueError(f"features must be (N, {num_features}) floats, got {_kind(features)}{hint}")
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
     if not whole or labels.shape != features.shape[:1]:
         raise ValueError(f"labels must be ({len(features)},) integers, got {_kind(labels)}")
@@ -86,10 +118,23 @@ def check_batch(
         raise ValueError(f"weight must be {shape} floats, got {_kind(weight)}")
     if bias is not None and (not _floats(bias) or bias.shape != shape[:1]):
         raise ValueError(f"bias must be ({num_classes},) floats, got {_kind(bias)}")
-    if labels.device.type == "cpu" and len(labels):
+    if labels.device.type == "cpu":
+        check_labels(labels, num_classes)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError if labels (N,) are out of range."""
+    if len(labels):
         low, high = (int(label) for label in labels.long().aminmax())
         if low < 0 or high >= num_classes:
             raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
+
+
+def check_finite(features: Tensor) -> None:
+    """Raise ValueError if some of features (N, d) are not finite."""
+    spoilt = int((~features.isfinite().all(1)).sum())
+    if spoilt:
+        raise ValueError(f"{spoilt} samples have non-finite features; leave them out")
 
 
 def _floats(value: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.functional import nc1, nc1_per_class
-from deq_collapse.metrics.geometry import Geometry, gof_diagonals, relu_ce
+from deq_collapse.metrics.geometry import Geometry, centred_rows, gof_diagonals, relu_ce_diagonals, seli
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
 Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
@@ -122,9 +122,12 @@ class Known:
         return gram(self.rows)
 
     @property
-    def weight_gram(self) -> Tensor:
-        """(K', K') Gram matrix of the classifier rows of the classes that have samples."""
-        return self.stats.seen(self.stats.seen(self.rows_gram).T)  # it is symmetric
+    def target_rows_gram(self) -> Tensor:
+        """Gram matrix of the classifier rows that targets speak of.
+
+        (K, K) where `class_counts` are known, else (K', K') of the classes that have samples.
+        """
+        return self.rows_gram if self.class_counts is not None else self._among_seen(self.rows_gram)
 
     @cached_property
     def product(self) -> Tensor:
@@ -172,18 +175,58 @@ class Known:
 
     @cached_property
     def counts(self) -> list[int]:
-        """K' counts that set the SELI, GOF and ReLU targets."""
-        seen = self.stats.counts
-        counts = seen if self.class_counts is None else seen.new_tensor(self.class_counts)
-        present: list[float] = counts[self.stats.present].tolist()
+        """Counts that set the targets: K `class_counts`, else those of the K' classes that have samples."""
+        if self.class_counts is not None:
+            return list(self.class_counts)
+        present: list[float] = self.stats.seen(self.stats.counts).tolist()
         return [int(n) for n in present]
 
     @property
-    def frame(self) -> Geometry:
-        """Diagonals, (K',), of the GOF targets."""
-        return gof_diagonals(self.counts, *self.decays)
+    def seli(self) -> Geometry:
+        """SELI targets; of means and logits (K', K'), centred like the means."""
+        target = seli(self.counts)
+        return Geometry(target.weights, self._centred(target.means), self._centred(target.logits))
 
     @property
-    def relu_ce(self) -> Geometry:
-        """Targets of cross entropy with features after a ReLU, each (K', K')."""
-        return relu_ce(self.counts, *self.decays)
+    def frame(self) -> Geometry:
+        """Diagonals of the GOF targets, of means and logits (K',)."""
+        weights, means, logits = (v.to(self.stats.means) for v in gof_diagonals(self.counts, *self.decays))
+        return Geometry(weights, self._seen(means), self._seen(logits))
+
+    @property
+    def relu_weights(self) -> Tensor:
+        """Target of W W^T for cross entropy with features after a ReLU, up to scale."""
+        return centred_rows(centred_rows(self._relu.weights.diag()).T)
+
+    @property
+    def relu_means(self) -> Tensor:
+        """The same of class means that are not centred, (K', K')."""
+        return self._seen(self._relu.means).diag()
+
+    @property
+    def relu_logits(self) -> Tensor:
+        """The same of their products with classifier rows, (K', K')."""
+        return self._among_seen(centred_rows(self._relu.logits.diag()))
+
+    @property
+    def _relu(self) -> Geometry:
+        return Geometry(*(v.to(self.stats.means) for v in relu_ce_diagonals(self.counts, *self.decays)))
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Rows of the classes that have samples, of a target of all K classes or of those alone."""
+        return rows if self.class_counts is None else self.stats.seen(rows)
+
+    def _among_seen(self, matrix: Tensor) -> Tensor:
+        """The same of rows and columns; (K', K')."""
+        return (
+            self.stats.seen(self.stats.seen(matrix).T).T if len(matrix) == len(self.stats.counts) else matrix
+        )
+
+    def _centred(self, target: Tensor) -> Tensor:
+        """Rows and columns of the classes that have samples; where some have none, centred at the mean of the
+        others, as `means` are.
+        """
+        part = self._among_seen(target.to(self.stats.means))
+        if len(part) < len(target):
+            part = centred_rows(centred_rows(part).T).T
+        return part

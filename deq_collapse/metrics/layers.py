@@ -128,14 +128,25 @@ class LayerwiseCollapse:
         for name, outputs in calls.items():
             if not outputs:
                 raise ValueError(f"{name or 'the model'} was not called in a forward pass before this update")
-        for name, call in keys:
+        opened = [key for key in keys if key not in self._metrics]
+        for name, call in opened:
             features = calls[name][call - 1]
             self._open((name, call), features.shape[-1], features.device)
-        self._order = merged(self._order, keys)
+        batches = {}
         for (name, call), metric in self._metrics.items():
             features = calls[name][min(call, len(calls[name])) - 1]
             fits = weight is not None and weight.shape[-1] == metric.num_features
-            metric.update(features, labels, *((weight, bias) if fits else ()))
+            batches[name, call] = (features, labels, *((weight, bias) if fits else (None, None)))
+        try:
+            for key, batch in batches.items():
+                self._metrics[key].check(*batch)
+        except ValueError:
+            for key in opened:
+                del self._metrics[key]
+            raise
+        self._order = merged(self._order, keys)
+        for key, batch in batches.items():
+            self._metrics[key].update(*batch)
 
     def compute(self) -> list[Point]:
         """Return all points in the order of the computation, over all ranks.
@@ -161,12 +172,11 @@ class LayerwiseCollapse:
         if key in self._metrics:
             return
         before = self._metrics.get((key[0], key[1] - 1))
-        with torch.inference_mode(False):  # states made in inference mode could not be added to outside it
-            if before is not None and before.update_called:
-                group = before.process_group  # which cannot be copied
-                self._metrics[key] = deepcopy(before, {id(group): group})
-            else:
-                self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
+        if before is not None and before.update_called:
+            group = before.process_group  # which cannot be copied
+            self._metrics[key] = deepcopy(before, {id(group): group})
+        else:
+            self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
 
     def _agree(self) -> None:
         """Give every rank the points of all: they meet at each, and a rank with fewer would be waited for."""

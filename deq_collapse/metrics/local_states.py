@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
+
+MARK = "made_with_"
 
 
 class LocalStates(Metric):
@@ -31,6 +34,22 @@ class LocalStates(Metric):
         setattr(self, name, torch.zeros(length, dtype=torch.float64))
         # What a reset copies: one zero, seen `length` times, for a second vector would double the memory.
         self._defaults[name] = torch.zeros(1, dtype=torch.float64).expand(length)
+
+    def mark_states(self, *settings: object) -> None:
+        """Add a name without content for `settings`, arguments that change what is counted.
+
+        torchmetrics shares, merges and loads what has equal names: metrics that count otherwise stay apart.
+        """
+        self.add_local_state(f"{MARK}{crc32(repr(settings).encode()):08x}")
+
+    def make_states_writable(self) -> None:
+        """Copy the sums that came about in inference mode, say by a reset there, where they are to be written
+        to outside it.
+        """
+        for name in self._defaults:
+            state = getattr(self, name)
+            if isinstance(state, Tensor) and state.is_inference() and not torch.is_inference_mode_enabled():
+                setattr(self, name, state.clone())
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
@@ -66,6 +85,29 @@ class LocalStates(Metric):
             raise ValueError("metrics of different arguments have different states and cannot be merged")
         super().merge_state(incoming_state)
         self._computed = None
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Torchmetrics' own, but states of a metric of other arguments are refused, and change nothing."""
+        given = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
+        own = _shapes(self.metric_state)
+        marks = {name for name in given if name.startswith(MARK)}
+        shapes = _shapes({name: state_dict[key] for name, key in given.items() if name in own})
+        if marks <= own.keys() and all(shape == own[name] for name, shape in shapes.items()):
+            rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+            return
+        error_msgs.append(f"{prefix}: metrics of different arguments have different states; none was loaded")
+        for name in (*marks, *shapes):
+            state_dict.pop(given[name], None)
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # Chunks are never written to: another list of the same tensors saves copying all samples.

@@ -6,7 +6,7 @@ cancels; sums over tiles are float64. Moving to another pivot is algebra on the 
 moving to one pivot and adding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ from torch import Tensor
 TILE = 512
 # Rows of the scatter matrix per GEMM.
 STRIP = 128
+# A pivot moves when its class has grown by this factor; so many pivots per tile at most on an accelerator.
+GROWTH, MOVES = 4, 32
 # Two buckets behind the K classes: samples with non-finite features, and samples with labels out of range.
 EXTRA = 2
 
@@ -27,6 +29,7 @@ class Moments:
 
     Attributes:
         counts: (K + 2,) samples per class, then non-finite samples, then labels out of range.
+        settled: (K + 2,) how many there were when the pivot became their mean; 0 where there is no pivot yet.
         squares: (K + 2,) sum of squared residual lengths.
         pivots: (K + 2, d) values that float32 represents exactly.
         sums: (K + 2, d) sum of features.
@@ -35,6 +38,7 @@ class Moments:
     """
 
     counts: Tensor
+    settled: Tensor
     squares: Tensor
     pivots: Tensor
     sums: Tensor
@@ -44,18 +48,18 @@ class Moments:
     def length(num_classes: int, num_features: int, with_scatter: bool) -> int:
         """Return the number of values in the flat vector."""
         rows = num_classes + EXTRA
-        return 2 * rows * (1 + num_features) + num_features**2 * with_scatter
+        return rows * (3 + 2 * num_features) + num_features**2 * with_scatter
 
     @classmethod
     def of(cls, flat: Tensor, num_classes: int, num_features: int) -> "Moments":
         """View the vector `flat`; writing to the views writes to it."""
         rows, d = num_classes + EXTRA, num_features
-        small = 2 * rows * (1 + d)
-        counts, squares, pivots, sums, scatter = torch.split(
-            flat, [rows, rows, rows * d, rows * d, flat.numel() - small], dim=0
+        counts, settled, squares, pivots, sums, scatter = torch.split(
+            flat, [rows, rows, rows, rows * d, rows * d, flat.numel() - rows * (3 + 2 * d)]
         )
         side = d if scatter.numel() else 0
-        return cls(counts, squares, pivots.view(rows, d), sums.view(rows, d), scatter.view(side, side))
+        matrices = pivots.view(rows, d), sums.view(rows, d), scatter.view(side, side)
+        return cls(counts, settled, squares, *matrices)
 
     def means(self, rows: slice = slice(None)) -> Tensor:
         """Class means, (K + 2, d), or some rows of them; 0 where a class has no sample."""
@@ -65,21 +69,23 @@ class Moments:
         """Class means less their pivots, (K + 2, d), or some rows of them; 0 where a class has no sample."""
         return self.means(rows).sub_(self.pivots[rows]).mul_(self.counts[rows, None] > 0)
 
-    def move(self, pivots: Callable[[slice], Tensor]) -> None:
-        """Re-express all sums around `pivots`, which gives some rows of (K + 2, d), in place."""
-        for rows in strips(len(self.counts)):
-            new = pivots(rows)
-            delta = new - self.pivots[rows]
-            half = self.offsets(rows).sub_(delta, alpha=0.5).mul_(self.counts[rows, None])
-            if self.scatter.numel():
-                add_products(self.scatter, delta, half, alpha=-1)
-                add_products(self.scatter, half, delta, alpha=-1)
-            self.squares[rows].sub_(half.mul_(delta).sum(1), alpha=2)
-            self.pivots[rows] = new
+    def move(self, rows: slice | Tensor, pivots: Tensor, counts: Tensor, sums: Tensor) -> None:
+        """Re-express what was summed around `pivots`, in place.
 
-    def recentre(self) -> None:
-        """Move every pivot to the float32 value next to the class mean so far."""
-        self.move(lambda rows: self.means(rows).float().double())
+        Args:
+            rows: m of the K + 2.
+            pivots: (m, d) their new pivots.
+            counts: (m,) of the samples that are in `squares` and `scatter`.
+            sums: (m, d) of their features.
+
+        """
+        delta = pivots - self.pivots[rows]
+        half = torch.addcmul(sums, self.pivots[rows] + delta / 2, counts[:, None], value=-1)
+        if self.scatter.numel():
+            add_products(self.scatter, delta, half, alpha=-1)
+            add_products(self.scatter, half, delta, alpha=-1)
+        self.squares[rows] -= 2 * half.mul_(delta).sum(1)
+        self.pivots[rows] = pivots
 
 
 def accumulate(moments: Moments, features: Tensor, labels: Tensor) -> Tensor:
@@ -110,9 +116,10 @@ def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
     sums = sum((view.sums for view in views), torch.zeros_like(views[0].sums))
     pivots = (sums / counts.clamp(min=1)[:, None]).float().double()
     for view in views:
-        view.move(lambda rows: pivots[rows])
+        for rows in strips(len(counts)):
+            view.move(rows, pivots[rows], view.counts[rows], view.sums[rows])
     for view in views[1:]:
-        for name in ("counts", "squares", "sums", "scatter"):
+        for name in ("counts", "settled", "squares", "sums", "scatter"):
             getattr(views[0], name).add_(getattr(view, name))
     return parts[0].clone()
 
@@ -129,18 +136,7 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     valid = (labels >= 0) & (labels < num_classes)
     bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
 
-    opens = moments.counts == 0
-    moments.counts.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
-    # From the features, not from the rounded residuals: means then are exact to float64.
-    moments.sums.index_add_(0, bucket, x.double())
-    moments.sums[num_classes:] = 0
-    opens &= moments.counts > 0
-    # A class that had no sample yet takes the mean of its samples in this tile as pivot.
-    if opens.device.type != "cpu":
-        torch.where(opens[:, None], moments.means().float().double(), moments.pivots, out=moments.pivots)
-    elif bool(opens.any()):  # asking a CPU tensor costs nothing, asking a GPU would make it wait
-        moments.pivots[opens] = (moments.sums[opens] / moments.counts[opens, None]).float().double()
-
+    _count(moments, x, bucket)
     if len(bucket) < len(moments.pivots):
         residuals = moments.pivots.index_select(0, bucket).to(x.dtype)
     else:
@@ -155,6 +151,43 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     if moments.scatter.numel():
         add_products(moments.scatter, residuals, residuals)
     return bucket
+
+
+def _count(moments: Moments, x: Tensor, bucket: Tensor) -> None:
+    """Add to counts and sums, and let the pivots follow: a class may open with an outlier, and residuals to a
+    far pivot would lose digits in float32.
+
+    A pivot moves, before the samples at hand are seen from there, once its class has `GROWTH` times as many
+    samples as it is the mean of.
+    """
+    arrivals = torch.zeros_like(moments.counts)
+    arrivals.index_add_(0, bucket, torch.ones_like(bucket, dtype=torch.float64))
+    total = moments.counts + arrivals
+    opens = (total > 0) & (moments.settled == 0)
+    growth = torch.where((arrivals > 0) & ~opens, total / moments.settled, 0)
+    opens[-EXTRA:], growth[-EXTRA:] = False, 0
+    on_cpu = opens.device.type == "cpu"
+    # Asking a CPU tensor which are due costs nothing. A GPU would make the host wait: it takes those that
+    # have grown most, and leaves in place those of them that are not due.
+    rows = (growth >= GROWTH).nonzero().flatten() if on_cpu else growth.topk(min(MOVES, len(growth))).indices
+    counts, sums = moments.counts[rows], moments.sums[rows]
+
+    moments.counts.copy_(total)
+    # From the features, not from the rounded residuals: means then are exact to float64.
+    moments.sums.index_add_(0, bucket, x.double())
+    moments.sums[-EXTRA:] = 0
+    # A class that had no sample yet takes the mean of its samples in this tile.
+    if not on_cpu:
+        torch.where(opens[:, None], moments.means().float().double(), moments.pivots, out=moments.pivots)
+    elif bool(opens.any()):
+        moments.pivots[opens] = (moments.sums[opens] / total[opens, None]).float().double()
+    moments.settled.copy_(torch.where(opens, total, moments.settled))
+
+    if len(rows):
+        due = growth[rows] >= GROWTH
+        means = (moments.sums[rows] / total[rows, None]).float().double()
+        moments.move(rows, torch.where(due[:, None], means, moments.pivots[rows]), counts, sums)
+        moments.settled[rows] = torch.where(due, total[rows], moments.settled[rows])
 
 
 def strips(side: int) -> Iterator[slice]:

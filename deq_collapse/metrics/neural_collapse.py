@@ -1,8 +1,9 @@
 """Neural collapse as one torchmetrics Metric, exact in one pass and across ranks (Papyan 2020 and later)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from deq_collapse.metrics.classes import class_values
 from deq_collapse.metrics.functional import decide
 from deq_collapse.metrics.held_samples import HeldSamples
 from deq_collapse.metrics.inputs import (
+    Array,
     check_batch,
     check_choices,
     check_counts,
@@ -19,6 +21,7 @@ from deq_collapse.metrics.inputs import (
     check_majority,
     check_names,
     check_sizes,
+    tensor_of,
 )
 from deq_collapse.metrics.known import LACKS, Known, Need
 from deq_collapse.metrics.moments import Moments, accumulate, merge
@@ -26,6 +29,7 @@ from deq_collapse.metrics.statistics import Centre, ClassStatistics, Scatter, We
 from deq_collapse.metrics.table import COSTLY, TABLE
 
 Policy = Literal["raise", "skip"]
+DEFAULT = tuple(name for name in TABLE if name not in COSTLY)
 
 
 class NeuralCollapse(HeldSamples):
@@ -43,8 +47,8 @@ class NeuralCollapse(HeldSamples):
         metrics: names of the values wanted, from `TABLE`; None for all that can be known but the `COSTLY`.
             What is not selected costs nothing.
         majority: indices of the majority classes under step imbalance; without it no minority value is given.
-        class_counts: training counts, which set the SELI, GOF and ReLU targets of a test split; None: those
-            seen.
+        class_counts: training counts, a sequence, dict or Counter: they set the SELI, GOF and ReLU targets of
+            a test split; None: those seen.
         centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
         weighting: in the within-class covariance all "samples" weigh the same (Papyan 2020), or all
             "classes", for which `nc1` keeps features as `nc4` does.
@@ -55,6 +59,7 @@ class NeuralCollapse(HeldSamples):
         buffer_limit: largest buffer in bytes.
         decays: of the classifier and of the features of one sample in the loss, (weight_decay,
             feature_decay), >= 0, which set the GOF and ReLU targets; zeros are the limit of vanishing decay.
+        ignore_index: label of samples to leave out; finding them waits for an accelerator.
         kwargs: passed to `torchmetrics.Metric`.
 
     Raises:
@@ -83,7 +88,7 @@ class NeuralCollapse(HeldSamples):
         num_features: int,
         metrics: Sequence[str] | None = None,
         majority: Sequence[int] | None = None,
-        class_counts: Sequence[int] | None = None,
+        class_counts: Sequence[int] | Mapping[int, int] | None = None,
         centre: Centre = "classes",
         weighting: Weighting = "samples",
         nonfinite: Policy = "raise",
@@ -91,6 +96,7 @@ class NeuralCollapse(HeldSamples):
         buffer_device: torch.device | str | None = None,
         buffer_limit: int = 16 * 2**30,
         decays: Sequence[float] = (0.0, 0.0),
+        ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(buffer_dtype, buffer_device, buffer_limit, **kwargs)
@@ -102,20 +108,21 @@ class NeuralCollapse(HeldSamples):
             raise ValueError("weighting='classes' reads nc1 off the features kept: buffer_dtype must be None")
         self.num_classes = num_classes
         self.num_features = num_features
-        everything = [name for name in TABLE if name not in COSTLY]
-        self.metrics = check_names(everything if metrics is None else metrics, TABLE)
+        self.metrics = check_names(DEFAULT if metrics is None else metrics, TABLE)
         self.majority = check_majority(majority, num_classes)
         self.class_counts = check_counts(class_counts, num_classes)
         self.decays = check_decays(decays)
         self.centre = centre
         self.weighting = weighting
         self.nonfinite = nonfinite
+        self.ignore_index = ignore_index
         self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
         held = "samples" in self._needs and buffer_dtype is None and 5 * num_classes <= 2 * num_features
         self._projects = "within" in self._needs and (held or weighting == "classes")
         self._holds = self._projects or "samples" in self._needs
-        self._rows_seen = self._recentre_at = 0
         self._add_states()
+        held_as = (self.buffer_dtype, self.buffer_device, self.buffer_limit) if self._holds else ()
+        self.mark_states(num_classes, num_features, ignore_index, *held_as)
 
     def _add_states(self) -> None:
         K, d = self.num_classes, self.num_features
@@ -133,13 +140,17 @@ class NeuralCollapse(HeldSamples):
 
     @torch.no_grad()
     def update(
-        self, features: Tensor, labels: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+        self,
+        features: Tensor | Array,
+        labels: Tensor | Array | Sequence[int],
+        weight: Tensor | Array | None = None,
+        bias: Tensor | Array | None = None,
     ) -> None:
-        """Count a batch.
+        """Count a batch, all of it or, where this raises, nothing.
 
         Args:
             features: (N, d), what the classifier receives; any floating type. N may be 0.
-            labels: (N,), integers in 0..K-1.
+            labels: (N,), integers in 0..K-1, or `ignore_index`.
             weight: (K, d) classifier rows that decide this batch; the last ones given are measured.
             bias: (K,), or None for no bias.
 
@@ -148,22 +159,45 @@ class NeuralCollapse(HeldSamples):
                 are found at `compute`, so that the device need not wait), and for a buffer past its limit.
 
         """
-        check_batch(features, labels, weight, bias, self.num_classes, self.num_features)
-        labels = labels.long()
+        features, labels, weight, bias = self.check(features, labels, weight, bias)
+        # All that can fail comes before the first sum changes.
+        kept = decided = None
+        if len(features) and self._holds:
+            kept = self.copied(features)
+            decided = torch.full_like(labels, -1) if weight is None else decide(features, weight, bias)
+        given = None
+        if weight is not None and "classifier" in self._needs:
+            shift = torch.zeros_like(weight[:, 0]) if bias is None else bias
+            given = torch.cat(
+                [self.classifier.new_ones(1), *(x.flatten().to(self.classifier) for x in (shift, weight))]
+            )
+        self.make_states_writable()
         moments = Moments.of(self.moments, self.num_classes, self.num_features)
         buckets = accumulate(moments, features, labels)
-        self._recentre_sometimes(len(features), moments)
-        if weight is not None and "classifier" in self._needs:
-            K = self.num_classes
-            self.classifier[0] = 1
-            self.classifier[1 : 1 + K] = 0 if bias is None else bias
-            self.classifier[1 + K :] = weight.reshape(-1)
-        if len(features) and self._holds:
-            decided = torch.full_like(labels, -1) if weight is None else decide(features, weight, bias)
-            self.hold(features, buckets, decided)
+        if given is not None:
+            self.classifier.copy_(given)
+        if kept is not None and decided is not None:
+            self.hold(kept, buckets, decided)
+
+    def check(
+        self,
+        features: Tensor | Array,
+        labels: Tensor | Array | Sequence[int],
+        weight: Tensor | Array | None = None,
+        bias: Tensor | Array | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return the tensors that `update` would count, and raise what it would raise."""
+        h, y, rows, shift = (tensor_of(x, self.device) for x in (features, labels, weight, bias))
+        if self.ignore_index is not None and _as_many(h, y):
+            counted = y != self.ignore_index
+            h, y = h[counted], y[counted]
+        check_batch(h, y, rows, shift, self.num_classes, self.num_features)
+        if self._holds:
+            self.check_room(h)
+        return h, y.long(), rows, shift
 
     @torch.no_grad()
-    def update_outside(self, features: Tensor) -> None:
+    def update_outside(self, features: Tensor | Array) -> None:
         """Count features (N, d) of an out-of-distribution set, for `nc5` alone.
 
         Raises:
@@ -172,22 +206,15 @@ class NeuralCollapse(HeldSamples):
         """
         if "outside" not in self._needs:
             raise ValueError("out-of-distribution features serve nc5, which was not selected")
-        check_batch(features, torch.zeros(len(features), dtype=torch.int64), None, None, 1, self.num_features)
+        h = tensor_of(features, self.device)
+        nothing = torch.zeros(getattr(h, "shape", (0,))[:1], dtype=torch.int64)
+        check_batch(h, nothing, None, None, 1, self.num_features)
+        self.make_states_writable()
         self._computed = None
-        finite = features.sum(1).isfinite()
+        finite = h.sum(1).isfinite()
         self.outside[0] += finite.sum()
         self.outside[1] += (~finite).sum()
-        self.outside[2:] += torch.where(finite[:, None], features, 0).sum(0, dtype=torch.float64)
-
-    def _recentre_sometimes(self, rows: int, moments: Moments) -> None:
-        """Recentre whenever the rows seen have grown fourfold, which needs no answer from the device.
-
-        A class may have opened with an outlier, and far pivots would let float32 residuals lose digits.
-        """
-        self._rows_seen += rows
-        if self._rows_seen >= self._recentre_at:
-            moments.recentre()
-            self._recentre_at = 4 * self._rows_seen
+        self.outside[2:] += torch.where(finite[:, None], h, 0).sum(0, dtype=torch.float64)
 
     def statistics(self) -> ClassStatistics:
         """Return class statistics: of all ranks inside `compute` or `sync_context`, else of this one.
@@ -274,14 +301,22 @@ class NeuralCollapse(HeldSamples):
             raise ValueError("the classifier's weight or bias is not finite")
         return self.classifier[1 + self.num_classes :].view(self.num_classes, self.num_features)
 
-    def reset(self) -> None:
-        """Forget all samples and the classifier."""
-        super().reset()
-        self._rows_seen = self._recentre_at = 0
+    def extra_repr(self) -> str:
+        """Arguments, but those that are as they are by default."""
+        parameters = list(signature(NeuralCollapse.__init__).parameters.values())[1:-1]
+        values = {p.name: getattr(self, p.name) for p in parameters}
+        if values["metrics"] == DEFAULT:
+            values["metrics"] = None
+        return ", ".join(f"{p.name}={values[p.name]!r}" for p in parameters if values[p.name] != p.default)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot the values, by default those of `compute`, as torchmetrics does; return figure and axes."""
         return self._plot(val, ax)
+
+
+def _as_many(features: Any, labels: Any) -> bool:
+    given = isinstance(features, Tensor) and isinstance(labels, Tensor) and labels.ndim == 1
+    return given and features.shape[:1] == labels.shape
 
 
 def _last_given(parts: Tensor) -> Tensor:

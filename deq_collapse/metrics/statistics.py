@@ -1,6 +1,6 @@
 """Class statistics: all that the formulas of neural collapse need to know about a set of features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -8,10 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.inputs import (
+    Array,
+    check_batch,
+    check_finite,
+    check_labels,
+    check_sizes,
+    tensor_of,
+)
 from deq_collapse.metrics.moments import EXTRA, Moments, add_products, mirror_, strips
 
 # Pairs of close means that are subtracted at a time, which bounds the memory.
 PAIRS = 4096
+# Share of the largest eigenvalue below which another has lost more than six of float64's sixteen digits.
+SMALL = 1e-6
 Centre = Literal["classes", "samples"]
 Weighting = Literal["samples", "classes"]
 
@@ -89,8 +99,8 @@ class ClassStatistics:
     @classmethod
     def from_features(
         cls,
-        features: Tensor,
-        labels: Tensor,
+        features: Tensor | Array,
+        labels: Tensor | Array | Sequence[int],
         num_classes: int,
         centre: Centre = "classes",
         weighting: Weighting = "samples",
@@ -98,20 +108,27 @@ class ClassStatistics:
         """Compute in two passes from all features (N, d) and labels (N,), in float64.
 
         Raises:
-            ValueError: if fewer than two classes have samples.
+            ValueError: for shapes or types that do not fit, labels out of range, features that are not
+                finite, and if fewer than two classes have samples.
 
         """
-        h = features.detach().double()
-        counts = torch.bincount(labels, minlength=num_classes).double()
+        h, y = tensor_of(features), tensor_of(labels)
+        width = getattr(h, "shape", (1,))[-1]
+        check_sizes(num_classes, width)
+        check_batch(h, y, None, None, num_classes, width)
+        check_labels(y, num_classes)
+        check_finite(h)
+        h, y = h.detach().double(), y.long()
+        counts = torch.bincount(y, minlength=num_classes).double()
         shares = counts.clamp(min=1)
         zeros = h.new_zeros(num_classes, h.shape[1])
-        means = zeros.index_add(0, labels, h) / shares[:, None]
+        means = zeros.index_add(0, y, h) / shares[:, None]
         # A second round takes the rounding of the first sum out of the mean.
-        means += zeros.index_add(0, labels, h - means[labels]) / shares[:, None]
-        residuals = h - means[labels]
-        variances = torch.zeros_like(counts).index_add(0, labels, residuals.square().sum(1)) / shares
+        means += zeros.index_add(0, y, h - means[y]) / shares[:, None]
+        residuals = h - means[y]
+        variances = torch.zeros_like(counts).index_add(0, y, residuals.square().sum(1)) / shares
         stats = cls(counts, means, variances, None, centre, weighting).checked()
-        weights = (stats.weights / shares)[labels]
+        weights = (stats.weights / shares)[y]
         within = (weights[:, None] * residuals).T @ residuals
         return replace(stats, scatter=Scatter(within, counts.new_ones(()), counts))
 
@@ -202,14 +219,17 @@ class ClassStatistics:
     def between(self) -> tuple[Tensor, Tensor]:
         """Non-zero eigenvalues (r,) of M M^T = K Sigma_B and their unit eigenvectors as columns, (K', r).
 
-        At most min(K'-1, d), and only those above the rounding of M M^T and the `resolution` of the means.
+        At most min(K'-1, d), and only those of roots above the `resolution` of the means: two means that lie
+        farther apart than that span a direction.
         """
-        classes, width = self.centred.shape
         values, vectors = torch.linalg.eigh(self.gram)
-        rank = min(classes - 1, width)
+        rank = min(len(self.centred) - 1, self.centred.shape[1])
         values, vectors = values[-rank:], vectors[:, -rank:]
-        floor = max(classes * torch.finfo(values.dtype).eps * float(values[-1]), classes * self.resolution**2)
-        below = int((values <= floor).sum())
+        if values[0] < SMALL * values[-1]:
+            # Their error is eps times the largest one; that of singular values is eps times the largest root.
+            rows, roots, _ = torch.linalg.svd(self.centred, full_matrices=False)
+            values, vectors = roots[:rank].square().flip(0), rows[:, :rank].flip(1)
+        below = int((values <= self.resolution**2 / 2).sum())
         return values[below:], vectors[:, below:]
 
     @property
@@ -223,11 +243,28 @@ class ClassStatistics:
         """Distance below which two class means are the same in float64."""
         return 64 * torch.finfo(torch.float64).eps * float(self.means.norm(dim=1).max())
 
-    def around(self, means: Tensor) -> "ClassStatistics":
-        """Describe the same samples around other `means` (K, d), say test features around train means."""
-        offset = torch.where(self.present[:, None], self.means - means, 0)
+    def around(self, means: "Tensor | ClassStatistics") -> "ClassStatistics":
+        """Describe the same samples around the means of others, say test features around train means.
+
+        Args:
+            means: the statistics that have them, or (K, d), where no row of zeros stands for an absent class.
+
+        Raises:
+            ValueError: if samples here have no mean there.
+
+        """
+        known = means.present if isinstance(means, ClassStatistics) else (means != 0).any(1)
+        centres = means.means if isinstance(means, ClassStatistics) else means
+        lacking = (self.present & ~known).nonzero().flatten().tolist()
+        if lacking:
+            raise ValueError(
+                f"samples of classes {lacking} have no mean to be described around; leave them out first, or "
+                "hand over the statistics if a mean is truly zero"
+            )
+        offset = torch.where(self.present[:, None], self.means - centres, 0)
         scatter = self.scatter
         if scatter is not None:
             within = self.within + (self.weights[:, None] * offset).T @ offset
             scatter = Scatter(within, scatter.total.new_ones(()), self.counts)
-        return replace(self, means=means, variances=self.variances + offset.square().sum(1), scatter=scatter)
+        variances = self.variances + offset.square().sum(1)
+        return replace(self, means=centres, variances=variances, scatter=scatter)

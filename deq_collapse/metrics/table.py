@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from deq_collapse.metrics import functional as formulas
-from deq_collapse.metrics.geometry import gram_distance, seli
+from deq_collapse.metrics.geometry import gram_distance
 from deq_collapse.metrics.known import Known, Need
 
 
@@ -58,15 +58,15 @@ TABLE: dict[str, Row] = {
     "cdnv_majority": _row(lambda k: formulas.cdnv_per_class(k.stats)[~k.minority_present].mean(), "minority"),
     "cdnv_minority": _row(lambda k: formulas.cdnv_per_class(k.stats)[k.minority_present].mean(), "minority"),
     "uniformity": _row(lambda k: formulas.uniformity(k.gram)),
-    "seli_means": _row(lambda k: gram_distance(k.gram, seli(k.counts).means)),
-    "seli_weights": _row(lambda k: gram_distance(k.weight_gram, seli(k.counts).weights), "classifier"),
-    "seli_logits": _row(lambda k: gram_distance(k.product, seli(k.counts).logits), "classifier"),
+    "seli_means": _row(lambda k: gram_distance(k.gram, k.seli.means)),
+    "seli_weights": _row(lambda k: gram_distance(k.target_rows_gram, k.seli.weights), "classifier"),
+    "seli_logits": _row(lambda k: gram_distance(k.product, k.seli.logits), "classifier"),
     "gof_means": _row(lambda k: gram_distance(k.raw_gram, k.frame.means.diag())),
-    "gof_weights": _row(lambda k: gram_distance(k.weight_gram, k.frame.weights.diag()), "classifier"),
+    "gof_weights": _row(lambda k: gram_distance(k.target_rows_gram, k.frame.weights.diag()), "classifier"),
     "gof_logits": _row(lambda k: gram_distance(k.raw_product, k.frame.logits.diag()), "classifier"),
-    "relu_ce_means": _row(lambda k: gram_distance(k.raw_gram, k.relu_ce.means)),
-    "relu_ce_weights": _row(lambda k: gram_distance(k.weight_gram, k.relu_ce.weights), "classifier"),
-    "relu_ce_logits": _row(lambda k: gram_distance(k.raw_product, k.relu_ce.logits), "classifier"),
+    "relu_ce_means": _row(lambda k: gram_distance(k.raw_gram, k.relu_means)),
+    "relu_ce_weights": _row(lambda k: gram_distance(k.target_rows_gram, k.relu_weights), "classifier"),
+    "relu_ce_logits": _row(lambda k: gram_distance(k.raw_product, k.relu_logits), "classifier"),
     "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside_mean), "outside"),
     "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),

@@ -40,6 +40,43 @@ def test_means_that_nearly_lie_in_few_dimensions(reference, measure, spread, off
         assert measure(features, labels, metrics=metrics)["nc1"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "metrics", [["nc1", "between_rank", "coincident_pairs"], None], ids=["scatter", "all"]
+)
+@pytest.mark.parametrize("apart", [1.0, 1e-4, 1e-6, 3e-7, 1e-7, 1e-9])
+def test_nc1_as_two_class_means_approach_each_other(measure, apart, metrics):
+    # Two of ten means differ by `apart` along an axis of their own: Sigma_B splits in two.
+    K, d = 10, 32
+    axes, generator = torch.eye(d, dtype=torch.float64), torch.Generator().manual_seed(0)
+    means = axes[[1, *range(1, K)]]
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
+    noise = apart * torch.randn(4, d, generator=generator, dtype=torch.float64)
+    noise = torch.cat([noise, -noise])  # of mean 0
+    features = means[:, None] + noise
+    features[0] += apart / 2 * axes[0]
+    features[1] -= apart / 2 * axes[0]
+    centred = means - means.mean(0)
+    between = torch.linalg.pinv(centred.T @ centred, rtol=1e-9) + 2 / apart**2 * axes[0].outer(axes[0])
+    expected = float((noise.T @ noise / 8 * between).sum())
+    rotated = (features @ rotation).flatten(0, 1)
+    values = measure(rotated, torch.arange(K).repeat_interleave(8), metrics=metrics)
+    assert values["nc1"] == pytest.approx(expected, rel=max(1e-6, 1e-15 / apart))
+    assert values["between_rank"] == K - 1
+    assert values["coincident_pairs"] == 0
+
+
+@pytest.mark.parametrize("apart", [1e-16, 0.0])
+def test_means_that_float64_cannot_tell_apart_span_no_direction(measure, apart):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 32, generator=generator, dtype=torch.float64)
+    means[0] = means[1] + apart
+    noise = torch.randn(4, 32, generator=generator, dtype=torch.float64)
+    features = (means[:, None] + torch.cat([noise, -noise])).flatten(0, 1)
+    values = measure(features, torch.arange(10).repeat_interleave(8))
+    assert (values["coincident_pairs"], values["between_rank"]) == (1, 8)
+    assert values["nc1"] < 100
+
+
 @pytest.mark.parametrize("width", [WIDTH, 8])
 def test_classes_that_weigh_the_same(make, measure, width):
     features, labels = make(COUNTS, width, 0.1)
@@ -101,6 +138,23 @@ def test_a_first_sample_far_from_its_class_costs_no_precision(reference, measure
     assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [10.0, 1000.0])
+@pytest.mark.parametrize(("K", "d"), [(4, 8), (12, 16)])
+def test_a_class_that_opens_late_with_an_outlier_costs_no_precision(reference, measure, K, d, size):
+    # When the last class opens, the others have long had their samples: nothing of the batch says it is new.
+    generator = torch.Generator().manual_seed(0)
+    early, late = torch.arange(K - 1).repeat(1200), torch.arange(K).repeat(1500)
+    labels = torch.cat([early, torch.tensor([K - 1]), late])
+    means = torch.eye(d)[:K]
+    features = means[labels] + 1e-3 * torch.randn(len(labels), d, generator=generator)
+    features[len(early)] += size * 1e-3 * torch.randn(d, generator=generator)
+    expected = reference(features, labels, torch.eye(d)[:K], torch.zeros(K), K)
+    for metrics in (["nc1", "cdnv"], ["nc1", "cdnv", "nc4"]):
+        values = measure(features, labels, metrics=metrics, batch=100)
+        assert values["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+        assert values["cdnv"] == pytest.approx(expected["cdnv"], rel=1e-6)
+
+
 def test_samples_sorted_by_class_and_drifting_cost_no_precision(reference, measure):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(4).repeat_interleave(500)
@@ -138,6 +192,29 @@ def test_test_features_around_train_means(make):
     spread = torch.stack([residuals[y_test == c].square().sum(1).mean() for c in range(5)])
     torch.testing.assert_close(around.variances, spread)
     assert functional.nc1(around) > functional.nc1(ClassStatistics.from_features(test, y_test, 5))
+
+
+def test_samples_of_a_class_that_training_never_saw_are_refused_around_its_means(make):
+    train, y_train = make(COUNTS, WIDTH, 0.3, seed=1)
+    test, y_test = make(COUNTS, WIDTH, 0.3, seed=1)
+    some = y_train != 2
+    known = ClassStatistics.from_features(train[some], y_train[some], 5)
+    stats = ClassStatistics.from_features(test, y_test, 5)
+    for means in (known, known.means):
+        with pytest.raises(ValueError, match=r"classes \[2\] have no mean"):
+            stats.around(means)
+    seen = known.present[y_test]
+    around = ClassStatistics.from_features(test[seen], y_test[seen], 5).around(known)
+    four = torch.tensor([0, 1, 0, 2, 3])
+    packed = ClassStatistics.from_features(train[some], four[y_train[some]], 4)
+    torch.testing.assert_close(functional.nc1(around), functional.nc1(packed))
+    assert functional.nc1(around) < 0.1
+
+
+def test_a_mean_that_is_truly_zero_is_one():
+    features = torch.tensor([[1.0, 1], [-1, -1], [3, 0], [5, 0]])
+    stats = ClassStatistics.from_features(features, torch.tensor([0, 0, 1, 1]), 2)
+    torch.testing.assert_close(stats.around(stats).variances, stats.variances)
 
 
 def test_statistics_stay_what_they_were(make):

@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from deq_collapse.metrics.geometry import gof, gram_distance, normalised, relu_ce, seli, simplex_etf_gram
+from deq_collapse.metrics.geometry import (
+    gof,
+    gram_distance,
+    logit_distance,
+    normalised,
+    relu_ce,
+    seli,
+    simplex_etf_gram,
+)
 
 STEP = [(K, R) for K in (2, 3, 7, 20) for R in (1, 10, 100, 1000)]
 
@@ -42,6 +50,14 @@ def test_seli_matches_the_closed_form_of_equal_halves(K, R):
     across = torch.tensor([1.0] * (K // 2) + [-1.0] * (K // 2), dtype=torch.float64) / K**0.5
     root = torch.block_diag(R**0.5 * within, within) + ((R + 1) / 2) ** 0.5 * across.outer(across)
     torch.testing.assert_close(seli(step(K, R)).weights, normalised(root), rtol=0, atol=1e-12)
+
+
+def test_a_target_first_asked_for_in_inference_mode_serves_autograd_later():
+    with torch.inference_mode():
+        seli([31, 17, 5])
+    gram = torch.eye(3, dtype=torch.float64, requires_grad=True)
+    gram_distance(gram * 2, seli([31, 17, 5]).means).backward()
+    assert gram.grad is not None
 
 
 @pytest.mark.parametrize(("K", "R"), STEP)
@@ -143,6 +159,16 @@ def test_sample_weighted_distance_is_that_of_all_samples():
     y = torch.repeat_interleave(torch.arange(3), counts)
     expected = gram_distance(rows[y] @ rows[y].T, target[y][:, y])
     torch.testing.assert_close(gram_distance(rows @ rows.T, target, counts), expected)
+
+
+def test_sample_weighted_distance_of_logits_counts_columns_alone():
+    counts, generator = torch.tensor([50, 7, 1]), torch.Generator().manual_seed(0)
+    W, H = (torch.randn(3, 4, dtype=torch.float64, generator=generator) for _ in range(2))
+    target = seli(counts.tolist()).logits
+    y = torch.repeat_interleave(torch.arange(3), counts)
+    expected = (normalised(W @ H[y].T) - normalised(target[:, y])).norm()
+    torch.testing.assert_close(logit_distance(W @ H.T, target, counts), expected)
+    torch.testing.assert_close(logit_distance(W @ H.T, target), gram_distance(W @ H.T, target))
 
 
 @pytest.mark.parametrize("counts", [[5], [3, 0], []])

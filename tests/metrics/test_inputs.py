@@ -1,11 +1,12 @@
 """Bad input: a documented value or one clear ValueError each."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 
-from deq_collapse.metrics import COSTLY, TABLE, NeuralCollapse
+from deq_collapse.metrics import COSTLY, TABLE, ClassStatistics, NeuralCollapse
 from deq_collapse.metrics.moments import Moments, accumulate
 
 
@@ -24,13 +25,93 @@ def metric():
         (torch.zeros(2, 4), torch.zeros(2), "integers"),
         (torch.zeros(2, 4), torch.tensor([0, 3]), "labels must lie in 0..2, got 0..3"),
         (torch.zeros(2, 4), torch.tensor([-1, 0]), "labels must lie in 0..2, got -1..0"),
-        (torch.zeros(2, 4).numpy(), torch.zeros(2, dtype=torch.int64), "floats, got ndarray"),
-        (torch.zeros(2, 4), [0, 1], "integers, got list"),
+        (
+            torch.zeros(2, 4, 3, 3),
+            torch.zeros(2, dtype=torch.int64),
+            "average maps over their positions first",
+        ),
+        (torch.zeros(2, 4), [0.0, 1.0], "integers, got"),
+        (torch.zeros(2, 4), ["cat", "dog"], "integers, got list"),
+        (None, torch.zeros(2, dtype=torch.int64), "floats, got NoneType"),
     ],
 )
 def test_features_and_labels_that_do_not_fit(metric, features, labels, match):
     with pytest.raises(ValueError, match=match):
         metric.update(features, labels)
+    if getattr(features, "shape", ()) != (2, 5):  # which are features of another width
+        with pytest.raises(ValueError, match=match.replace("4", r"\d+")):
+            ClassStatistics.from_features(features, labels, 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_statistics_of_features_that_are_not_finite_are_refused(bad):
+    features = torch.zeros(3, 4)
+    features[1, 2] = bad
+    with pytest.raises(ValueError, match="1 samples have non-finite features"):
+        ClassStatistics.from_features(features, torch.tensor([0, 1, 2]), 3)
+
+
+@pytest.mark.parametrize("labels", [torch.uint8, torch.int32, "array", "list"])
+@pytest.mark.parametrize("features", ["tensor", "array"])
+def test_arrays_lists_and_small_integers_are_taken_like_tensors(make, features, labels):
+    h, y = make([20, 30, 10], 4, 0.3)
+    expected = NeuralCollapse(3, 4)
+    expected.update(h, y, torch.ones(3, 4))
+    given = {"array": y.numpy(), "list": y.tolist()}.get(labels) if isinstance(labels, str) else y.to(labels)
+    taken = h.numpy() if features == "array" else h
+    metric = NeuralCollapse(3, 4)
+    metric.update(taken, given, torch.ones(3, 4).numpy())
+    assert metric.compute() == expected.compute()
+    stats = ClassStatistics.from_features(taken, given, 3)
+    torch.testing.assert_close(stats.means, ClassStatistics.from_features(h, y, 3).means)
+
+
+def test_samples_with_the_label_to_ignore_take_no_part(make, measure):
+    features, labels = make([20, 30, 10], 4, 0.3)
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
+    more, marked = torch.cat([features, 9 * features[:15]]), torch.cat([labels, torch.full((15,), -100)])
+    found = measure(more, marked, weight, classes=3, ignore_index=-100, batch=1000)
+    assert found == measure(features, labels, weight, classes=3, batch=1000)
+    with pytest.raises(ValueError, match="labels must lie"):
+        measure(more, marked, weight, classes=3)
+
+
+@pytest.mark.parametrize("reason", ["buffer", "labels", "device"])
+def test_whatever_raises_has_changed_nothing(make, reason):
+    features, labels = make([20, 20, 20], 8, 1e-6)
+    features = features.float()
+    metric = NeuralCollapse(3, 8, buffer_limit=60 * 8 * 4)
+    metric.update(features, labels, torch.ones(3, 8))
+    before = metric.compute()
+    weight, rows = torch.ones(3, 8, device="meta" if reason == "device" else "cpu"), 60
+    if reason == "device":
+        metric.buffer_limit, rows = 2 * metric.buffer_limit, 1
+    with pytest.raises((ValueError, RuntimeError)):
+        metric.update(features[:rows] + 1, labels[:rows] + (reason == "labels"), weight)
+    metric.update(features[:0], labels[:0])
+    assert metric.compute() == before
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean nc3_alignment"):
+        NeuralCollapse(3, 4, ["nc3_aligment"])
+
+
+def test_counts_by_class_are_read_as_such():
+    labels = [2, 0, 0, 1, 0, 1]
+    for counts in (Counter(labels), {0: 3, 2: 1, 1: 2}):
+        assert NeuralCollapse(3, 4, class_counts=counts).class_counts == [3, 2, 1]
+    with pytest.raises(ValueError, match="3 positive numbers, got"):
+        NeuralCollapse(3, 4, class_counts={0: 3, 1: 2})
+    with pytest.raises(ValueError, match=r"\[3\], which are not in 0..2"):
+        NeuralCollapse(3, 4, class_counts={0: 3, 1: 2, 2: 1, 3: 1})
+
+
+def test_the_arguments_given_are_shown():
+    metric = NeuralCollapse(3, 4, metrics=["nc1"], majority=[0], buffer_dtype=torch.float16)
+    shown = "num_classes=3, num_features=4, metrics=('nc1',), majority=[0], buffer_dtype=torch.float16"
+    assert repr(metric) == f"NeuralCollapse({shown})"
+    assert repr(NeuralCollapse(3, 4)) == "NeuralCollapse(num_classes=3, num_features=4)"
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,19 @@ def test_other_mistakes_are_told_in_one_sentence():
         attention(torch.zeros(2, 5, 4))
 
 
+def test_a_batch_refused_at_one_point_is_counted_at_none():
+    model, [(x, y, _)] = loop(torch.float64), batches([2], torch.float64)
+    room = {"buffer_limit": 8 * WIDTH * len(x)}  # for one batch
+    with LayerwiseCollapse(model, ["encoder", "block"], CLASSES, ["cdnv", "nc4"], **room) as layers:
+        run(model, x, 2)
+        layers.update(y, model["head"].weight)
+        before = layers.compute()
+        run(model, 2 * x, 3)  # a point more, which is none as long as nothing was counted there
+        with pytest.raises(ValueError, match="buffer_limit"):
+            layers.update(y, model["head"].weight)
+        assert layers.compute() == before
+
+
 def test_ranks_with_different_numbers_of_calls_give_the_points_of_one_process(tmp_path: Path):
     data = batches([2, 1, 4, 3, 1, 2], torch.float64)
     model = loop(torch.float64)

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torchmetrics import MetricCollection
 
-from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.metrics import NeuralCollapse, geometry
 from deq_collapse.metrics.geometry import gof, gram_distance, relu_ce, seli
 
 
@@ -50,6 +50,43 @@ def test_forward_gives_the_batch_and_accumulates(data):
     for value, rows in zip(found, batches, strict=True):
         same(value, filled(data, rows).compute())
     same(metric.compute(), filled(data).compute())
+
+
+@pytest.mark.parametrize("there", ["made", "reset", "forward", "updated", "loaded", "merged"])
+def test_inference_mode_leaves_nothing_that_cannot_be_added_to_outside_it(data, there):
+    features, labels, weight, bias = data
+    half = (features[:70], labels[:70], weight, bias)
+    metric = NeuralCollapse(4, 6)
+    metric.update_outside(features)
+    with torch.inference_mode():
+        if there == "made":
+            metric = NeuralCollapse(4, 6)
+            metric.update_outside(features)
+            metric.update(*half)
+        elif there == "reset":
+            metric.reset()
+        elif there == "loaded":
+            metric = NeuralCollapse(4, 6)
+            metric.persistent(True)
+            source = filled(data, slice(0, 70))
+            source.persistent(True)
+            source.update_outside(features)
+            metric.load_state_dict(source.state_dict())
+        elif there == "merged":
+            metric.merge_state(filled(data, slice(0, 70)))
+        else:
+            (metric if there == "forward" else metric.update)(*half)
+            metric.compute()
+    if there == "reset":
+        metric.update_outside(features)
+        metric.update(*half)
+    metric.update_outside(features)
+    metric.update(features[70:], labels[70:], weight, bias)
+    with torch.inference_mode():
+        found = metric.compute()
+    expected = filled(data)
+    expected.update_outside(features)
+    same(found, expected.compute())
 
 
 def test_update_goes_on_after_compute_and_reset_forgets(data):
@@ -175,6 +212,29 @@ def test_the_training_counts_set_the_targets_of_a_balanced_test_split(data):
     )
 
 
+@pytest.mark.parametrize("decays", [(0.0, 0.0), (1e-4, 1e-4)])
+@pytest.mark.parametrize("target", ["seli", "gof", "relu_ce"])
+def test_a_test_split_that_lacks_a_class_finds_what_is_exact_exact(target, decays):
+    counts, K = [90, 40, 20, 8], 4
+    weights, means, _ = seli(counts) if target == "seli" else getattr(geometry, target)(counts, *decays)
+    root = torch.linalg.eigh(means)
+    h = root.eigenvectors * root.eigenvalues.clamp(min=0).sqrt()
+    # Rows and means share their basis, so that products are exact too.
+    if target == "seli":
+        w = torch.linalg.pinv(h, rtol=1e-6).T
+    else:
+        w = torch.diag(weights.diagonal().sqrt()) @ root.eigenvectors
+    if target == "relu_ce":
+        d = geometry.relu_ce_diagonals(counts, *decays)
+        w = geometry.centred_rows(torch.diag(d.weights.sqrt()) @ root.eigenvectors)
+    metric = NeuralCollapse(K, K, class_counts=counts, decays=decays)
+    labels = torch.tensor([0, 1, 3, 0, 1, 3])
+    metric.update(h[labels], labels, w)
+    found = metric.compute()
+    for name in ("means", "weights", "logits"):
+        assert float(found[f"{target}_{name}"]) == pytest.approx(0, abs=1e-7), name
+
+
 def test_decays_set_the_targets_of_orthogonal_frames(data):
     counts, decays = torch.bincount(data[1]).tolist(), (1e-3, 2e-3)
     names = ["gof_weights", "relu_ce_weights", "relu_ce_means"]
@@ -251,6 +311,36 @@ def test_merging_forgets_what_was_computed_and_refuses_other_arguments(data):
     assert one.compute()["nc1"] != before
     with pytest.raises(ValueError, match="cannot be merged"):
         one.merge_state(NeuralCollapse(4, 6, ["nc3"]))
+
+
+@pytest.mark.parametrize("other", [(4, 7), (5, 6), (3, 8), (4, 6, ["nc3"])])
+def test_states_of_other_arguments_are_not_loaded(data, other):
+    metric = filled(data)
+    before = metric.compute()
+    source = NeuralCollapse(*other)
+    for each in (metric, source):
+        each.persistent(True)
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match="different arguments have different states; none was loaded"):
+            metric.load_state_dict(source.state_dict(), strict=strict)
+    metric.update(data[0][:0], data[1][:0])
+    assert metric.compute() == before
+    with pytest.raises(ValueError, match="cannot be merged"):
+        metric.merge_state(source)
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"buffer_dtype": torch.bfloat16}, {"buffer_limit": 10**6}, {"ignore_index": 3}, {}]
+)
+def test_what_changes_the_state_separates_the_groups_of_a_collection(data, kwargs):
+    # The first batch leaves both states equal; from then on a shared one would be that of the first metric.
+    features, labels, weight, _ = data
+    both = MetricCollection(
+        {"a": NeuralCollapse(4, 6, ["nc4", "cdnv"]), "b": NeuralCollapse(4, 6, ["nc4", "cdnv"], **kwargs)}
+    )
+    for rows in ((labels < 2).nonzero()[:, 0], (labels >= 0).nonzero()[:, 0]):
+        both.update(features=features[rows], labels=labels[rows], weight=weight)
+    assert len(both.compute_groups) == (2 if kwargs else 1)
 
 
 def test_exactly_collapsed_features_never_give_a_negative_value():

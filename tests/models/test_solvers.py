@@ -50,6 +50,35 @@ class Affine:
 
 
 @each
+@pytest.mark.parametrize("exponent", [-60, -100, 60, 100])
+def test_units_do_not_matter(solve, exponent):
+    # By a power of two nothing rounds otherwise: the adjoint equation of a tiny loss is solved as that of 1.
+    f = Affine(0.9, dtype=torch.float32)
+    expected, _, stat = solve(f, f.start, max_iter=50, tol=1e-5)
+    assert stat["evaluations"] > 5
+    f.c = torch.ldexp(f.c, torch.tensor(exponent))
+    seen = []
+    found, _, again = solve(f, f.start, max_iter=50, tol=1e-5, watch=seen.append)
+    torch.testing.assert_close(found, torch.ldexp(expected, torch.tensor(exponent)), rtol=0, atol=0)
+    assert torch.equal(seen[-1], found)
+    assert again["evaluations"] == stat["evaluations"]
+    assert torch.equal(again["status"], stat["status"])
+    assert torch.equal(again["rel_trace"], stat["rel_trace"])
+
+
+@each
+def test_each_sample_has_units_of_its_own(solve):
+    f = Affine(0.9, dtype=torch.float32)
+    scale = torch.tensor([0.0, 1.0, 1e-25, 1e25]).repeat(4)[:, None]
+    f.c *= scale
+    found, _, stat = solve(f, f.start, max_iter=200, tol=1e-6)
+    assert (stat["status"] == CONVERGED).all()
+    torch.testing.assert_close(
+        found / scale.where(scale > 0, 1), (f.solution / scale.where(scale > 0, 1)).float(), rtol=0, atol=1e-3
+    )
+
+
+@each
 def test_the_solution_of_an_affine_contraction_is_the_closed_form(solve):
     f = Affine(0.9)
     z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-13)

@@ -4,6 +4,7 @@ A sample that has converged is frozen (its solution does not depend on its batch
 sample stays in that sample, and each sample gets a status.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypedDict
@@ -101,6 +102,10 @@ def solve(
     all_active, trace = True, []
     with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
         value = func(x0)
+        unit = units(value)
+        if unit is not None:
+            func, watch = _in_units(func, watch, unit)
+            x0, value = x0 / unit, value / unit
         order = _Order(value)
         x = result = order.rows(x0)
         for k in range(max_iter):
@@ -127,7 +132,36 @@ def solve(
     stats["status"] = CAPPED * active + DIVERGED * broken
     stats["evaluations"] = len(trace)
     solution = order.samples(result)
+    solution = solution if unit is None else solution * unit
     return solution, [solution for _ in indexing or ()], stats
+
+
+def units(value: Tensor) -> Tensor | None:
+    """Units of the samples of ``value``, (N, ...), in which their largest entry is about 1, of shape
+    ``(N, 1, ...)``; None where that of all is such that its square is an ordinary number.
+
+    The adjoint equation is as small as the loss: below 1e-16 its squares vanish in float32, and with them
+    every residual. Units are powers of two, so that nothing is rounded.
+    """
+    largest = torch.linalg.vector_norm(value, float("inf"), dim=tuple(range(1, value.dim())))
+    exponent = torch.frexp(largest).exponent
+    limit = math.frexp(torch.finfo(value.dtype).tiny)[1] // 4
+    strange = (largest > 0) & (largest < torch.inf) & (exponent.abs() > -limit)
+    if not strange.any():
+        return None
+    ones = torch.ones_like(largest)
+    return torch.ldexp(ones, torch.where(strange, exponent, 0)).view(-1, *[1] * (value.dim() - 1))
+
+
+def _in_units(
+    func: Function, watch: Callable[[Tensor], object] | None, unit: Tensor
+) -> tuple[Function, Callable[[Tensor], object] | None]:
+    """The map, and whoever watches it, seen from states in those units."""
+
+    def scaled(x: Tensor) -> Tensor:
+        return func(x * unit) / unit
+
+    return scaled, None if watch is None else lambda x: watch(x * unit)
 
 
 class _Order:
