@@ -2,6 +2,7 @@
 they are measured.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from deq_collapse.models.equilibrium import Equilibrium, Solve
+from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import CollapseModule
+from deq_collapse.models.solution import Solution, Solve
 
 PROBES = 8
 """Images per rank whose spectral radius is estimated."""
@@ -22,8 +24,9 @@ class Diagnostics(Callback):
 
     For each direction, ``fit/forward_*`` and ``fit/backward_*``: ``evaluations`` (mean over batches),
     ``residual`` (largest over samples), ``residual_median``, ``residual_q90``, ``unconverged`` (share of
-    samples that missed the tolerance). A gradient mode without an adjoint solve has no ``fit/backward_*``;
-    where one has missed the tolerance, a warning says so, once per epoch. With measurements,
+    samples that missed the tolerance). A gradient without an adjoint solve has no ``fit/backward_*``; where
+    one has missed the tolerance, a warning says so, once per epoch. Steps of unrolled pre-training solve
+    nothing and are not counted. With measurements,
     ``train/spectral_radius`` (largest over a few images of the clean training split), and for a cell that
     knows a bound L on its Lipschitz constant ``train/lipschitz_bound`` and, below 1, ``<split>/error_bound``:
     ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
@@ -33,30 +36,42 @@ class Diagnostics(Callback):
 
     def __init__(self) -> None:
         self._solves: dict[str, list[Solve]] = {}
+        self._batch: list[Solution] = []
+        self._recording = ExitStack()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the epoch before."""
         self._solves = {"forward": [], "backward": []}
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes both solves of the batch."""
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begins to record the calls of the batch."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None:
-            for direction, solves in self._solves.items():
-                solve = getattr(refinement, f"{direction}_solve")
-                if solve is not None:
-                    solves.append(solve)
+            self._batch = self._recording.enter_context(refinement.recorded())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After the epoch's last batch, logs what its solves cost and reached; per batch it would cost a
-        step's time.
+        """Notes the solves of the batch, and after the epoch's last one logs what they cost and reached; per
+        batch it would cost a step's time.
         """
+        self._recording.close()
+        refinement = equilibrium_of(pl_module)
+        for solution in self._batch:
+            if refinement is not None and solution.gradient == refinement.gradient:
+                self._solves["forward"].append(solution.forward)
+                self._solves["backward"] += solution.backward
+        self._batch = []
         if batch_idx + 1 == trainer.num_training_batches:
             for direction, solves in self._solves.items():
                 if solves:
                     _log_solves(trainer, pl_module, direction, solves)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Records no more."""
+        self._recording.close()
 
     def on_validation_batch_end(
         self,
@@ -124,7 +139,7 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
         assert refinement is not None
         rank_zero_warn(
             f"in epoch {trainer.current_epoch + 1} the gradients of {float(missed.float().mean()):.2%} of the"
-            f" samples missed the backward solver's tolerance of {refinement.backward_tol:g}"
+            f" samples missed the backward solver's tolerance of {refinement.backward_tol.relative:g}"
             f" (largest relative residual {float(residual.max()):.1e})."
         )
 

@@ -16,6 +16,7 @@ from deq_collapse.files import write_json
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import SPLITS, CollapseModule
+from deq_collapse.models.solvers import name_of
 from deq_collapse.runs.files import RESULT
 from deq_collapse.runs.geometry import write_geometry
 
@@ -88,16 +89,16 @@ def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
     fit = history.values("fit")
     missed, missed_backward = (history.curve("fit", f"{d}_unconverged") for d in ("forward", "backward"))
     return {
-        "solver": refinement.solver,
-        "backward_solver": refinement.backward_solver,
+        "solver": name_of(refinement.solver),
+        "backward_solver": name_of(refinement.backward_solver),
         "gradient": str(refinement.gradient),
-        "tolerance": refinement.tol,
+        "tolerance": refinement.tol.relative,
         "forward_evaluations": fit.get("forward_evaluations"),
         "backward_evaluations": fit.get("backward_evaluations"),
         "residual": _finite(fit.get("forward_residual", math.nan)),
         "unconverged": missed[max(missed)] if missed else None,
         "unconverged_worst_epoch": max(missed.values(), default=None),
-        "backward_tolerance": refinement.backward_tol,
+        "backward_tolerance": refinement.backward_tol.relative,
         "backward_residual": _finite(fit.get("backward_residual", math.nan)),
         "backward_unconverged": missed_backward[max(missed_backward)] if missed_backward else None,
         "backward_unconverged_worst_epoch": max(missed_backward.values(), default=None),

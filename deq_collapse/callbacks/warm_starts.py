@@ -10,6 +10,7 @@ from torch import Tensor
 from deq_collapse.callbacks.diagnostics import equilibrium_of
 from deq_collapse.data.batches import TrainingBatches
 from deq_collapse.errors import UserError
+from deq_collapse.models.gradients import Unrolled
 
 
 class WarmStarts(Callback):
@@ -33,7 +34,7 @@ class WarmStarts(Callback):
             UserError: for ``unrolled(k)``.
         """
         refinement = equilibrium_of(pl_module)
-        if refinement is not None and refinement.gradient.mode == "unrolled":
+        if refinement is not None and isinstance(refinement.gradient, Unrolled):
             raise UserError(
                 f"the gradient {refinement.gradient} takes its steps from the cell's start; warm starts are"
                 " for ift, jfb and phantom(k, tau)."

@@ -14,14 +14,19 @@ from deq_collapse.models.classifiers import CosineClassifier, FixedETF
 from deq_collapse.models.encoders import ConvEncoder, VectorEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
+from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrolled
 from deq_collapse.models.lr_schedules import WarmupMultiStep
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
 from deq_collapse.models.readouts import GlobalAverage
 from deq_collapse.models.resnet import ResNetEncoder
+from deq_collapse.models.solvers import Anderson, Broyden, FixedPoint
+from deq_collapse.models.tolerance import Tolerance
 from deq_collapse.models.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
+    "Anderson",
+    "Broyden",
     "Cell",
     "CollapseModule",
     "ConvCell",
@@ -30,16 +35,22 @@ __all__ = [
     "Equilibrium",
     "Explicit",
     "FixedETF",
+    "FixedPoint",
     "GlobalAverage",
+    "Implicit",
+    "JacobianFree",
     "LinearCell",
     "MDEQCell",
     "MLPCell",
     "MonotoneCell",
     "MultiscaleCell",
     "Network",
+    "Phantom",
     "ResNetEncoder",
     "ResidualCell",
+    "Tolerance",
     "TorchvisionEncoder",
+    "Unrolled",
     "VectorEncoder",
     "WarmupMultiStep",
 ]

@@ -2,10 +2,10 @@
 Models", 2019).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torchdeq
@@ -16,51 +16,40 @@ from torchdeq.solver.stat import SolverStat
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import CellFactory, Shape
-from deq_collapse.models.gradients import Gradient, refuse_second_derivatives, unroll
-from deq_collapse.models.solvers import CONVERGED, SOLVERS, norms, relative_residual
+from deq_collapse.models.gradients import Gradient, Unrolled, refuse_second_derivatives
+from deq_collapse.models.solution import Solution, Solve
+from deq_collapse.models.solvers import Solver, norms, registered, relative_residual, solver_of
 from deq_collapse.models.spectral import spectral_radius
+from deq_collapse.models.tolerance import Tolerance
 
-Solver = Literal["anderson_relative", "broyden_relative", "fixed_point_relative"]
-
-
-@dataclass(frozen=True)
-class Solve:
-    """What one solve of one batch cost and reached.
-
-    Attributes:
-        evaluations: of the cell (forward) or of its vector-Jacobian product (backward).
-        residual: relative residual per sample, shape ``(N,)``.
-        missed: which samples missed the tolerance, shape ``(N,)``, bool.
-    """
-
-    evaluations: int
-    residual: Tensor
-    missed: Tensor
-
-    @classmethod
-    def from_stat(cls, stat: SolverStat) -> "Solve":
-        """Reads the statistics that the solvers of :mod:`deq_collapse.models.solvers` return."""
-        return cls(stat["evaluations"], stat["rel_lowest"], stat["status"] != CONVERGED)
+Function = Callable[[Tensor], Tensor]
 
 
 class Equilibrium(nn.Module):
     """``z* = f(z*, H0)`` by torchdeq, with relative tolerances in both directions.
 
-    After each forward pass ``forward_solve`` tells what it cost and reached; after each backward pass with
-    ``gradient="ift"``, ``backward_solve`` does. In eval mode z* is solved for whatever the gradient mode, and
-    the module ``iterate`` is called with the state after every evaluation of the cell, the last of which is
-    z*: hook it to watch the solver at work. Under autocast the equilibrium still computes in float32.
+    What is solved (the cell), by what (a solver), until when (a tolerance) and how it is differentiated (a
+    gradient) are objects of their own; each of the last three has a shorthand. ``solve`` hands back the
+    record of its call, a :class:`~deq_collapse.models.solution.Solution`, which the adjoint solves of that
+    call's own graph are added to; ``latest`` is the last one, and ``recorded`` keeps all of a block.
+
+    In eval mode z* is solved for whatever the gradient, and the module ``iterate`` is called with the state
+    after every evaluation of the cell, the last of which is z*: hook it to watch the solver at work. Under
+    autocast the equilibrium still computes in float32.
 
     Args:
         shape: shape of one sample of H0.
         cell: makes the cell for that shape.
-        solver: solves the forward equation.
+        solver: solves the forward equation: ``anderson_relative``, ``broyden_relative``,
+            ``fixed_point_relative`` or a :class:`~deq_collapse.models.solvers.Solver`, as
+            ``Broyden(window=20)``.
         backward_solver: solves the adjoint equation; by default the same.
-        gradient: ``ift``, ``jfb``, ``phantom(k, tau)`` or ``unrolled(k)``, see
+        gradient: ``ift``, ``jfb``, ``phantom(k, tau)`` or ``unrolled(k)``, or a
             :class:`~deq_collapse.models.gradients.Gradient`. With ``unrolled(k)`` training sees the k-th
-            iterate, and ``tol``, ``max_iter`` and both solvers have no part in it; ``forward_solve`` still
-            tells its residual, and which samples are farther from a fixed point than ``tol``.
-        tol: relative residual at which training stops solving forward.
+            iterate, and ``tol``, ``max_iter`` and both solvers have no part in it; the record still has its
+            residual, and which samples are farther from a fixed point than ``tol``.
+        tol: relative residual at which training stops solving forward, or a
+            :class:`~deq_collapse.models.tolerance.Tolerance`.
         backward_tol: the same for the adjoint equation. Relative, so that gradients stay as exact as this
             while the loss vanishes.
         eval_tol: the same in eval mode, where the geometry is measured: an unconverged z* would look like
@@ -72,57 +61,62 @@ class Equilibrium(nn.Module):
             2021). It costs about an evaluation and its second derivative; 0 costs nothing.
 
     Raises:
-        UserError: for a solver, a gradient or a weight that is not one.
+        UserError: for a solver, a gradient or a number that is not one.
     """
 
     def __init__(
         self,
         shape: Shape,
         cell: CellFactory,
-        solver: Solver = "anderson_relative",
-        backward_solver: Solver | None = None,
-        gradient: str = "ift",
-        tol: float = 1e-4,
-        backward_tol: float = 1e-4,
-        eval_tol: float = 1e-5,
+        solver: str | Solver = "anderson_relative",
+        backward_solver: str | Solver | None = None,
+        gradient: str | Gradient = "ift",
+        tol: float | Tolerance = 1e-4,
+        backward_tol: float | Tolerance = 1e-4,
+        eval_tol: float | Tolerance = 1e-5,
         max_iter: int = 40,
         eval_max_iter: int = 100,
         jacobian_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        _refuse(max_iter < 1 or eval_max_iter < 1, "a solver needs at least 1 evaluation")
-        _refuse(not all(t > 0 for t in (tol, backward_tol, eval_tol)), "a tolerance is above 0")
-        _refuse(not jacobian_weight >= 0, f"jacobian_weight is {jacobian_weight}, but it is at least 0")
-        self.solver, self.backward_solver = solver, backward_solver or solver
-        for name in (self.solver, self.backward_solver):
-            _refuse(name not in SOLVERS, f"the solver is {name}, but it is one of {', '.join(SOLVERS)}")
-        self.gradient = Gradient.parse(gradient)
-        self.tol, self.backward_tol, self.eval_tol = tol, backward_tol, eval_tol
+        if not jacobian_weight >= 0:
+            raise UserError(f"jacobian_weight is {jacobian_weight}, but it is at least 0.")
+        self.solver = solver_of(solver)
+        self.backward_solver = self.solver if backward_solver is None else solver_of(backward_solver)
+        self.gradient = Gradient.parse(gradient) if isinstance(gradient, str) else gradient
+        self.tol, self.backward_tol = Tolerance.of(tol, max_iter), Tolerance.of(backward_tol, max_iter)
+        self.eval_tol = Tolerance.of(eval_tol, eval_max_iter)
         self.jacobian_weight = jacobian_weight
         self.cell = cell(shape)
         self.iterate = nn.Identity()
-        self.forward_solve: Solve | None = None
-        self.backward_solve: Solve | None = None
-        self.jacobian: Tensor | None = None
-        """The estimate of ``||J_f(z*)||_F^2 / dim z`` at the last training batch, where it is asked for."""
+        self.pretraining: Unrolled | None = None
+        """Takes the place of ``gradient`` in training while it is set."""
         self.start: Tensor | None = None
         """Where the next training batch's solve starts, used once; NaN stands for the cell's own start."""
-        self.state: Tensor | None = None
-        """Where the last batch's solve ended."""
-        self.engine = {
-            "core": "indexing",
-            "f_solver": self.solver,
-            "b_solver": self.backward_solver,
-            "f_stop_mode": "rel",
-            "b_stop_mode": "rel",
-            "b_tol": backward_tol,
-            "f_max_iter": max_iter,
-            "b_max_iter": max_iter,
-            "eval_f_max_iter": eval_max_iter,
-            **self.gradient.engine,
-        }
-        self.deq = torchdeq.get_deq(**self.engine)
-        self._compiler: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]] | None = None
+        self.latest: Solution | None = None
+        self._records: list[list[Solution]] = []
+        self.deq = self._core()
+        self._compiler: Callable[[Function], Function] | None = None
+
+    @property
+    def forward_solve(self) -> Solve | None:
+        """The forward solve of the latest call."""
+        return None if self.latest is None else self.latest.forward
+
+    @property
+    def backward_solve(self) -> Solve | None:
+        """The last adjoint solve of the latest call's graph, once there is one."""
+        return self.latest.backward[-1] if self.latest is not None and self.latest.backward else None
+
+    @property
+    def jacobian(self) -> Tensor | None:
+        """The Jacobian term of the latest call."""
+        return None if self.latest is None else self.latest.jacobian
+
+    @property
+    def state(self) -> Tensor | None:
+        """Where the latest call ended."""
+        return None if self.latest is None else self.latest.state
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compiles the map that is solved, one evaluation, by ``torch.compile``, whose arguments these are;
@@ -137,35 +131,71 @@ class Equilibrium(nn.Module):
         Raises:
             UserError: where the cell's weights are of half precision, in which no tolerance here is met.
         """
+        return self.solve(h0)[0]
+
+    def solve(self, h0: Tensor) -> tuple[Tensor, Solution]:
+        """What :meth:`forward` gives, and the record of how it was found."""
         h0, f = self._equation(h0)
         with torch.autocast(h0.device.type, enabled=False):
-            return self.cell.output(self._train(f, h0) if self.training else self._evaluate(f, h0))
+            state, solution = self._train(f, h0) if self.training else self._evaluate(f, h0)
+            output = self.cell.output(state)
+        self.latest = solution
+        for record in self._records:
+            record.append(solution)
+        return output, solution
 
-    def _evaluate(self, f: Callable[[Tensor], Tensor], h0: Tensor) -> Tensor:
-        """z*, watched; the same whatever the gradient mode."""
+    @contextmanager
+    def recorded(self) -> Iterator[list[Solution]]:
+        """A list to which every call within the block adds its record."""
+        record: list[Solution] = []
+        self._records.append(record)
+        try:
+            yield record
+        finally:
+            self._records = [other for other in self._records if other is not record]
+
+    def _evaluate(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:
+        """z*, watched; the same whatever the gradient."""
         watch = {"watch": lambda z: self.iterate(self.cell.output(z))}
-        self.state, self.forward_solve = self._solve(f, self.cell.start(h0), watch)
-        return self.state
+        self.deq.f_tol = self.eval_tol.relative
+        states, stat = self.deq(f, self.cell.start(h0), solver_kwargs=watch)
+        return states[-1], Solution(states[-1], None, Solve.from_stat(stat))
 
-    def _train(self, f: Callable[[Tensor], Tensor], h0: Tensor) -> Tensor:
-        """The state with the graph of the gradient mode."""
-        start = self.cell.start(h0)
-        if self.start is not None:
-            start = torch.where(self.start.isnan(), start, self.start)
-        self.start = self.jacobian = self.backward_solve = None
-        if self.gradient.mode == "unrolled":
-            previous, state = unroll(f, start, self.gradient.steps)
+    def _train(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:
+        """The state with the graph of the gradient."""
+        gradient, start = self.pretraining or self.gradient, self.cell.start(h0)
+        backward: list[Solve] = []
+        if isinstance(gradient, Unrolled):
+            previous, state = gradient.states(f, start)
             residual = relative_residual(norms((state - previous).detach()), state.detach())
-            self.forward_solve = Solve(self.gradient.steps, residual, ~(residual <= self.tol))
+            forward = Solve(gradient.steps, residual, ~(residual <= self.tol.relative))
         else:
-            state, self.forward_solve = self._solve(f, start)
-            if state.requires_grad:
-                state.register_hook(refuse_second_derivatives)  # type: ignore[no-untyped-call]
-        self.state = state.detach()
-        if self.jacobian_weight and torch.is_grad_enabled():
-            z = self.state.clone().requires_grad_()
-            self.jacobian = jac_reg(f(z), z)
-        return state
+            if self.start is not None:
+                start = torch.where(self.start.isnan(), start, self.start)
+            state, forward = self._solve(f, start, backward)
+        self.start, z = None, state.detach()
+        return state, Solution(z, gradient, forward, backward, self._jacobian(f, z))
+
+    def _solve(self, f: Function, start: Tensor, backward: list[Solve]) -> tuple[Tensor, Solve]:
+        """z* with the graph of torchdeq's core, and how it was found; ``backward`` is where the adjoint
+        solves of this graph are noted, whatever else has been called by then.
+        """
+
+        def note(stat: SolverStat) -> None:
+            backward.append(Solve.from_stat(stat))
+
+        self.deq.f_tol = self.tol.relative
+        states, stat = self.deq(f, start, backward_writer=note)
+        if states[-1].requires_grad:
+            states[-1].register_hook(refuse_second_derivatives)
+        return states[-1], Solve.from_stat(stat)
+
+    def _jacobian(self, f: Function, z: Tensor) -> Tensor | None:
+        if not (self.jacobian_weight and torch.is_grad_enabled()):
+            return None
+        z = z.clone().requires_grad_()
+        term: Tensor = jac_reg(f(z), z)
+        return term
 
     @torch.no_grad()
     def spectral_radius(self, h0: Tensor, state: Tensor) -> Tensor:
@@ -174,7 +204,7 @@ class Equilibrium(nn.Module):
         with torch.autocast(h0.device.type, enabled=False):
             return spectral_radius(f, state)
 
-    def _equation(self, h0: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def _equation(self, h0: Tensor) -> tuple[Tensor, Function]:
         """H0 and the map to be solved, in full precision whenever it is called."""
         half = (torch.float16, torch.bfloat16)
         if any(p.dtype in half for p in self.cell.parameters()):
@@ -189,28 +219,33 @@ class Equilibrium(nn.Module):
         f = self._compiler(f) if self._compiler else f
         return h0, _full_precision(f, device) if torch.is_autocast_enabled(device) else f
 
-    def _solve(
-        self, f: Callable[[Tensor], Tensor], start: Tensor, options: dict[str, Any] | None = None
-    ) -> tuple[Tensor, Solve]:
-        self.deq.f_tol = self.tol if self.training else self.eval_tol
-        states, stat = self.deq(f, start, solver_kwargs=options, backward_writer=self._note_backward)
-        return states[-1], Solve.from_stat(stat)
-
-    def _note_backward(self, stat: SolverStat) -> None:
-        self.backward_solve = Solve.from_stat(stat)
+    def _core(self) -> Any:
+        """torchdeq's module for these settings."""
+        return torchdeq.get_deq(
+            core="indexing",
+            f_solver=registered(self.solver),
+            b_solver=registered(self.backward_solver),
+            f_stop_mode="rel",
+            b_stop_mode="rel",
+            b_tol=self.backward_tol.relative,
+            f_max_iter=self.tol.max_iter,
+            b_max_iter=self.backward_tol.max_iter,
+            eval_f_max_iter=self.eval_tol.max_iter,
+            **self.gradient.engine,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # torchdeq's module holds closures, which cannot be pickled, and no weights: it is made anew.
-        state = self.__dict__ | {"jacobian": None, "start": None, "state": None, "_compiler": None}
+        state = self.__dict__ | {"latest": None, "start": None, "_records": [], "_compiler": None}
         state["_modules"] = {name: module for name, module in self._modules.items() if name != "deq"}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.deq = torchdeq.get_deq(**self.engine).train(self.training)
+        self.deq = self._core().train(self.training)
 
 
-def _full_precision(f: Callable[[Tensor], Tensor], device: str) -> Callable[[Tensor], Tensor]:
+def _full_precision(f: Function, device: str) -> Function:
     """f with autocast off: the backward pass calls it again, whatever surrounds that."""
 
     def wrapped(z: Tensor) -> Tensor:
@@ -218,8 +253,3 @@ def _full_precision(f: Callable[[Tensor], Tensor], device: str) -> Callable[[Ten
             return f(z)
 
     return wrapped
-
-
-def _refuse(mistaken: bool, why: str) -> None:
-    if mistaken:
-        raise UserError(f"{why}.")

@@ -1,9 +1,10 @@
 """How a training step differentiates through an equilibrium, and what that is called in every table."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,61 +18,136 @@ FORMS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """A gradient mode; ``str`` of it is the text that :meth:`parse` reads.
+class Gradient(ABC):
+    """Base of every gradient mode; ``str`` of it is the text that :meth:`parse` reads.
 
-    ``ift``: the implicit function theorem, exact at the fixed point (Bai et al. 2019). ``jfb``: its one-step
-    approximation (Fung et al. 2022). ``phantom(k, tau)``: k damped steps ``z <- (1 - tau) z + tau f(z)`` from
-    the fixed point, and through them (Geng et al., "On Training Implicit Models", 2021); ``phantom(1, 1)`` is
-    ``jfb``. ``unrolled(k)``: no solver in training but k plain steps from the start, and through them.
-
-    >>> str(Gradient.parse("phantom(5,0.50)"))
+    >>> Gradient.parse("phantom(5,0.50)")
+    Phantom(steps=5, tau=0.5)
+    >>> str(Phantom(steps=5, tau=0.5))
     'phantom(5, 0.5)'
     """
 
-    mode: Literal["ift", "jfb", "phantom", "unrolled"]
-    steps: int = 1
-    tau: float = 1.0
+    @property
+    @abstractmethod
+    def engine(self) -> dict[str, Any]:
+        """The options of torchdeq's core that mean this."""
 
-    @classmethod
-    def parse(cls, text: str) -> "Gradient":
+    @staticmethod
+    def parse(text: str) -> "Gradient":
         """From its text.
 
         Raises:
             UserError: where it is none of the four forms, or a number is out of range.
         """
         found = FORMS.fullmatch(text.strip())
-        gradient = None
-        if found is not None and found["exact"]:
-            gradient = cls(found["exact"])  # type: ignore[arg-type]
-        elif found is not None and found["unrolled"]:
-            gradient = cls("unrolled", int(found["unrolled"]))
-        elif found is not None:
-            gradient = cls("phantom", int(found["phantom"]), float(found["tau"]))
-        if gradient is None or gradient.steps < 1 or not 0 < gradient.tau <= 1:
-            raise UserError(
-                f"the gradient is {text}, but it is one of ift, jfb, phantom(k, tau) and unrolled(k), with a"
-                " whole number k of at least 1 and tau above 0 and at most 1, as in phantom(5, 0.5)."
-            )
-        return gradient
+        try:
+            if found is not None and found["exact"]:
+                return Implicit() if found["exact"] == "ift" else JacobianFree()
+            if found is not None and found["unrolled"]:
+                return Unrolled(int(found["unrolled"]))
+            if found is not None:
+                return Phantom(int(found["phantom"]), float(found["tau"]))
+        except UserError:
+            pass
+        raise UserError(
+            f"the gradient is {text}, but it is one of ift, jfb, phantom(k, tau) and unrolled(k), with a"
+            " whole number k of at least 1 and tau above 0 and at most 1, as in phantom(5, 0.5)."
+        )
+
+
+@dataclass(frozen=True)
+class Implicit(Gradient):
+    """``ift``: the implicit function theorem, exact at the fixed point (Bai et al. 2019)."""
 
     def __str__(self) -> str:
-        arguments = {"phantom": f"({self.steps}, {self.tau:g})", "unrolled": f"({self.steps})"}
-        return self.mode + arguments.get(self.mode, "")
+        return "ift"
 
     @property
     def engine(self) -> dict[str, Any]:
-        """The options of torchdeq's core that mean this; for ``unrolled`` there are none."""
-        return {"ift": self.mode == "ift", "grad": self.steps, "tau": self.tau}
+        """An adjoint solve."""
+        return {"ift": True}
 
 
-def unroll(f: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The last two states of ``steps`` plain iterations, with the graph through all of them."""
-    previous = z = start
-    for _ in range(steps):
-        previous, z = z, f(z)
-    return previous, z
+@dataclass(frozen=True)
+class JacobianFree(Gradient):
+    """``jfb``: the one-step approximation of ``ift`` (Fung et al., "JFB: Jacobian-Free Backpropagation for
+    Implicit Networks", 2022).
+    """
+
+    def __str__(self) -> str:
+        return "jfb"
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """One plain step."""
+        return {"ift": False, "grad": 1, "tau": 1.0}
+
+
+@dataclass(frozen=True)
+class Phantom(Gradient):
+    """``phantom(k, tau)``: k damped steps ``z <- (1 - tau) z + tau f(z)`` from the fixed point, and through
+    them (Geng et al., "On Training Implicit Models", 2021); ``phantom(1, 1)`` is ``jfb``.
+
+    Args:
+        steps: k, at least 1.
+        tau: share of ``f(z)`` in a step, in (0, 1].
+
+    Raises:
+        UserError: for a number out of range.
+    """
+
+    steps: int
+    tau: float
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps)
+        if not 0 < self.tau <= 1:
+            raise UserError(f"tau is {self.tau}, but it is above 0 and at most 1.")
+
+    def __str__(self) -> str:
+        return f"phantom({self.steps}, {self.tau:g})"
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """Its steps."""
+        return {"ift": False, "grad": self.steps, "tau": self.tau}
+
+
+@dataclass(frozen=True)
+class Unrolled(Gradient):
+    """``unrolled(k)``: no solver in training but k plain steps from the start, and through them.
+
+    Args:
+        steps: k, at least 1.
+
+    Raises:
+        UserError: for fewer steps than one.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps)
+
+    def __str__(self) -> str:
+        return f"unrolled({self.steps})"
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """None: the core only measures."""
+        return {}
+
+    def states(self, f: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+        """The last two states, with the graph through all of them."""
+        previous = z = start
+        for _ in range(self.steps):
+            previous, z = z, f(z)
+        return previous, z
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise UserError(f"a gradient of {steps} steps is asked for, but it takes at least 1.")
 
 
 def refuse_second_derivatives(gradient: Tensor) -> None:

@@ -14,7 +14,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional import frequency_groups
 from deq_collapse.models.classifiers import linear_map
-from deq_collapse.models.equilibrium import Solve
+from deq_collapse.models.solution import Solve
 
 
 class SplitMeasures(nn.Module):

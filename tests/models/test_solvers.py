@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from deq_collapse.errors import UserError
 from deq_collapse.models.solvers import (
     CAPPED,
     CONVERGED,
     DIVERGED,
     SOLVERS,
-    anderson,
-    broyden,
-    fixed_point,
+    Anderson,
+    Broyden,
+    FixedPoint,
     mixing_weights,
     norms,
     relative_residual,
@@ -21,7 +22,7 @@ from deq_collapse.models.solvers import (
 
 few = settings(max_examples=25)
 each = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)
-accelerated = pytest.mark.parametrize("solve", [anderson, broyden])
+accelerated = pytest.mark.parametrize("solve", [Anderson(), Broyden()], ids=["anderson", "broyden"])
 
 
 class Affine:
@@ -119,7 +120,7 @@ def test_a_fixed_point_at_the_start_takes_one_evaluation(solve):
 @given(norm=st.floats(0.01, 0.98), tol=st.sampled_from([1e-3, 1e-6, 1e-9]))
 def test_acceleration_costs_at_most_one_evaluation_more_than_plain_iteration(solve, norm, tol):
     f = Affine(norm)
-    counts = [s(f, f.start, max_iter=3000, tol=tol)[2]["evaluations"] for s in (solve, fixed_point)]
+    counts = [s(f, f.start, max_iter=3000, tol=tol)[2]["evaluations"] for s in (solve, FixedPoint())]
     assert counts[0] <= counts[1] + 1  # one more in all of 6, where each evaluation gains a digit anyway
 
 
@@ -127,7 +128,7 @@ def test_acceleration_costs_at_most_one_evaluation_more_than_plain_iteration(sol
 @pytest.mark.parametrize("norm", [0.9, 0.95, 0.99])
 def test_acceleration_takes_less_than_half_the_evaluations_near_the_edge_of_contraction(solve, norm):
     f = Affine(norm)
-    counts = [s(f, f.start, max_iter=3000, tol=1e-5)[2]["evaluations"] for s in (solve, fixed_point)]
+    counts = [s(f, f.start, max_iter=3000, tol=1e-5)[2]["evaluations"] for s in (solve, FixedPoint())]
     assert counts[0] < counts[1] / 2
 
 
@@ -138,7 +139,7 @@ def test_acceleration_persists_at_tiny_residuals(solve):
     _, _, stat = solve(f, f.start, max_iter=3000, tol=1e-10)
     worst = stat["rel_trace"].max(0).values
     to_5, to_10 = (int((worst > 10.0**-digits).sum()) for digits in (5, 10))
-    _, _, plain = fixed_point(f, f.start, max_iter=3000, tol=1e-10)
+    _, _, plain = FixedPoint()(f, f.start, max_iter=3000, tol=1e-10)
     assert to_10 <= 2.5 * to_5  # the second five digits cost about what the first five did
     assert plain["evaluations"] > 4 * to_10
 
@@ -155,13 +156,76 @@ def test_evaluations_and_accuracy_do_not_depend_on_the_scale_of_the_equation(sol
     torch.testing.assert_close(z_tiny / scale, z, rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("solve", [FixedPoint(0.5), Anderson(damping=0.5)], ids=["plain", "anderson"])
+def test_a_damped_solve_ends_at_the_same_solution(solve):
+    f = Affine(0.9)
+    z, _, stat = solve(f, f.start, max_iter=1000, tol=1e-13)
+    assert (stat["status"] == CONVERGED).all()
+    torch.testing.assert_close(z, f.solution, rtol=0, atol=1e-11)
+
+
+def test_damping_solves_where_plain_iteration_swings_to_infinity():
+    """Eigenvalues from -2 to 0: a third of each step is contracting, with factors from 0 to 2/3."""
+    f = Affine(1.0)
+    f.A = -f.A @ f.A * 2
+    z, _, stat = FixedPoint(damping=2 / 3)(f, f.start, max_iter=200, tol=1e-10)
+    assert (stat["status"] == CONVERGED).all()
+    torch.testing.assert_close(z, f.solution, rtol=0, atol=1e-8)
+    _, _, plain = FixedPoint()(f, f.start, max_iter=200, tol=1e-10)
+    assert (plain["rel_lowest"] > 0.1).all()
+
+
+def test_anderson_that_remembers_one_point_is_plain_iteration_damped_alike():
+    """Walker & Ni's algorithm with m = 0 is the iteration ``x + beta (f(x) - x)``."""
+    f = Affine(0.9)
+    for damping in (0.0, 0.3):
+        one, other = (
+            s(f, f.start, max_iter=7) for s in (Anderson(window=1, damping=damping), FixedPoint(damping))
+        )
+        torch.testing.assert_close(one[0], other[0])
+
+
+def test_a_damped_step_of_anderson_keeps_its_share_of_the_combined_points():
+    """Two evaluations leave residuals r0, r1; the third is at ``sum w_i (f(x_i) - damping r_i)``."""
+    f, seen = Affine(0.9, n=3), []
+
+    def watched(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return f(x)
+
+    Anderson(ridge=0.0, damping=0.25)(watched, f.start, max_iter=3, tol=1e-14)
+    points = torch.stack(seen[:2], 1)
+    values = torch.stack([f(x) for x in seen[:2]], 1)
+    residuals = values - points
+    weights = mixing_weights(residuals @ residuals.mT, 0.0)[..., None]
+    torch.testing.assert_close(seen[1], 0.75 * values[:, 0] + 0.25 * points[:, 0])
+    torch.testing.assert_close(seen[2], (weights * (0.75 * values + 0.25 * points)).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (FixedPoint, {"damping": 1.0}),
+        (FixedPoint, {"damping": -0.1}),
+        (Anderson, {"damping": float("nan")}),
+        (Anderson, {"window": 0}),
+        (Anderson, {"ridge": -1.0}),
+        (Broyden, {"window": 0}),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_sentence(make, wrong):
+    (name,) = wrong
+    with pytest.raises(UserError, match=rf"^{name} is .*\.$"):
+        make(**wrong)
+
+
 def test_broyden_solves_a_linear_equation_of_dimension_d_in_2d_steps_whatever_its_norm():
     """Gay, "Some Convergence Properties of Broyden's Method", 1979; plain iteration runs away here."""
     f = Affine(3.0, n=8, d=5)
-    z, _, stat = broyden(f, f.start, window=100, max_iter=11, tol=1e-9)  # 2d steps lead to a point 2d + 1
+    z, _, stat = Broyden(window=100)(f, f.start, max_iter=11, tol=1e-9)  # 2d steps lead to a point 2d + 1
     assert (stat["status"] == CONVERGED).all()
     torch.testing.assert_close(z, f.solution, rtol=1e-7, atol=0)
-    _, _, plain = fixed_point(f, f.start, max_iter=11, tol=1e-9)
+    _, _, plain = FixedPoint()(f, f.start, max_iter=11, tol=1e-9)
     assert (plain["rel_lowest"] > 0.1).all()
 
 
@@ -172,7 +236,7 @@ def test_where_broydens_update_is_singular_a_sample_starts_anew_and_its_mates_do
     def f(z: Tensor) -> Tensor:
         return torch.cat([z[:1] + 1, g(z)[1:]])
 
-    z, _, stat = broyden(f, g.start, max_iter=60, tol=1e-10)
+    z, _, stat = Broyden()(f, g.start, max_iter=60, tol=1e-10)
     assert stat["status"].tolist() == [CAPPED, CONVERGED]
     assert z.isfinite().all()
     torch.testing.assert_close(z[1], g.solution[1], rtol=0, atol=1e-8)

@@ -1,53 +1,62 @@
-"""Solvers of ``x = f(x)`` for a batch of samples, registered with torchdeq: Anderson acceleration, Broyden's
-method and plain iteration, each with relative tolerances and a status per sample.
+"""Solvers of ``x = f(x)`` for a batch of samples: Anderson acceleration, Broyden's method and plain
+iteration, each with relative tolerances and a status per sample.
 """
 
-from collections.abc import Callable
-from typing import Any, Unpack
-
-from torch import Tensor
 from torchdeq.solver import register_solver
 
-from deq_collapse.models.solvers.anderson import anderson, mixing_weights
-from deq_collapse.models.solvers.broyden import broyden
-from deq_collapse.models.solvers.loop import (
-    CAPPED,
-    CONVERGED,
-    DIVERGED,
-    Function,
-    Options,
-    Solution,
-    Step,
-    norms,
-    relative_residual,
-    solve,
-)
+from deq_collapse.errors import UserError
+from deq_collapse.models.solvers.anderson import Anderson, mixing_weights
+from deq_collapse.models.solvers.base import Solver
+from deq_collapse.models.solvers.broyden import Broyden
+from deq_collapse.models.solvers.fixed_point import FixedPoint
+from deq_collapse.models.solvers.loop import CAPPED, CONVERGED, DIVERGED, norms, relative_residual
 
 __all__ = [
     "CAPPED",
     "CONVERGED",
     "DIVERGED",
     "SOLVERS",
-    "anderson",
-    "broyden",
-    "fixed_point",
+    "Anderson",
+    "Broyden",
+    "FixedPoint",
+    "Solver",
     "mixing_weights",
+    "name_of",
     "norms",
+    "registered",
     "relative_residual",
+    "solver_of",
 ]
 
-
-def fixed_point(func: Function, x0: Tensor, **options: Unpack[Options]) -> Solution:
-    """Solves ``x = func(x)`` by plain iteration, see :func:`~deq_collapse.models.solvers.loop.solve`."""
-    return solve(func, x0, Step(), **options)
-
-
-SOLVERS: dict[str, Callable[..., Any]] = {
-    "anderson_relative": anderson,
-    "broyden_relative": broyden,
-    "fixed_point_relative": fixed_point,
+SOLVERS: dict[str, Solver] = {
+    "anderson_relative": Anderson(),
+    "broyden_relative": Broyden(),
+    "fixed_point_relative": FixedPoint(),
 }
-"""Our solvers under the names torchdeq knows them by."""
+"""The solvers with their usual settings, by the names that configurations and tables call them by."""
 
-for _name, _solver in SOLVERS.items():
-    register_solver(_name, _solver)
+
+def solver_of(given: str | Solver) -> Solver:
+    """The solver itself, or the one of that name.
+
+    Raises:
+        UserError: for a name that none has.
+    """
+    if isinstance(given, Solver):
+        return given
+    if given not in SOLVERS:
+        raise UserError(
+            f"the solver is {given}, but it is one of {', '.join(SOLVERS)}, or the class_path of a Solver."
+        )
+    return SOLVERS[given]
+
+
+def name_of(solver: Solver) -> str:
+    """What tables call it: its name, or with other settings than the usual ones, all of them."""
+    return next((name for name, usual in SOLVERS.items() if usual == solver), repr(solver))
+
+
+def registered(solver: Solver) -> str:
+    """Registers a solver with torchdeq, under the text that this returns."""
+    register_solver(repr(solver), solver)
+    return repr(solver)

@@ -6,40 +6,58 @@ switches the acceleration off once residuals are small), and what :mod:`~deq_col
 says of each sample.
 """
 
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from deq_collapse.models.solvers.loop import Function, Options, Solution, Step, solve, workspace
+from deq_collapse.errors import UserError
+from deq_collapse.models.solvers.base import Solver, check_damping, check_window
+from deq_collapse.models.solvers.loop import Function, Options, Result, Step, solve, workspace
 
 
-def anderson(
-    func: Function, x0: Tensor, window: int = 5, ridge: float = 1e-7, **options: Unpack[Options]
-) -> Solution:
-    """Solves ``x = func(x)`` by Anderson acceleration without damping.
+@dataclass(frozen=True)
+class Anderson(Solver):
+    """Anderson acceleration: the next point is the combination of the last values ``f(x)`` that leaves the
+    least residual, as far as a linear map goes.
 
     Args:
-        func: see :func:`~deq_collapse.models.solvers.loop.solve`, also for the options and what is returned.
-        x0: start, shape ``(N, ...)``.
         window: number of past residuals that are combined.
         ridge: see :func:`mixing_weights`.
-        options: ``max_iter``, ``tol`` and the others that every solver takes.
+        damping: share of the combined points in the next one, in [0, 1), where the rest is of their values;
+            0 is no damping (``1 - beta`` of Walker & Ni).
+
+    Raises:
+        UserError: for an argument out of range.
     """
-    with workspace(x0, window) as memory:
-        return solve(func, x0, _Mixing(memory, ridge), **options)
+
+    window: int = 5
+    ridge: float = 1e-7
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        check_damping(self.damping)
+        if not self.ridge >= 0:
+            raise UserError(f"ridge is {self.ridge}, but it is at least 0.")
+
+    def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
+        with workspace(x0, self.window) as memory:
+            return solve(func, x0, _Mixing(memory, self.ridge, self.damping), **options)
 
 
 class _Mixing(Step):
     """The combination of the last values ``f(x)`` whose combined residual is least."""
 
-    def __init__(self, memory: Tensor, ridge: float) -> None:
+    def __init__(self, memory: Tensor, ridge: float, damping: float) -> None:
         self.residuals = memory
         n, self.window, d = memory.shape
         self.gram = memory.new_empty(n, self.window, self.window)
         self.mixture = memory.new_empty(n, d)
         self.values: list[Tensor] = []
-        self.ridge = ridge
+        self.ridge, self.damping = ridge, damping
         self.evaluations = 0
 
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
@@ -56,11 +74,14 @@ class _Mixing(Step):
     def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
         used = len(self.values)
         if used == 1:
-            return fx
-        first, *others = torch.split(mixing_weights(self.gram[:, :used, :used], self.ridge), 1, dim=1)
+            return torch.lerp(fx, x, self.damping) if self.damping else fx
+        weights = mixing_weights(self.gram[:, :used, :used], self.ridge)
+        first, *others = torch.split(weights, 1, dim=1)
         torch.mul(self.values[0], first, out=self.mixture)
         for value, weight in zip(self.values[1:], others, strict=True):
             self.mixture.addcmul_(value, weight)
+        if self.damping:  # a point is its value less its residual
+            self.mixture -= self.damping * torch.bmm(weights[:, None], self.residuals[:, :used])[:, 0]
         return self.mixture
 
 

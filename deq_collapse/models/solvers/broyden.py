@@ -7,28 +7,39 @@ a window of them, a sample whose update is singular starts its memory anew inste
 what :mod:`~deq_collapse.models.solvers.loop` says of each sample.
 """
 
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from deq_collapse.models.solvers.loop import Function, Options, Solution, Step, norms, solve, workspace
+from deq_collapse.models.solvers.base import Solver, check_window
+from deq_collapse.models.solvers.loop import Function, Options, Result, Step, norms, solve, workspace
 
 SINGULAR = 1e-4
 """A step that the update would lengthen beyond the inverse of this is not taken."""
 
 
-def broyden(func: Function, x0: Tensor, window: int = 10, **options: Unpack[Options]) -> Solution:
-    """Solves ``x = func(x)`` by Broyden's method with full steps.
+@dataclass(frozen=True)
+class Broyden(Solver):
+    """Broyden's method with full steps.
 
     Args:
-        func: see :func:`~deq_collapse.models.solvers.loop.solve`, also for the options and what is returned.
-        x0: start, shape ``(N, ...)``.
         window: number of past steps that are kept; then the memory starts anew.
-        options: ``max_iter``, ``tol`` and the others that every solver takes.
+
+    Raises:
+        UserError: for a window below 1.
     """
-    with workspace(x0, window) as memory:
-        return solve(func, x0, _Secant(memory), **options)
+
+    window: int = 10
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+
+    def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
+        with workspace(x0, self.window) as memory:
+            return solve(func, x0, _Secant(memory), **options)
 
 
 class _Secant(Step):

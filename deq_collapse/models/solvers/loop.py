@@ -17,7 +17,7 @@ CONVERGED, CAPPED, DIVERGED = 0, 1, 2
 """What became of a sample: reached the tolerance, ran out of evaluations, or met NaN or Inf."""
 
 Function = Callable[[Tensor], Tensor]
-Solution = tuple[Tensor, list[Tensor], SolverStat]
+Result = tuple[Tensor, list[Tensor], SolverStat]
 
 
 class Step:
@@ -74,7 +74,7 @@ def solve(
     stop_mode: Literal["rel"] = "rel",
     indexing: Sequence[int] | None = None,
     watch: Callable[[Tensor], object] | None = None,
-) -> Solution:
+) -> Result:
     """Solves ``x = func(x)`` for every sample of a batch; no gradient passes through.
 
     Args:

@@ -1,0 +1,42 @@
+"""Plain iteration, damped where that is asked for (Krasnoselskii 1955)."""
+
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from deq_collapse.models.solvers.base import Solver, check_damping
+from deq_collapse.models.solvers.loop import Function, Options, Result, Step, solve
+
+
+@dataclass(frozen=True)
+class FixedPoint(Solver):
+    """Plain iteration: ``x <- damping x + (1 - damping) f(x)``.
+
+    Args:
+        damping: share of the old point that is kept, in [0, 1); 0 is no damping. It may tame an iteration
+            that oscillates, whose Jacobian has eigenvalues below -1, and slows any other.
+
+    Raises:
+        UserError: for a damping out of range.
+    """
+
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_damping(self.damping)
+
+    def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
+        return solve(func, x0, _Damped(self.damping) if self.damping else Step(), **options)
+
+
+class _Damped(Step):
+    """A part of the way from x to ``f(x)``."""
+
+    def __init__(self, damping: float) -> None:
+        self.damping = damping
+
+    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
+        return torch.lerp(fx, x, self.damping)

@@ -1,0 +1,33 @@
+"""When a solver stops."""
+
+from dataclasses import dataclass
+
+from deq_collapse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A stopping rule: each sample is done at a relative residual, and all are at a number of evaluations.
+
+    Args:
+        relative: a sample is done when ``||f(z) - z|| / ||f(z)||`` is at most this, above 0.
+        max_iter: evaluations at most, at least 1; ``None`` is what the equilibrium says.
+
+    Raises:
+        UserError: for a number out of range.
+    """
+
+    relative: float
+    max_iter: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.relative > 0:
+            raise UserError(f"the tolerance is {self.relative}, but a tolerance is above 0.")
+        if self.max_iter is not None and self.max_iter < 1:
+            raise UserError(f"max_iter is {self.max_iter}, but a solver needs at least 1 evaluation.")
+
+    @classmethod
+    def of(cls, given: "float | Tolerance", max_iter: int) -> "Tolerance":
+        """The rule itself or the one of that relative residual, with ``max_iter`` where it has none."""
+        rule = given if isinstance(given, Tolerance) else cls(given)
+        return rule if rule.max_iter is not None else cls(rule.relative, max_iter)
