@@ -8,17 +8,19 @@ from deq_collapse.models.cells import (
     MLPCell,
     MonotoneCell,
     MultiscaleCell,
+    OptEqCell,
     ResidualCell,
+    TransformerCell,
 )
 from deq_collapse.models.classifiers import CosineClassifier, FixedETF
-from deq_collapse.models.encoders import ConvEncoder, VectorEncoder
+from deq_collapse.models.encoders import ConvEncoder, PatchEncoder, VectorEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrolled
 from deq_collapse.models.lr_schedules import WarmupMultiStep
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
-from deq_collapse.models.readouts import GlobalAverage
+from deq_collapse.models.readouts import GlobalAverage, TokenAverage
 from deq_collapse.models.resnet import ResNetEncoder
 from deq_collapse.models.solvers import Anderson, Broyden, FixedPoint
 from deq_collapse.models.tolerance import Tolerance
@@ -45,11 +47,15 @@ __all__ = [
     "MonotoneCell",
     "MultiscaleCell",
     "Network",
+    "OptEqCell",
+    "PatchEncoder",
     "Phantom",
     "ResNetEncoder",
     "ResidualCell",
+    "TokenAverage",
     "Tolerance",
     "TorchvisionEncoder",
+    "TransformerCell",
     "Unrolled",
     "VectorEncoder",
     "WarmupMultiStep",

@@ -3,7 +3,8 @@
 import math
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Shape
@@ -49,3 +50,37 @@ class VectorEncoder(nn.Sequential):
             raise UserError(f"width is {width}, but H0 has at least 1 number.")
         pixels = math.prod(image_shape)
         super().__init__(nn.Flatten(), nn.Linear(pixels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+
+
+class PatchEncoder(nn.Module):
+    """Square patches of the image through one matrix, and an embedding of their positions (Dosovitskiy et
+    al., "An Image is Worth 16x16 Words", ICLR 2021).
+
+    Maps ``(N, C, H, W)`` to tokens ``(N, L, width)``, one for each of the ``L = H W / patch^2`` patches.
+
+    Args:
+        image_shape: channels, height and width of an image.
+        patch: side of a patch in pixels; must divide height and width.
+        width: numbers in a token.
+
+    Raises:
+        UserError: for an argument that cannot be.
+    """
+
+    def __init__(self, image_shape: Shape, patch: int = 4, width: int = 64) -> None:
+        super().__init__()
+        channels, height, width_pixels = image_shape
+        if patch < 1 or height % patch or width_pixels % patch:
+            raise UserError(
+                f"patch is {patch}, but it must divide the {height}x{width_pixels} pixels of an image."
+            )
+        if width < 1:
+            raise UserError(f"width is {width}, but a token has at least 1 number.")
+        self.patches = nn.Conv2d(channels, width, patch, patch)
+        tokens = (height // patch) * (width_pixels // patch)
+        self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens H0."""
+        tokens: Tensor = self.patches(x).flatten(2).mT
+        return tokens + self.positions

@@ -21,6 +21,7 @@ from deq_collapse.models import (
     MLPCell,
     MonotoneCell,
     MultiscaleCell,
+    OptEqCell,
     VectorEncoder,
 )
 
@@ -34,6 +35,8 @@ CELLS = {
     "monotone on maps": (MonotoneCell, (2, 3, 4)),
     "monotone on vectors": (MonotoneCell, (7,)),
     "forward-backward": (partial(MonotoneCell, m=2.0, splitting="forward_backward"), (2, 2, 3)),
+    "opteq on maps": (OptEqCell, (2, 3, 4)),
+    "opteq on vectors, damped": (partial(OptEqCell, mu=0.5, inner_width=5), (7,)),
     "multiscale": (partial(MultiscaleCell, scales=3), (2, 4, 8)),
 }
 FREE = {
@@ -256,6 +259,11 @@ def test_the_linear_cells_fixed_point_and_its_gradients_are_the_closed_form():
         (partial(MonotoneCell, (2,), splitting="douglas"), "the splitting is douglas, but"),
         (partial(MultiscaleCell, (1, 2, 3), scales=2), "scales is 2, .* the 2x3 map of H0"),
         (partial(MultiscaleCell, (1, 2, 2), scales=0), "scales is 0"),
+        (partial(OptEqCell, (2, 3)), r"maps \(C, H, W\) or vectors \(d\), but H0 has the shape \(2, 3\)"),
+        (partial(OptEqCell, (2,), lipschitz=1), "above 0 and below 1"),
+        (partial(OptEqCell, (2,), mu=0), "mu is 0"),
+        (partial(OptEqCell, (2,), mu=math.nan), "mu is nan"),
+        (partial(OptEqCell, (2,), inner_width=0), "inner_width is 0"),
         (partial(VectorEncoder, (1, 2, 2), width=0), "width is 0"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
-from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, MDEQCell, ResidualCell
+from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, MDEQCell, ResidualCell, TransformerCell
 from deq_collapse.models.cells.kernels import Kernel, largest_divisor
 
 few = settings(max_examples=15)
@@ -63,6 +63,8 @@ CELLS = {
     "residual, narrow": (partial(ResidualCell, groups=2, inner_width=3), (4, 4, 4)),
     "mdeq": (settled_mdeq, (4, 4, 4)),
     "mdeq, narrow, no weight norm": (partial(settled_mdeq, inner_width=3, weight_norm=False), (4, 4, 8)),
+    "transformer": (partial(TransformerCell, init_std=0.1), (3, 8)),
+    "transformer, narrow": (partial(TransformerCell, init_std=0.1, inner_width=6), (5, 4)),
     "a user's, group norm": (GroupNormCell, (4, 3, 3)),
     "a user's, layer norm": (LayerNormCell, (6,)),
 }

@@ -6,7 +6,9 @@ from deq_collapse.models.cells.linear import LinearCell
 from deq_collapse.models.cells.mdeq import MDEQCell
 from deq_collapse.models.cells.monotone import MonotoneCell
 from deq_collapse.models.cells.multiscale import MultiscaleCell
+from deq_collapse.models.cells.opteq import OptEqCell
 from deq_collapse.models.cells.residual import ResidualCell
+from deq_collapse.models.cells.transformer import TransformerCell
 
 __all__ = [
     "Cell",
@@ -17,6 +19,8 @@ __all__ = [
     "MLPCell",
     "MonotoneCell",
     "MultiscaleCell",
+    "OptEqCell",
     "ResidualCell",
     "Shape",
+    "TransformerCell",
 ]
