@@ -3,9 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from deq_collapse.metrics.geometry import (
-    normalised,
-)
+from deq_collapse.metrics.geometry import normalised
 from deq_collapse.runs.beside import GRAMS, Beside
 from deq_collapse.runs.finished import FinishedRun
 from deq_collapse.theory.compare import Comparison, compare

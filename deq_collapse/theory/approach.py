@@ -1,4 +1,4 @@
-"""Descent on unconstrained-feature models approaches each closed form: one table and one figure."""
+"""Descent on unconstrained-feature models approaches each closed form: one table."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
