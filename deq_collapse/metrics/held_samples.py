@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from deq_collapse.metrics.functional import tally_samples
+from deq_collapse.metrics.functional import tally_directions, tally_samples
 from deq_collapse.metrics.local_states import LocalStates
 from deq_collapse.metrics.statistics import ClassStatistics
 
@@ -80,10 +80,17 @@ class HeldSamples(LocalStates):
         tally = tally_samples(stats, *buffers, spread=spread)
         if not bool(tally.isfinite().all()):
             raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
-        if self._is_synced:
-            gather = self.dist_sync_fn or gather_all_tensors
-            tally = torch.stack(gather(tally, self.process_group)).sum(0)
-        return tally
+        return self._over_ranks(tally)
+
+    def count_directions(self, stats: ClassStatistics) -> Tensor:
+        """Return `tally_directions` of this rank or, inside `compute`, of all."""
+        return self._over_ranks(tally_directions(stats, self.buffered_features, self.buffered_labels))
+
+    def _over_ranks(self, tally: Tensor) -> Tensor:
+        if not self._is_synced:
+            return tally
+        gather = self.dist_sync_fn or gather_all_tensors
+        return torch.stack(gather(tally, self.process_group)).sum(0)
 
     def _fits(self, num_classes: int) -> bool:
         pairs = zip(self.buffered_features, self.buffered_labels, strict=True)

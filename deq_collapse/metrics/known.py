@@ -8,16 +8,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deq_collapse.metrics.functional import nc1, nc1_per_class
+from deq_collapse.metrics.functional import nc1, nc1_per_class, nc4
+from deq_collapse.metrics.functional.separation import weighted_means
 from deq_collapse.metrics.geometry import Geometry, centred_rows, gof_diagonals, relu_ce_diagonals, seli
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
-Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside"]
+Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside", "matrix", "fixed"]
 LACKS: dict[Need, str] = {
     "classifier": "no weight was given",
     "minority": "no majority was given, or one of both groups has no samples",
     "minority_pair": "there are not two minority classes",
     "outside": "no out-of-distribution features were given",
+    "fixed": "no means were fixed by `fix_means`",
 }
 """What is missing where a need is not met."""
 
@@ -38,6 +40,9 @@ class Known:
         projects: whether NC1 is found from those samples, not from Sigma_W.
         spreads: whether `count` finds the spread of classes.
         count: gives the counts of `functional.tally_samples` over all ranks.
+        count_directions: gives those of `functional.tally_directions`.
+        fixed: (2, 1) samples decided on while means were fixed, and those of them not nearest to the mean of
+            the class decided; None if no means were fixed.
 
     """
 
@@ -52,11 +57,15 @@ class Known:
     projects: bool
     spreads: bool
     count: Callable[[], Tensor]
+    count_directions: Callable[[], Tensor]
+    fixed: Tensor | None
 
     @property
     def given(self) -> set[Need]:
         """The needs of formulas that are met."""
-        given: set[Need] = {"within"}
+        given: set[Need] = {"within", "matrix"}
+        if self.fixed is not None:
+            given.add("fixed")
         if self.buffers:
             given.add("samples")
         if self.classifier is not None:
@@ -99,6 +108,27 @@ class Known:
         if self.outside is None:
             raise ValueError("this value needs out-of-distribution features, and none were given")
         return self.outside
+
+    @property
+    def nc4_fixed(self) -> Tensor:
+        """NC4 against fixed means.
+
+        Raises:
+            ValueError: if there are none.
+
+        """
+        if self.fixed is None:
+            raise ValueError("this value needs means, and none were fixed")
+        return nc4(self.fixed)
+
+    @property
+    def total_roots(self) -> Tensor:
+        """(d,) roots of the eigenvalues of the covariance of all samples."""
+        rows = weighted_means(self.stats)
+        values: Tensor = torch.linalg.eigvalsh(torch.addmm(self.stats.within, rows.T, rows))
+        # What is rounding in an eigenvalue would be a part of the sum of their roots.
+        rounding = len(values) * torch.finfo(values.dtype).eps * values[-1]
+        return torch.where(values > rounding, values, 0).sqrt()
 
     @property
     def means(self) -> Tensor:

@@ -35,12 +35,16 @@ class LocalStates(Metric):
         # What a reset copies: one zero, seen `length` times, for a second vector would double the memory.
         self._defaults[name] = torch.zeros(1, dtype=torch.float64).expand(length)
 
-    def mark_states(self, *settings: object) -> None:
-        """Add a name without content for `settings`, arguments that change what is counted.
+    def mark_states(self, kind: str, content: bytes) -> None:
+        """Add a name without content for what changes what is counted, in place of another of that kind.
 
         torchmetrics shares, merges and loads what has equal names: metrics that count otherwise stay apart.
         """
-        self.add_local_state(f"{MARK}{crc32(repr(settings).encode()):08x}")
+        for name in [name for name in self._local if name.startswith(f"{MARK}{kind}_")]:
+            self._local.remove(name)
+            for states in (self._defaults, self._persistent, self._reductions, self.__dict__):
+                states.pop(name)
+        self.add_local_state(f"{MARK}{kind}_{crc32(content):08x}")
 
     def make_states_writable(self) -> None:
         """Copy the sums that came about in inference mode, say by a reset there, where they are to be written

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deq_collapse.metrics.classes import class_values
+from deq_collapse.metrics.fixed_means import FixedMeans
 from deq_collapse.metrics.functional import decide
 from deq_collapse.metrics.held_samples import HeldSamples
 from deq_collapse.metrics.inputs import (
@@ -81,6 +82,7 @@ class NeuralCollapse(HeldSamples):
     moments: Tensor
     classifier: Tensor
     outside: Tensor
+    decided: Tensor
 
     def __init__(
         self,
@@ -118,15 +120,19 @@ class NeuralCollapse(HeldSamples):
         self.ignore_index = ignore_index
         self._needs = frozenset[Need]().union(*(TABLE[name].needs for name in self.metrics))
         held = "samples" in self._needs and buffer_dtype is None and 5 * num_classes <= 2 * num_features
+        held = held and "matrix" not in self._needs
         self._projects = "within" in self._needs and (held or weighting == "classes")
         self._holds = self._projects or "samples" in self._needs
+        self._fixed: FixedMeans | None = None
         self._add_states()
         held_as = (self.buffer_dtype, self.buffer_device, self.buffer_limit) if self._holds else ()
-        self.mark_states(num_classes, num_features, ignore_index, *held_as)
+        settings = (num_classes, num_features, ignore_index, *held_as)
+        self.mark_states("arguments", repr(settings).encode())
 
     def _add_states(self) -> None:
         K, d = self.num_classes, self.num_features
-        length = Moments.length(K, d, "within" in self._needs and not self._projects)
+        needs_scatter = "matrix" in self._needs or ("within" in self._needs and not self._projects)
+        length = Moments.length(K, d, needs_scatter)
         reduction = partial(merge, num_classes=K, num_features=d)
         self.add_zeros("moments", length, reduction)
         if "classifier" in self._needs:
@@ -135,6 +141,9 @@ class NeuralCollapse(HeldSamples):
         if "outside" in self._needs:
             # How many out-of-distribution samples are finite, how many are not, the sum of their features.
             self.add_zeros("outside", 2 + d, "sum")
+        if "fixed" in self._needs:
+            # Samples decided on, and those of them not nearest to the mean of the class decided.
+            self.add_zeros("decided", 2, "sum")
         if self._holds:
             self.add_held_samples()
 
@@ -165,6 +174,9 @@ class NeuralCollapse(HeldSamples):
         if len(features) and self._holds:
             kept = self.copied(features)
             decided = torch.full_like(labels, -1) if weight is None else decide(features, weight, bias)
+        fixed = None
+        if self._fixed is not None and weight is not None and len(features):
+            fixed = self._fixed.count(features, labels, weight, bias)
         given = None
         if weight is not None and "classifier" in self._needs:
             shift = torch.zeros_like(weight[:, 0]) if bias is None else bias
@@ -176,6 +188,8 @@ class NeuralCollapse(HeldSamples):
         buckets = accumulate(moments, features, labels)
         if given is not None:
             self.classifier.copy_(given)
+        if fixed is not None:
+            self.decided += fixed
         if kept is not None and decided is not None:
             self.hold(kept, buckets, decided)
 
@@ -215,6 +229,29 @@ class NeuralCollapse(HeldSamples):
         self.outside[0] += finite.sum()
         self.outside[1] += (~finite).sum()
         self.outside[2:] += torch.where(finite[:, None], h, 0).sum(0, dtype=torch.float64)
+
+    def fix_means(self, stats: ClassStatistics | None = None) -> None:
+        """Fix the class means that `nc4_fixed` compares decisions with, from the next update on.
+
+        Samples then need not wait for the final means. A reset leaves the fixed means as they are.
+
+        Args:
+            stats: who has them; None for what was counted so far, over all ranks, which then all call this.
+
+        Raises:
+            ValueError: if `nc4_fixed` was not selected, for means of another shape, and see `statistics`.
+
+        """
+        if "fixed" not in self._needs:
+            raise ValueError("fixed means serve nc4_fixed, which was not selected")
+        if stats is None:
+            with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+                stats = self._statistics()
+        shape = (self.num_classes, self.num_features)
+        if stats.means.shape != shape:
+            raise ValueError(f"means must be {shape}, got {tuple(stats.means.shape)}")
+        self._fixed = FixedMeans(stats)
+        self.mark_states("means", stats.means.cpu().numpy().tobytes())
 
     def statistics(self) -> ClassStatistics:
         """Return class statistics: of all ranks inside `compute` or `sync_context`, else of this one.
@@ -281,6 +318,8 @@ class NeuralCollapse(HeldSamples):
             projects=self._projects,
             spreads=spreads,
             count=lambda: self.count_held(stats, spreads),
+            count_directions=lambda: self.count_directions(stats),
+            fixed=None if self._fixed is None else self.decided[:, None],
         )
 
     def _outside_mean(self) -> Tensor | None:

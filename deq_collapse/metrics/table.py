@@ -70,11 +70,33 @@ TABLE: dict[str, Row] = {
     "nc5": _row(lambda k: formulas.nc5(k.raw_means, k.outside_mean), "outside"),
     "gnc_margin_means": _row(lambda k: formulas.one_vs_rest_margins(k.means).min()),
     "gnc_margin_weights": _row(lambda k: formulas.one_vs_rest_margins(k.rows).min(), "classifier"),
+    "gnc2_means": _row(lambda k: formulas.kernel_variation(k.gram)),
+    "gnc2_weights": _row(lambda k: formulas.kernel_variation(k.rows_gram), "classifier"),
+    "unc3": _row(lambda k: formulas.duality_variation(k.weight, k.means), "classifier"),
+    "cdnv_directional": _row(lambda k: formulas.cdnv_directional(k.stats, k.count_directions()), "samples"),
+    "separation_fuzziness": _row(lambda k: formulas.separation_fuzziness(k.stats), "matrix"),
+    "vci": _row(lambda k: formulas.vci(k.stats.within, k.stats), "matrix"),
+    "effective_rank_means": _row(lambda k: formulas.effective_rank(k.stats.between[0].sqrt())),
+    "effective_rank_features": _row(lambda k: formulas.effective_rank(k.total_roots), "matrix"),
+    "nc4_fixed": _row(lambda k: k.nc4_fixed, "classifier", "fixed"),
     "coincident_pairs": _row(lambda k: formulas.coincident_pairs(k.stats)),
     "between_rank": _row(lambda k: formulas.between_rank(k.stats)),
     "skipped_samples": _row(lambda k: k.skipped),
     "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
 }
 
-# One least-squares problem per class: computed only when asked for by name.
-COSTLY = {"gnc_margin_means", "gnc_margin_weights"}
+# Computed only when asked for by name: a least-squares problem per class, products in float64, matrices of
+# (d, d) that may not be there already, and what others measure in place of the above.
+COSTLY = {
+    "gnc_margin_means",
+    "gnc_margin_weights",
+    "gnc2_means",
+    "gnc2_weights",
+    "unc3",
+    "cdnv_directional",
+    "separation_fuzziness",
+    "vci",
+    "effective_rank_means",
+    "effective_rank_features",
+    "nc4_fixed",
+}

@@ -32,6 +32,8 @@ WORDS = {
     "minority": {"majority"},
     "minority_pair": {"majority", "minority"},
     "outside": {"outside"},
+    "matrix": {"matrix"},
+    "fixed": {"fixed"},
 }
 
 
@@ -81,6 +83,7 @@ def evaluated(expression: str, K: int, d: int) -> object:
 
 def measured(features, labels, weight, bias=None, outside=None, **kwargs):
     metric = NeuralCollapse(len(weight), features.shape[1], metrics=list(TABLE), **kwargs)
+    metric.fix_means(ClassStatistics.from_features(features, labels, len(weight)))
     metric.update(features, labels, weight, bias)
     if outside is not None:
         metric.update_outside(outside)

@@ -1,7 +1,7 @@
 """Formulas of neural collapse as pure functions over class statistics, class means and classifier rows."""
 
 from deq_collapse.metrics.functional.centre import decide, nc4, nearest_mean
-from deq_collapse.metrics.functional.duality import nc0, nc3, nc3_alignment, nc3_product
+from deq_collapse.metrics.functional.duality import duality_variation, nc0, nc3, nc3_alignment, nc3_product
 from deq_collapse.metrics.functional.generalised import one_vs_rest_margins
 from deq_collapse.metrics.functional.imbalance import (
     frequency_groups,
@@ -9,17 +9,26 @@ from deq_collapse.metrics.functional.imbalance import (
     minority_cosines,
 )
 from deq_collapse.metrics.functional.outside import nc5
-from deq_collapse.metrics.functional.samples import tally_samples
+from deq_collapse.metrics.functional.samples import tally_directions, tally_samples
+from deq_collapse.metrics.functional.separation import (
+    Law,
+    effective_rank,
+    separation_fuzziness,
+    separation_law,
+    vci,
+)
 from deq_collapse.metrics.functional.simplex import (
     angle_deviation,
     cosines,
     etf_distance,
+    kernel_variation,
     norm_variation,
     uniformity,
 )
 from deq_collapse.metrics.functional.variability import (
     between_rank,
     cdnv,
+    cdnv_directional,
     cdnv_pairs,
     cdnv_per_class,
     coincident_pairs,
@@ -29,16 +38,21 @@ from deq_collapse.metrics.functional.variability import (
 )
 
 __all__ = [
+    "Law",
     "angle_deviation",
     "between_rank",
     "cdnv",
+    "cdnv_directional",
     "cdnv_pairs",
     "cdnv_per_class",
     "coincident_pairs",
     "cosines",
     "decide",
+    "duality_variation",
+    "effective_rank",
     "etf_distance",
     "frequency_groups",
+    "kernel_variation",
     "majority_minority_norm",
     "minority_cosines",
     "nc0",
@@ -53,6 +67,10 @@ __all__ = [
     "nearest_mean",
     "norm_variation",
     "one_vs_rest_margins",
+    "separation_fuzziness",
+    "separation_law",
+    "tally_directions",
     "tally_samples",
     "uniformity",
+    "vci",
 ]

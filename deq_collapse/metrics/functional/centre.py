@@ -44,7 +44,7 @@ def nc4(tally: Tensor) -> Tensor:
     """Share of samples where argmax(W h + b) differs from the nearest class mean; Papyan, Han & Donoho 2020.
 
     Args:
-        tally: (4, K) from `tally_samples`, added over batches and ranks.
+        tally: (4, K) from `tally_samples`, added over batches and ranks; two rows are looked at.
 
     Returns:
         Scalar in [0, 1]; 0 when the classifier decides like the nearest class mean.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.functional.simplex import variation
 from deq_collapse.metrics.geometry import gram_distance, normalised_distance, simplex_etf_gram
 
 
@@ -60,6 +61,24 @@ def nc3_alignment(weight: Tensor, means: Tensor) -> Tensor:
         Scalar in [-1, 1]; 1 when aligned; the cosine of a zero row is 0.
 
     """
+    return _cosines(weight, means).mean()
+
+
+def duality_variation(weight: Tensor, means: Tensor) -> Tensor:
+    """UNC3, the variation over classes of cos(w_c, mu_c - mu_G); Wu & Papyan 2024.
+
+    Args:
+        weight: (K, d) classifier rows.
+        means: (K, d) centred class means.
+
+    Returns:
+        Scalar in [0, inf]; 0 when all classes are aligned alike; the cosine of a zero row is 0.
+
+    """
+    return variation(_cosines(weight, means))
+
+
+def _cosines(weight: Tensor, means: Tensor) -> Tensor:
     products = torch.einsum("kd,kd->k", weight, means)
     sizes = weight.norm(dim=1) * means.norm(dim=1)
-    return torch.where(sizes > 0, products / sizes, 0).mean()
+    return torch.where(sizes > 0, products / sizes, 0)

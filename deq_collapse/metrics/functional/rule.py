@@ -90,3 +90,11 @@ class Rule:
                 scores.addmm_(q[some], self.second, alpha=-2)
         nearest[some] = scores.argmin(1)
         return nearest, spread
+
+    def nearest(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Nearest mean (N,) of samples (N, d), whatever their labels (N,): some may have no mean here."""
+        present = self.table.isfinite().sum(1) > 1  # that of an absent class to itself alone is finite
+        any_present = present.to(torch.uint8).argmax()
+        # Distances may be taken relative to that of any mean.
+        own = torch.where(present[labels], labels, any_present)
+        return torch.cat([own[:0]] + [self.apply(x, y)[0] for x, y in tiles(features, own)])

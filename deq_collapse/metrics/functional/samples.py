@@ -9,6 +9,29 @@ from deq_collapse.metrics.functional.rule import Rule, tiles
 from deq_collapse.metrics.statistics import ClassStatistics
 
 
+def tally_directions(stats: ClassStatistics, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """Add up ((h - mu_a) (mu_b - mu_a)^T)^2 over the samples of every class a, for every b; N d K in float64.
+
+    Args:
+        stats: the means, final over all ranks.
+        features: chunks (n, d), on any device.
+        labels: chunks (n,); samples labelled K or above are left out.
+
+    Returns:
+        (K, K), float64, on the device of `stats`.
+
+    """
+    K, means = len(stats.counts), stats.means
+    tally = stats.counts.new_zeros(K, K)
+    for chunk in zip(features, labels, strict=True):
+        for x, y in tiles(*(part.to(tally.device) for part in chunk)):
+            x, y = x[y < K].double(), y[y < K]
+            along = (x - means[y]) @ (means - stats.global_mean).T
+            along -= along.gather(1, y[:, None])
+            tally.index_add_(0, y, along.square_())
+    return tally
+
+
 def tally_samples(
     stats: ClassStatistics,
     features: Sequence[Tensor],

@@ -55,6 +55,27 @@ def uniformity(gram: Tensor) -> Tensor:
     return (math.log(2 * K / (K - 1)) - squared.log_().sum() / (K * (K - 1))) / 2
 
 
+def kernel_variation(gram: Tensor) -> Tensor:
+    """GNC2, the variation over pairs of log(1 / ||u_a - u_b||), u = row / ||row||; Wu & Papyan 2024.
+
+    Args:
+        gram: (K, K), of centred class means or classifier rows.
+
+    Returns:
+        Scalar in [0, inf]; 0 for equal distances, as in a simplex ETF. Directions closer than 1e-7 count as
+        1e-7 apart.
+
+    """
+    return variation(pairs(cosines(gram).mul_(-2).add_(2).clamp_(min=1e-14)).log_())
+
+
+def variation(values: Tensor) -> Tensor:
+    """Population standard deviation over the absolute mean; 0 for equal values, else inf for a mean of 0."""
+    spread, mean = values.std(correction=0), values.mean().abs()
+    equal = spread <= 64 * torch.finfo(values.dtype).eps * values.abs().max()
+    return torch.where(equal, 0, spread / mean)
+
+
 def angle_deviation(gram: Tensor) -> Tensor:
     """Mean over pairs of abs(cos + 1/(K-1)); Papyan, Han & Donoho 2020.
 

@@ -74,6 +74,26 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
     return pairs.masked_fill_(stats.distances <= stats.resolution, math.nan)
 
 
+def cdnv_directional(stats: ClassStatistics, spreads: Tensor) -> Tensor:
+    """Mean over a != b of the variance of class a along mu_b - mu_a, over ||mu_b - mu_a||^2.
+
+    Luthra, Salunkhe & Galanti 2026. `cdnv` has the variance in all directions instead.
+
+    Args:
+        stats: the means.
+        spreads: (K, K) from `tally_directions`, added over ranks.
+
+    Returns:
+        Scalar in [0, inf]; 0 when collapsed. Coincident pairs are left out; inf if no two means differ.
+
+    """
+    apart = stats.distances > stats.resolution
+    sums = stats.seen(stats.seen(spreads).T).T / stats.seen(stats.counts)[:, None]
+    values = torch.where(apart, sums / stats.distances**4, torch.nan)
+    mean = values.nanmean()
+    return torch.where(mean.isnan(), math.inf, mean)
+
+
 def cdnv_per_class(stats: ClassStatistics) -> Tensor:
     """Mean of `cdnv_pairs` of each class present with the others, (K',); inf if all coincide with it."""
     means = cdnv_pairs(stats).nanmean(1)

@@ -1,0 +1,48 @@
+"""NC4 against class means that are known beforehand, so that no sample has to wait for them."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from deq_collapse.metrics.functional import decide
+from deq_collapse.metrics.functional.rule import Rule
+from deq_collapse.metrics.statistics import ClassStatistics
+
+
+class FixedMeans:
+    """Class means that decisions are compared with; on the device, and in the arithmetic, of what comes.
+
+    Args:
+        stats: who has them.
+
+    """
+
+    def __init__(self, stats: ClassStatistics) -> None:
+        self.stats = replace(stats.checked(), scatter=None)
+        self._rule: tuple[torch.dtype, torch.device, Rule] | None = None
+
+    def count(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Count samples, and those that the classifier decides unlike the nearest mean, (2,).
+
+        Args:
+            features: (N, d); those that are not finite do not count.
+            labels: (N,), of any class; those out of range do not count.
+            weight: (K, d) classifier rows.
+            bias: (K,) or None.
+
+        """
+        classes = len(self.stats.counts)
+        valid = features.sum(1).isfinite() & (labels >= 0) & (labels < classes)
+        nearest = self._made_for(features).nearest(features, labels.clamp(0, classes - 1))
+        differs = valid & (nearest != decide(features, weight, bias))
+        return torch.stack([valid.sum(), differs.sum()])
+
+    def _made_for(self, features: Tensor) -> Rule:
+        key = torch.promote_types(features.dtype, torch.float32), features.device
+        if self._rule is None or self._rule[:2] != key:
+            stats = self.stats
+            counts, means, variances = (x.to(key[1]) for x in (stats.counts, stats.means, stats.variances))
+            there = replace(stats, counts=counts, means=means, variances=variances)
+            self._rule = *key, Rule.of(there, key[0], spread=False)
+        return self._rule[2]

@@ -1,0 +1,95 @@
+"""`NeuralCollapse` that hears of features from the classifier itself, where metrics get predictions alone."""
+
+from typing import Any
+from weakref import ref
+
+from torch import Tensor, nn
+
+from deq_collapse.metrics.inputs import Array
+from deq_collapse.metrics.neural_collapse import NeuralCollapse
+
+
+class HookedCollapse(NeuralCollapse):
+    """`NeuralCollapse` with the `update(preds, target)` of other metrics, say in a positional collection.
+
+    A hook on the classifier notes what it receives; `update` counts that, once, with the classifier's weight
+    and bias. A copy of the metric listens to the same classifier.
+
+    Args:
+        classifier: has a `weight` (K, d) and a `bias` (K,) or None, and is called on features (N, d).
+        kwargs: passed to `NeuralCollapse`.
+
+    Raises:
+        ValueError: for a classifier of another kind, and for what `NeuralCollapse` refuses.
+
+    Example:
+        >>> import torch
+        >>> from torchmetrics import MetricCollection
+        >>> from torchmetrics.classification import MulticlassAccuracy
+        >>> model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+        >>> both = MetricCollection([MulticlassAccuracy(3), HookedCollapse(model[-1], metrics=["nc3"])])
+        >>> both.update(model(torch.randn(9, 5)), torch.arange(9) % 3)
+        >>> sorted(both.compute())
+        ['MulticlassAccuracy', 'nc3']
+
+    """
+
+    def __init__(self, classifier: nn.Module, **kwargs: Any) -> None:
+        weight = getattr(classifier, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2:
+            raise ValueError(
+                f"the classifier needs a weight of shape (K, d), got {type(classifier).__name__}"
+            )
+        super().__init__(*weight.shape, **kwargs)
+        self._tap = _Tap(classifier)
+
+    def update(self, preds: object, target: Tensor | Array) -> None:  # type: ignore[override]
+        """Count what the classifier received last.
+
+        Args:
+            preds: not looked at.
+            target: labels (N,).
+
+        Raises:
+            ValueError: if the classifier was not called since the last update, and what `NeuralCollapse.update`
+                raises.
+
+        """
+        features, self._tap.features = self._tap.features, None
+        if features is None:
+            raise ValueError("the classifier was not called since the last update")
+        classifier = self._tap.classifier
+        super().update(features, target, classifier.weight, classifier.bias)
+
+
+class _Tap:
+    """A classifier and what it received last. No module, so that the metric does not own the classifier."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        self.classifier: Any = classifier
+        self.features: Tensor | None = None
+        classifier.register_forward_pre_hook(_Hook(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Tap":
+        return _Tap(self.classifier)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Tap, (self.classifier,)
+
+
+class _Hook:
+    """Notes for a tap, for as long as there is one; copied or pickled with a classifier it notes nothing."""
+
+    def __init__(self, tap: _Tap | None = None) -> None:
+        self.tap = (lambda: None) if tap is None else ref(tap)
+
+    def __call__(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        tap = self.tap()
+        if tap is not None:
+            tap.features = inputs[0].detach()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
+        return _Hook()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, ()
