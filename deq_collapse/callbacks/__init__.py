@@ -7,10 +7,13 @@ from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
+from deq_collapse.callbacks.jacobian_schedule import JacobianSchedule
 from deq_collapse.callbacks.predictions import PredictionWriter
+from deq_collapse.callbacks.pretraining import Pretraining
 from deq_collapse.callbacks.progress import RunProgress
 from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
+from deq_collapse.callbacks.spectral_radius import SpectralRadius
 from deq_collapse.callbacks.warm_starts import WarmStarts
 
 __all__ = [
@@ -21,10 +24,13 @@ __all__ = [
     "Diagnostics",
     "Environment",
     "History",
+    "JacobianSchedule",
     "LastCheckpoint",
     "MeasurementSchedule",
     "PredictionWriter",
+    "Pretraining",
     "RunProgress",
     "RunRecord",
+    "SpectralRadius",
     "WarmStarts",
 ]

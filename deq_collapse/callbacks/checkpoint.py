@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -22,9 +23,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch."""
+    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, with the state of torch's own
+    random numbers: what draws them in training, a Jacobian term or dropout, goes on as if without a break.
+    """
 
     def __init__(self) -> None:
+        self._random: tuple[torch.Tensor, list[torch.Tensor]] | None = None
         # Not save_last, which writes beside other checkpoints only: with none, once, when training ends.
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
@@ -32,3 +36,23 @@ class LastCheckpoint(ModelCheckpoint):
         """The directory is known once there is a trainer."""
         self.dirpath = trainer.default_root_dir
         super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on with the random numbers of the checkpoint, whatever was drawn to build the run."""
+        super().on_train_start(trainer, pl_module)
+        if self._random is not None:
+            on_cpu, on_gpus = self._random
+            torch.set_rng_state(on_cpu)
+            for gpu, state in enumerate(on_gpus[: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, gpu)
+            self._random = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the state of the random numbers."""
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return super().state_dict() | {"random": (torch.get_rng_state(), on_gpus)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Older checkpoints have no such state."""
+        super().load_state_dict(state_dict)
+        self._random = state_dict.get("random")

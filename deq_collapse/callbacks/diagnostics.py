@@ -161,6 +161,12 @@ def _spectral_radius(
     assert refinement.state is not None
     # Lightning measures in inference mode, where no derivative can be taken.
     with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
-        probes = slice(None, PROBES * max(1, len(images) // PROBES), max(1, len(images) // PROBES))
-        h0 = module.network.encoder(trainer.precision_plugin.convert_input(images[probes].clone()))
-        return refinement.spectral_radius(h0, refinement.state[probes].clone()).max()
+        some = probes(len(images))
+        h0 = module.network.encoder(trainer.precision_plugin.convert_input(images[some].clone()))
+        return refinement.spectral_radius(h0, refinement.state[some].clone()).max()
+
+
+def probes(count: int) -> slice:
+    """The images of a batch whose spectral radius is estimated: `PROBES` at most, evenly spread."""
+    stride = max(1, count // PROBES)
+    return slice(None, PROBES * stride, stride)

@@ -33,8 +33,14 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's values and rewrites the table."""
         epoch = trainer.current_epoch + 1
-        # Split by split: their order in the dictionary depends on where a run was taken up again.
-        for name, value in sorted(trainer.callback_metrics.items(), key=lambda item: item[0].split("/")[0]):
+        # Split by split, in the order in which they first came: that of the dictionary depends on where a run
+        # was taken up again.
+        known = dict.fromkeys(f"{split}/{metric}" for _, _, split, metric, _ in self.rows)
+        place = {name: n for n, name in enumerate(known)}
+        for name, value in sorted(
+            trainer.callback_metrics.items(),
+            key=lambda item: (item[0].split("/")[0], place.get(item[0], len(place))),
+        ):
             split, _, metric = name.partition("/")
             if metric and (split == "fit" or self._measured):
                 self.rows.append((epoch, trainer.global_step, split, metric, float(value)))

@@ -83,7 +83,7 @@ class Equilibrium(nn.Module):
             raise UserError(f"jacobian_weight is {jacobian_weight}, but it is at least 0.")
         self.solver = solver_of(solver)
         self.backward_solver = self.solver if backward_solver is None else solver_of(backward_solver)
-        self.gradient = Gradient.parse(gradient) if isinstance(gradient, str) else gradient
+        self.gradient = Gradient.of(gradient)
         self.tol, self.backward_tol = Tolerance.of(tol, max_iter), Tolerance.of(backward_tol, max_iter)
         self.eval_tol = Tolerance.of(eval_tol, eval_max_iter)
         self.jacobian_weight = jacobian_weight

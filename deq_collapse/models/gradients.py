@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,25 @@ class Gradient(ABC):
     def engine(self) -> dict[str, Any]:
         """The options of torchdeq's core that mean this."""
 
+    def check(self) -> None:  # noqa: B027 - one of a user's own need not have any
+        """Refuses numbers out of range, see :class:`~deq_collapse.models.solvers.base.Solver`.
+
+        Raises:
+            UserError: for one of them.
+        """
+
+    @classmethod
+    def of(cls, given: "str | Gradient") -> "Gradient":
+        """The gradient itself, or the one of that text.
+
+        Raises:
+            UserError: where it is none, and for numbers out of range.
+        """
+        if isinstance(given, str):
+            return cls.parse(given)
+        given.check()
+        return given
+
     @staticmethod
     def parse(text: str) -> "Gradient":
         """From its text.
@@ -40,15 +60,17 @@ class Gradient(ABC):
             UserError: where it is none of the four forms, or a number is out of range.
         """
         found = FORMS.fullmatch(text.strip())
-        try:
-            if found is not None and found["exact"]:
-                return Implicit() if found["exact"] == "ift" else JacobianFree()
-            if found is not None and found["unrolled"]:
-                return Unrolled(int(found["unrolled"]))
-            if found is not None:
-                return Phantom(int(found["phantom"]), float(found["tau"]))
-        except UserError:
-            pass
+        gradient: Gradient | None = None
+        if found is not None and found["exact"]:
+            gradient = Implicit() if found["exact"] == "ift" else JacobianFree()
+        elif found is not None and found["unrolled"]:
+            gradient = Unrolled(int(found["unrolled"]))
+        elif found is not None:
+            gradient = Phantom(int(found["phantom"]), float(found["tau"]))
+        with suppress(UserError):
+            if gradient is not None:
+                gradient.check()
+                return gradient
         raise UserError(
             f"the gradient is {text}, but it is one of ift, jfb, phantom(k, tau) and unrolled(k), with a"
             " whole number k of at least 1 and tau above 0 and at most 1, as in phantom(5, 0.5)."
@@ -91,15 +113,13 @@ class Phantom(Gradient):
     Args:
         steps: k, at least 1.
         tau: share of ``f(z)`` in a step, in (0, 1].
-
-    Raises:
-        UserError: for a number out of range.
     """
 
     steps: int
     tau: float
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See :class:`Gradient`."""
         _check_steps(self.steps)
         if not 0 < self.tau <= 1:
             raise UserError(f"tau is {self.tau}, but it is above 0 and at most 1.")
@@ -119,14 +139,12 @@ class Unrolled(Gradient):
 
     Args:
         steps: k, at least 1.
-
-    Raises:
-        UserError: for fewer steps than one.
     """
 
     steps: int
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See :class:`Gradient`."""
         _check_steps(self.steps)
 
     def __str__(self) -> str:

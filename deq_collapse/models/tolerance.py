@@ -12,15 +12,17 @@ class Tolerance:
     Args:
         relative: a sample is done when ``||f(z) - z|| / ||f(z)||`` is at most this, above 0.
         max_iter: evaluations at most, at least 1; ``None`` is what the equilibrium says.
-
-    Raises:
-        UserError: for a number out of range.
     """
 
     relative: float
     max_iter: int | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuses numbers out of range, see :class:`~deq_collapse.models.solvers.base.Solver`.
+
+        Raises:
+            UserError: for one of them.
+        """
         if not self.relative > 0:
             raise UserError(f"the tolerance is {self.relative}, but a tolerance is above 0.")
         if self.max_iter is not None and self.max_iter < 1:
@@ -28,6 +30,12 @@ class Tolerance:
 
     @classmethod
     def of(cls, given: "float | Tolerance", max_iter: int) -> "Tolerance":
-        """The rule itself or the one of that relative residual, with ``max_iter`` where it has none."""
+        """The rule itself or the one of that relative residual, with ``max_iter`` where it has none.
+
+        Raises:
+            UserError: for a number out of range.
+        """
         rule = given if isinstance(given, Tolerance) else cls(given)
-        return rule if rule.max_iter is not None else cls(rule.relative, max_iter)
+        rule = rule if rule.max_iter is not None else cls(rule.relative, max_iter)
+        rule.check()
+        return rule

@@ -1,5 +1,6 @@
 """A user's mistake: one clear sentence, exit code 2, nothing written."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ from deq_collapse.cli import main
 Refused = Callable[..., str]
 STEP = "--data.imbalance.init_args"
 EQUILIBRIUM = ["--config", str(Path(__file__).parents[2] / "conf" / "model" / "equilibrium.yaml")]
+
+
+def _refinement(option: str, name: str, **init_args: float) -> str:
+    spec = {"class_path": f"deq_collapse.models.{name}", "init_args": init_args}
+    return json.dumps({"model": {"refinement": {"init_args": {option: spec}}}})
+
 
 MISTAKES = {
     "data set": (["--data.source", "Digitz"], ["data.source", "Digitz", "did you mean Digits?"]),
@@ -29,6 +36,16 @@ MISTAKES = {
         [*EQUILIBRIUM, "--model.refinement.init_args.solver", "newton"],
         ["newton", "anderson_relative, broyden_relative, fixed_point_relative"],
     ),
+    "solver's option": (
+        [*EQUILIBRIUM, "--config", _refinement("solver", "Broyden", windw=3)],
+        ["Broyden has no option windw", "window?"],
+    ),
+    "solver's window": (
+        [*EQUILIBRIUM, "--config", _refinement("solver", "Broyden", window=0)],
+        ["window is 0"],
+    ),
+    "tau": ([*EQUILIBRIUM, "--config", _refinement("gradient", "Phantom", steps=3, tau=2.0)], ["tau is 2.0"]),
+    "tolerance": ([*EQUILIBRIUM, "--config", _refinement("tol", "Tolerance", relative=0.0)], ["above 0"]),
     "metric": (["--model.metrics", "[nc9]"], ["model.metrics", "nc9"]),
     "R below 1": ([f"{STEP}.ratio", "0.5"], ["R is 0.5", "R >= 1"]),
     "K_A": ([f"{STEP}.num_majority", "10"], ["K_A", "1..9"]),

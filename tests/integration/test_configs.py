@@ -1,7 +1,9 @@
 """Every shipped run configuration parses, instantiates and makes one step; study files name real files."""
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from deq_collapse.cli import main
@@ -57,6 +59,39 @@ def test_a_model_makes_a_step(model, tmp_path: Path):
     if model.startswith("resnet18"):
         small += ["--model.encoder.init_args.widths", "[8, 8, 8, 16]"]
     assert main(["fit", *named, *small, "--trainer.default_root_dir", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        f"{path.parent.name}/{path.stem}"
+        for room in ("solver", "trainer")
+        for path in (CONF / room).glob("*.yaml")
+    ],
+)
+def test_a_solver_or_what_steadies_training_makes_a_step(part, tmp_path: Path):
+    parts = ["run/digits.yaml", "model/equilibrium.yaml", f"{part}.yaml"]
+    named = [arg for each in parts for arg in ("--config", str(CONF / each))]
+    assert (
+        main(["fit", *named, "--trainer.fast_dev_run", "true", "--trainer.default_root_dir", str(tmp_path)])
+        == 0
+    )
+
+
+def test_parts_that_steady_training_add_up(tmp_path: Path):
+    parts = ["run/digits.yaml", "model/equilibrium.yaml", "solver/broyden.yaml"]
+    parts += [f"trainer/{name}.yaml" for name in ("pretraining", "jacobian_schedule", "spectral_radius")]
+    short = tmp_path / "pretraining.yaml"
+    short.write_text((CONF / parts[3]).read_text().replace("1000", "3"))
+    parts[3] = str(short)
+    named = [arg for each in parts for arg in ("--config", str(CONF / each))]
+    small = ["--trainer.max_epochs", "2", "--model.encoder.init_args.width", "8"]
+    assert main(["fit", *named, *small, "--trainer.default_root_dir", str(tmp_path / "run")]) == 0
+    fit = pd.read_csv(tmp_path / "run" / "history.csv").query("split == 'fit'")
+    assert {"jacobian_weight", "spectral_radius", "forward_evaluations"} <= set(fit.metric)
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text())["solver"]["solver"] == "broyden_relative"
+    )
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "study").glob("*.yaml")), ids=lambda path: path.stem)

@@ -157,10 +157,15 @@ def test_a_solver_of_other_settings_is_used_and_told_by_them(exact):
 )
 def test_a_tolerance_out_of_range_is_refused(wrong):
     with pytest.raises(UserError, match=r"above 0|at least 1"):
-        Tolerance(**wrong)
+        Equilibrium(SHAPE, cell, tol=Tolerance(**wrong))
 
 
-@pytest.mark.parametrize("make", [lambda: Phantom(0, 0.5), lambda: Phantom(2, 0.0), lambda: Unrolled(0)])
-def test_a_gradient_out_of_range_is_refused(make):
+@pytest.mark.parametrize("gradient", [Phantom(0, 0.5), Phantom(2, 0.0), Unrolled(0)])
+def test_a_gradient_out_of_range_is_refused(gradient):
     with pytest.raises(UserError, match=r"at least 1|above 0"):
-        make()
+        Equilibrium(SHAPE, cell, gradient=gradient)
+
+
+def test_a_solver_out_of_range_is_refused():
+    with pytest.raises(UserError, match="window is 0"):
+        Equilibrium(SHAPE, cell, solver=Anderson(window=0))

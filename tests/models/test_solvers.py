@@ -216,7 +216,7 @@ def test_a_damped_step_of_anderson_keeps_its_share_of_the_combined_points():
 def test_settings_out_of_range_are_refused_in_one_sentence(make, wrong):
     (name,) = wrong
     with pytest.raises(UserError, match=rf"^{name} is .*\.$"):
-        make(**wrong)
+        make(**wrong).check()
 
 
 def test_broyden_solves_a_linear_equation_of_dimension_d_in_2d_steps_whatever_its_norm():

@@ -40,9 +40,10 @@ def solver_of(given: str | Solver) -> Solver:
     """The solver itself, or the one of that name.
 
     Raises:
-        UserError: for a name that none has.
+        UserError: for a name that none has, and for settings out of range.
     """
     if isinstance(given, Solver):
+        given.check()
         return given
     if given not in SOLVERS:
         raise UserError(

@@ -23,20 +23,18 @@ class Anderson(Solver):
     least residual, as far as a linear map goes.
 
     Args:
-        window: number of past residuals that are combined.
-        ridge: see :func:`mixing_weights`.
+        window: number of past residuals that are combined, at least 1.
+        ridge: at least 0, see :func:`mixing_weights`.
         damping: share of the combined points in the next one, in [0, 1), where the rest is of their values;
             0 is no damping (``1 - beta`` of Walker & Ni).
-
-    Raises:
-        UserError: for an argument out of range.
     """
 
     window: int = 5
     ridge: float = 1e-7
     damping: float = 0.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
         check_window(self.window)
         check_damping(self.damping)
         if not self.ridge >= 0:

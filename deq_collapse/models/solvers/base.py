@@ -10,7 +10,7 @@ from deq_collapse.models.solvers.loop import Function, Options, Result
 
 
 class Solver(ABC):
-    """Base of every solver; a frozen dataclass of its settings, so that its ``repr`` says all of it."""
+    """Base of every solver; a frozen dataclass of its settings, so that its ``repr`` has all of them."""
 
     @abstractmethod
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
@@ -20,6 +20,14 @@ class Solver(ABC):
             func: the map; its value for a sample must depend on that sample alone.
             x0: start, shape ``(N, ...)``.
             options: ``max_iter``, ``tol`` and the others that every solver takes.
+        """
+
+    def check(self) -> None:  # noqa: B027 - one of a user's own need not have any
+        """Refuses settings out of range. An equilibrium asks for it, not the constructor: jsonargparse would
+        take that for a value of another type.
+
+        Raises:
+            UserError: for one of them.
         """
 
 

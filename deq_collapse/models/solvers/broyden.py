@@ -25,15 +25,13 @@ class Broyden(Solver):
     """Broyden's method with full steps.
 
     Args:
-        window: number of past steps that are kept; then the memory starts anew.
-
-    Raises:
-        UserError: for a window below 1.
+        window: number of past steps that are kept, at least 1; then the memory starts anew.
     """
 
     window: int = 10
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
         check_window(self.window)
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:

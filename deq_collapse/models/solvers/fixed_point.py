@@ -17,14 +17,12 @@ class FixedPoint(Solver):
     Args:
         damping: share of the old point that is kept, in [0, 1); 0 is no damping. It may tame an iteration
             that oscillates, whose Jacobian has eigenvalues below -1, and slows any other.
-
-    Raises:
-        UserError: for a damping out of range.
     """
 
     damping: float = 0.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See :class:`~deq_collapse.models.solvers.base.Solver`."""
         check_damping(self.damping)
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
