@@ -13,6 +13,7 @@ import yaml
 
 from deq_collapse.config.files import read_yaml
 from deq_collapse.errors import UserError
+from deq_collapse.runs.setting import setting_in_words, short
 
 GRID_KEYS = ("config", "axes", "override", "seeds")
 KEYS = ("name", "output", *GRID_KEYS, "grids", "contrasts")
@@ -90,8 +91,24 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
             f"{path}: {twice[0]} is the name of more than one run; give the grids an axis or a label that"
             " tells them apart."
         )
+    _check_words(path, cells)
     directory = Path(content.get("output", "outputs/studies"), content["name"])
     return StudyFile(content["name"], directory, cells, _contrasts(path, content.get("contrasts"), cells))
+
+
+def _check_words(path: Path, cells: tuple[Cell, ...]) -> None:
+    """Refuses settings, and refinements, that tables could not tell apart.
+
+    Raises:
+        UserError: naming two of them.
+    """
+    places: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        kept = {axis: label for axis, label in cell.axes.items() if axis != "seed"}
+        words = setting_in_words(kept), short(kept.get("refinement", ""))
+        if places.setdefault(words, kept) != kept:
+            two = " and ".join(", ".join(place.values()) for place in (places[words], kept))
+            raise UserError(f"{path}: {two} would read alike in tables; give them other labels.")
 
 
 def _contrasts(path: Path, contrasts: Any, cells: tuple[Cell, ...]) -> tuple[dict[str, str], ...]:

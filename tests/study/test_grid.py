@@ -40,6 +40,19 @@ def test_more_seeds_extend_a_study_and_leave_its_runs_as_they_are(tmp_path: Path
     assert read_study_file(tmp_path / "study.yaml", seeds=1).cells == study.cells[:2]
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"loss": {"a_b": {"model": 1}, "a b": {"model": 2}}},
+        {"refinement": {"DEQ": {"model": 1}, "equilibrium": {"model": 2}}},
+        {"imbalance": {"step ka3": {"model": 1}, "step_ka3": {"model": 2}}},
+    ],
+)
+def test_labels_that_read_alike_are_refused(tmp_path: Path, axes: dict):
+    with pytest.raises(UserError, match="would read alike in tables"):
+        read(tmp_path, axes=axes)
+
+
 def test_contrasts_are_two_labels_of_one_axis(tmp_path: Path):
     axes = {"refinement": REFINEMENTS, "R": {"data.ratio": [10, 50]}}
     study = read(tmp_path, axes=axes, contrasts={"ratio": {"R": [10, 50]}})
