@@ -20,10 +20,11 @@ def file(family: str, refinement: str) -> str:
     return str(CONF / "family" / family / f"{refinement}.yaml")
 
 
-def first(family: str, refinement: str) -> dict[str, Any]:
-    """The refinement's arguments in the part that names its class."""
-    part = yaml.safe_load(expand_parts(["--config", file(family, refinement)])[1])
-    return part["model"]["refinement"]["init_args"]
+def arguments(family: str, refinement: str) -> dict[str, Any]:
+    """The refinement's arguments in all parts of its file."""
+    parts = expand_parts(["--config", file(family, refinement)])[1::2]
+    refinements = [yaml.safe_load(part)["model"].get("refinement", {}) for part in parts]
+    return {key: value for each in refinements for key, value in each.get("init_args", {}).items()}
 
 
 @each
@@ -45,7 +46,7 @@ def test_its_refinements_have_equal_parameters(family, capsys):
 def test_its_refinements_are_of_one_cell(family):
     assert {path.stem for path in (CONF / "family" / family).iterdir()} == set(REFINEMENTS)
     cells = [
-        first(family, "equilibrium")["cell"],
-        *(first(family, name)["block"] for name in REFINEMENTS[1:]),
+        arguments(family, "equilibrium")["cell"],
+        *(arguments(family, name)["block"] for name in REFINEMENTS[1:]),
     ]
     assert all(cell == cells[0] for cell in cells)
