@@ -5,6 +5,7 @@ from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
+from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.predictions import PredictionWriter
@@ -12,6 +13,7 @@ from deq_collapse.callbacks.progress import RunProgress
 from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
 from deq_collapse.callbacks.warm_starts import WarmStarts
+from deq_collapse.callbacks.whole import check_whole
 
 __all__ = [
     "Along",
@@ -19,6 +21,7 @@ __all__ = [
     "Confusion",
     "Costs",
     "Diagnostics",
+    "Ending",
     "Environment",
     "History",
     "LastCheckpoint",
@@ -27,4 +30,5 @@ __all__ = [
     "RunProgress",
     "RunRecord",
     "WarmStarts",
+    "check_whole",
 ]

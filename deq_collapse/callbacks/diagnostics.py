@@ -47,16 +47,13 @@ class Diagnostics(Callback):
                 if solve is not None:
                     solves.append(solve)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """After the epoch's last batch, logs what its solves cost and reached; per batch it would cost a
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs what the epoch's solves cost and reached, however many they were; per batch it would cost a
         step's time.
         """
-        if batch_idx + 1 == trainer.num_training_batches:
-            for direction, solves in self._solves.items():
-                if solves:
-                    _log_solves(trainer, pl_module, direction, solves)
+        for direction, solves in self._solves.items():
+            if solves:
+                _log_solves(trainer, pl_module, direction, solves)
 
     def on_validation_batch_end(
         self,
