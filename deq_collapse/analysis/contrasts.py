@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from deq_collapse.analysis.measures import Measure, logged
 from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
+from deq_collapse.analysis.settings import fair
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import axes_in_words
 from deq_collapse.runs.study import Contrast, Study
@@ -40,7 +41,7 @@ class Effect:
     Attributes:
         place: the labels that both sides share, in words; for a pooled effect, how many places it is over.
         imbalance: the part of `place` that is the imbalance; effects are pooled within it.
-        comparison: of converged runs, paired by seed.
+        comparison: of runs that are `fair`, paired by seed.
         adjusted: p value after Holm's correction over the effects on one measure in one table.
     """
 
@@ -103,8 +104,8 @@ def _effects(study: Study, contrast: Contrast) -> list[Effect]:
 
 def _compared(runs: dict[str, list[Run]], contrast: Contrast, measure: Measure) -> Comparison:
     one, two = (
-        {run.axes.get("seed", run.name): measure.value(run) for run in runs[label] if run.converged}
-        for label in (contrast.before, contrast.after)
+        {run.axes.get("seed", run.name): measure.value(run) for run in side}
+        for side in fair(runs[contrast.before], runs[contrast.after])
     )
     return compare(one, two, ratio=measure.kind == "factor")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deq_collapse.analysis.measures import Family, Measure
 from deq_collapse.analysis.pairing import compare
-from deq_collapse.analysis.settings import Setting, Slot, settings
+from deq_collapse.analysis.settings import Setting, Slot, fair, settings
 from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
@@ -90,11 +90,6 @@ def _entry(measure: Measure, setting: Setting, one: str, two: str) -> Entry:
 
 
 def _pairs(one: Slot, two: Slot) -> list[tuple[Run, Run]]:
-    others = {run.axes.get("seed"): run for run in _converged(two.runs)}
-    return [
-        (run, others[run.axes.get("seed")]) for run in _converged(one.runs) if run.axes.get("seed") in others
-    ]
-
-
-def _converged(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run.converged]
+    first, second = fair(one.runs, two.runs)
+    others = {run.axes.get("seed"): run for run in second}
+    return [(run, others[run.axes.get("seed")]) for run in first if run.axes.get("seed") in others]

@@ -120,6 +120,19 @@ def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
     }
 
 
+def fair(one: Sequence[Run], two: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs of two sides whose values may be compared seed by seed: those with fixed points, without the
+    seeds of which one run ended before its plan and the other did not train equally long.
+    """
+    first, second = ([run for run in runs if run.converged] for runs in (one, two))
+
+    def kept(run: Run, others: list[Run]) -> bool:
+        partners = [other for other in others if other.axes.get("seed") == run.axes.get("seed")]
+        return all(run.comparable(partner) for partner in partners)
+
+    return [run for run in first if kept(run, second)], [run for run in second if kept(run, first)]
+
+
 def _words(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
     """Group and label of a setting."""
     imbalance = {axis: label for axis, label in axes.items() if axis in AXES_OF_IMBALANCE}

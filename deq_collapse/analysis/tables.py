@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from deq_collapse.analysis.measures import FAMILIES, Family, Measure
 from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm
-from deq_collapse.analysis.settings import Setting, Slot, by_seed, refinements, settings
+from deq_collapse.analysis.settings import Setting, Slot, by_seed, fair, refinements, settings
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One measure in one line of a table: both sides by seed, and what comparing the converged runs says."""
+    """One measure in one line of a table: both sides by seed, and what comparing what is `fair` says."""
 
     measure: Measure
     baseline: dict[str, float | None]
@@ -48,6 +48,11 @@ class Line:
     def unconverged(self) -> int:
         """Runs behind the line that missed fixed points, and enter no comparison."""
         return sum(not run.converged for slot in self.slots.values() for run in slot.runs)
+
+    @property
+    def cut(self) -> int:
+        """Runs behind the line that ended before their plan, and are compared with their like alone."""
+        return sum(not run.complete for slot in self.slots.values() for run in slot.runs)
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ def adjusted_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
 def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Entry:
     sides = [setting.slots.get(name, Slot((), 0)).runs for name in (baseline, other)]
     one, two = (by_seed(runs, measure) for runs in sides)
-    fixed, other_fixed = (by_seed([run for run in runs if run.converged], measure) for runs in sides)
-    return Entry(measure, one, two, compare(fixed, other_fixed, measure.kind == "factor"), math.nan)
+    kept, other_kept = (by_seed(runs, measure) for runs in fair(*sides))
+    return Entry(measure, one, two, compare(kept, other_kept, measure.kind == "factor"), math.nan)
 
 
 def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, ...]:

@@ -16,7 +16,7 @@ from scipy import stats
 from deq_collapse.analysis.measures import Measure, logged
 from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
 from deq_collapse.analysis.power import pairs_needed
-from deq_collapse.analysis.settings import Setting, by_seed, settings
+from deq_collapse.analysis.settings import Setting, by_seed, fair, settings
 from deq_collapse.runs.record import COLLAPSED, MISSED
 from deq_collapse.runs.study import Study
 
@@ -28,7 +28,8 @@ RULE = (
     " Undecided at this n: everything else, and whatever has fewer than two pairs; the number of seeds that"
     " would decide it is where a paired t test at 0.05, without correction, has a power of 80% if the mean"
     " and the spread of these differences are the true ones. A run whose solver missed its tolerance for"
-    f" more than {MISSED:.1%} of samples, in any epoch or where it was measured, enters no verdict. DEQ is"
+    f" more than {MISSED:.1%} of samples, in any epoch or where it was measured, enters no verdict; nor does"
+    " one that ended before its plan, unless the run it is paired with trained equally long. DEQ is"
     " compared with the first explicit network of its family. The claim on balanced"
     " data compares nothing: it is supported where the 95% interval of the share of DEQ runs that collapse"
     " (Clopper and Pearson) lies above one half, not supported where it lies below, which takes six runs or"
@@ -251,7 +252,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
 
 
 def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
-    """Of each group, and of all together where there are several; none where no DEQ converged."""
+    """Of each group, and of all together where there are several; none where no DEQ has a sound run."""
     balanced = [setting for setting in every if setting.imbalance == "balanced"]
     groups = list(dict.fromkeys(setting.group for setting in balanced))
     found = []
@@ -260,7 +261,7 @@ def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
         names = dict.fromkeys(name for setting in members for name in (*setting.implicit, *setting.slots))
         for name in names:
             slots = [setting.slots[name] for setting in members if name in setting.slots]
-            runs = [run for slot in slots for run in slot.runs if run.converged]
+            runs = [run for slot in slots for run in slot.runs if run.sound]
             if runs:
                 implicit = any(slot.implicit for slot in slots)
                 found.append(Share(group, name, implicit, sum(run.collapsed for run in runs), len(runs)))
@@ -270,7 +271,7 @@ def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
 
 def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
     sides = [setting.slots[name].runs for name in (setting.baseline or "", deq)]
-    one, two = (by_seed([run for run in runs if run.converged], claim.measure) for runs in sides)
+    one, two = (by_seed(runs, claim.measure) for runs in fair(*sides))
     comparison = compare(one, two, ratio=claim.measure.kind == "factor")
     group = setting.group
     if len(setting.implicit) > 1:

@@ -5,6 +5,7 @@ from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
+from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.jacobian_schedule import JacobianSchedule
@@ -15,6 +16,7 @@ from deq_collapse.callbacks.record import RunRecord
 from deq_collapse.callbacks.schedule import MeasurementSchedule
 from deq_collapse.callbacks.spectral_radius import SpectralRadius
 from deq_collapse.callbacks.warm_starts import WarmStarts
+from deq_collapse.callbacks.whole import check_whole
 
 __all__ = [
     "Along",
@@ -22,6 +24,7 @@ __all__ = [
     "Confusion",
     "Costs",
     "Diagnostics",
+    "Ending",
     "Environment",
     "History",
     "JacobianSchedule",
@@ -33,4 +36,5 @@ __all__ = [
     "RunRecord",
     "SpectralRadius",
     "WarmStarts",
+    "check_whole",
 ]

@@ -24,7 +24,7 @@ class Costs(Callback):
     def __init__(self) -> None:
         self.seconds_per_step_of_epoch: list[float] = []
         self.activation_bytes: int | None = None
-        self._start = 0.0
+        self._start = self._paused = 0.0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -38,9 +38,17 @@ class Costs(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops the clock after the epoch's last batch, before anything is measured."""
+        """Stops the clock after the last batch of a whole epoch, before that is measured."""
         if batch_idx + 1 == trainer.num_training_batches:
             self.seconds_per_step_of_epoch.append((_now(pl_module.device) - self._start) / (batch_idx + 1))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock for a measurement amid an epoch."""
+        self._paused = _now(pl_module.device)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on."""
+        self._start += _now(pl_module.device) - self._paused
 
     def seconds_per_step(self) -> float | None:
         """Median over epochs of the mean time of a training step, in seconds."""

@@ -54,9 +54,7 @@ class Diagnostics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the solves of the batch, and after the epoch's last one logs what they cost and reached; per
-        batch it would cost a step's time.
-        """
+        """Notes the solves of the batch."""
         self._recording.close()
         refinement = equilibrium_of(pl_module)
         for solution in self._batch:
@@ -64,10 +62,14 @@ class Diagnostics(Callback):
                 self._solves["forward"].append(solution.forward)
                 self._solves["backward"] += solution.backward
         self._batch = []
-        if batch_idx + 1 == trainer.num_training_batches:
-            for direction, solves in self._solves.items():
-                if solves:
-                    _log_solves(trainer, pl_module, direction, solves)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs what the epoch's solves cost and reached, however many they were; per batch it would cost a
+        step's time.
+        """
+        for direction, solves in self._solves.items():
+            if solves:
+                _log_solves(trainer, pl_module, direction, solves)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Records no more."""

@@ -1,38 +1,68 @@
 """Every logged value of every epoch, as one tidy table beside the run."""
 
 import math
+from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deq_collapse.models.module import SPLITS
 from deq_collapse.runs.history import COLUMNS, write_history
 
 
 class History(Callback):
     """Writes ``history.csv``: epoch, step, split, metric, value; one row per value.
 
-    Epochs count completed ones: 1 is after the first. The table is part of the checkpoint, so a run that was
-    killed goes on with exactly the rows its weights belong to.
+    Epochs count completed ones: 1 is after the first. A step is that of the weights whose value it is: a
+    measurement amid an epoch has an earlier one than the end of the epoch. The table is part of the
+    checkpoint, so a run that was killed goes on with exactly the rows its weights belong to.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, str, str, float]] = []
-        self._measured = False
+        self._measured_at: int | None = None
         self._learning_rate = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the learning rate: when the epoch ends, the schedule has moved on."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets what was measured before: what is not measured now has no value."""
+        for name in list(trainer.callback_metrics):
+            if name.partition("/")[0] in SPLITS:
+                del trainer.callback_metrics[name]
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers that this epoch has fresh measures."""
-        self._measured = not trainer.sanity_checking
+        """Remembers that this epoch has fresh measures, and of which step's weights."""
+        if not trainer.sanity_checking:
+            self._measured_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's values and rewrites the table."""
+        step = trainer.global_step
+        self._add(trainer, {"fit": step} | dict.fromkeys(SPLITS, self._measured_at))
+        self.rows.append((trainer.current_epoch + 1, step, "fit", "learning_rate", self._learning_rate))
+        self._measured_at = None
+        self._write(trainer)
+
+    def add_measures(self, trainer: Trainer) -> None:
+        """Adds what was measured after the epoch's values were, and rewrites the table."""
+        self._add(trainer, dict.fromkeys(SPLITS, self._measured_at))
+        self._measured_at = None
+        self._write(trainer)
+
+    def measured(self, step: int) -> bool:
+        """Whether the weights after a step were measured, on the training split and on the test split."""
+        return {"train", "test"} <= {split for _, its_step, split, _, _ in self.rows if its_step == step}
+
+    def _add(self, trainer: Trainer, steps: Mapping[str, int | None]) -> None:
+        """Adds the values of the splits that have a step and are not there of that step yet."""
         epoch = trainer.current_epoch + 1
+        there = {row[1:4] for row in takewhile(lambda row: row[0] == epoch, reversed(self.rows))}
         # Split by split, in the order in which they first came: that of the dictionary depends on where a run
         # was taken up again.
         known = dict.fromkeys(f"{split}/{metric}" for _, _, split, metric, _ in self.rows)
@@ -42,10 +72,11 @@ class History(Callback):
             key=lambda item: (item[0].split("/")[0], place.get(item[0], len(place))),
         ):
             split, _, metric = name.partition("/")
-            if metric and (split == "fit" or self._measured):
-                self.rows.append((epoch, trainer.global_step, split, metric, float(value)))
-        self.rows.append((epoch, trainer.global_step, "fit", "learning_rate", self._learning_rate))
-        self._measured = False
+            step = steps.get(split)
+            if metric and step is not None and (step, split, metric) not in there:
+                self.rows.append((epoch, step, split, metric, float(value)))
+
+    def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.write(Path(trainer.default_root_dir))
 

@@ -14,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from deq_collapse import fit_end
+
 
 class RunProgress(ProgressBar):
     """A live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run.
@@ -52,17 +54,20 @@ class RunProgress(ProgressBar):
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._bar.add_task(self.name, total=trainer.max_epochs, completed=trainer.current_epoch, values="")
+        last = fit_end.epochs_planned(trainer, trainer.num_training_batches)
+        self._bar.add_task(self.name, total=last, completed=trainer.current_epoch, values="")
         self._bar.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves on."""
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
+        epoch = trainer.current_epoch + 1
+        last = fit_end.epochs_planned(trainer, trainer.num_training_batches) or 0
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=epoch, values=_values(trainer.callback_metrics))
         elif self._enabled and (epoch == 1 or epoch == last or epoch - self._said >= last / 10):
             self._said = epoch
-            print(f"{self.name}  epoch {epoch}/{last}  {_values(trainer.callback_metrics)}", flush=True)
+            of = f"/{last}" if last else ""
+            print(f"{self.name}  epoch {epoch}{of}  {_values(trainer.callback_metrics)}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the line."""

@@ -9,9 +9,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from deq_collapse import fit_end
 from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image
+from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.history import History
 from deq_collapse.data import CollapseDataModule
+from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
@@ -37,10 +40,20 @@ class RunRecord(Callback):
         self.name, self.study, self.axes = name, study, axes or {}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes both files."""
+        """Writes both files.
+
+        Raises:
+            UserError: where the last measurement is not of the final weights.
+        """
         history, costs = (_find(trainer, kind) for kind in (History, Costs))
-        unfinished = trainer.interrupted or trainer.fast_dev_run or not history.values("train")  # type: ignore[attr-defined]
-        if unfinished or not trainer.is_global_zero:
+        if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not history.measured(trainer.global_step):
+            raise UserError(
+                f"the run ended after step {trainer.global_step} without a measurement of its final weights:"
+                " there is no record of it."
+            )
+        if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, CollapseModule)
@@ -51,7 +64,7 @@ class RunRecord(Callback):
         record: dict[str, Any] = {"name": self.name, "axes": self.axes, "study": self.study}
         record |= summary(pl_module, data, history)
         record |= {
-            "epochs": trainer.current_epoch,
+            **end(trainer),
             "steps": trainer.global_step,
             "parameters": pl_module.network.parameter_counts(),
             "flops_per_image": flops_per_image(pl_module.network, cost_images(data, pl_module.device)),
@@ -59,6 +72,26 @@ class RunRecord(Callback):
             "seconds_per_step": costs.seconds_per_step(),
         }
         write_json(directory / RESULT, record)
+
+
+def end(trainer: Trainer) -> dict[str, Any]:
+    """The epochs that have ended, what ended the fit, how many epochs were whole, and what was planned, null
+    for no such limit.
+    """
+    noted: Ending = _find(trainer, Ending)
+    return {
+        "epochs": noted.epochs or trainer.current_epoch,
+        "end": {
+            "by": noted.by or fit_end.why(trainer),
+            "whole_epochs": noted.whole_epochs if noted.epochs else trainer.current_epoch,
+            "planned_epochs": _limit(trainer.max_epochs),
+            "planned_steps": _limit(trainer.max_steps),
+        },
+    }
+
+
+def _limit(value: int | None) -> int | None:
+    return None if value is None or value < 0 else value
 
 
 def summary(module: CollapseModule, data: CollapseDataModule, history: History) -> dict[str, Any]:

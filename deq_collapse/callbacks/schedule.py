@@ -4,6 +4,7 @@ import math
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deq_collapse import fit_end
 from deq_collapse.errors import UserError
 
 
@@ -37,6 +38,11 @@ class MeasurementSchedule(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the trainer whether this epoch ends with a validation."""
         epoch = trainer.current_epoch + 1
-        due = trainer.max_epochs is None or trainer.max_epochs < 0 or epoch in self.epochs(trainer.max_epochs)
+        last = fit_end.epochs_planned(trainer, trainer.num_training_batches)
+        due = epoch in self.epochs(2 * epoch if last is None else last)
         # Lightning validates after epochs that this number divides.
         trainer.check_val_every_n_epoch = 1 if due else epoch + 1
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the trainer back as it came."""
+        trainer.check_val_every_n_epoch = 1

@@ -102,6 +102,7 @@ class CollapseCLI(LightningCLI):
                 be written, and a directory that holds another run.
         """
         check_devices(self.settings.trainer)
+        callbacks.check_whole(self.settings.trainer)
         self._resolve_checkpoint()
         if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
             check_writable(self.directory)
@@ -171,6 +172,7 @@ class CollapseCLI(LightningCLI):
             callbacks.PredictionWriter(),
             callbacks.Confusion(),
             callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),
+            callbacks.Ending(),
             callbacks.LastCheckpoint(),
         ]
         self.trainer_defaults = {"callbacks": always}

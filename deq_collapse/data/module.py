@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from deq_collapse import fit_end
 from deq_collapse.data.augment import Augmentation, Mixup
 from deq_collapse.data.batches import (
     EpochOrder,
@@ -53,8 +54,8 @@ class CollapseDataModule(LightningDataModule):
             then take probabilities for labels, as cross entropy does.
         sampler: which training images an epoch visits; None visits every one once.
         validation: images of every class held out of the source's training split, balanced and never trained
-            on. The curves of a fit are then theirs, and the test split is measured after the last epoch only.
-            None holds out nothing and measures the test split whenever the training split is.
+            on. The curves of a fit are then theirs, and the test split is measured once, when the fit is
+            over. None holds out nothing and measures the test split whenever the training split is.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class CollapseDataModule(LightningDataModule):
             first = augment(first, torch.Generator())
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
-        self.sampler.check(self.trainer.max_epochs or 0)
+        self.sampler.check(fit_end.length(self.trainer, self._batches(self.trainer)))
         path = Path(self.trainer.default_root_dir) / MANIFEST
         content = manifest(self.source, self.imbalance, self.seed, self.indices, self.validation_indices)
         if path.exists():
@@ -231,7 +232,13 @@ class CollapseDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.state.fn != "fit":
             return True
-        return trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        return fit_end.is_over(trainer)
+
+    def _batches(self, trainer: Trainer) -> int:
+        """Of an epoch of this rank."""
+        every = -(-(len(self.train_set.labels) // trainer.world_size) // self.batch_size)
+        limit = trainer.limit_train_batches
+        return max(1, min(every, limit if isinstance(limit, int) else int(every * limit)))
 
     def _evaluation(self, split: Measured) -> EvaluationBatches:
         data = self._resident(split)

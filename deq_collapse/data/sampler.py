@@ -67,7 +67,12 @@ class Resampled(Sampler):
         self.from_epoch = from_epoch
 
     def check(self, epochs: int) -> None:
-        """Refuses a re-sampling that would never begin."""
+        """Refuses a re-sampling that would, or might, never begin."""
+        if self.from_epoch and epochs < 1:
+            raise UserError(
+                f"re-sampling begins after {self.from_epoch} epochs, which needs a run whose length is known"
+                " beforehand: trainer.max_epochs or max_steps, and neither max_time nor early stopping"
+            )
         if 0 < epochs <= self.from_epoch:
             raise UserError(
                 f"re-sampling begins after {self.from_epoch} epochs, but the run has {epochs}: lower"

@@ -139,8 +139,8 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
 
 def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: str) -> None:
     factor, look = (100.0 if measure.kind == "share" else 1.0), series(name)
-    values = [(factor * value, run.converged) for run in runs if (value := measure.value(run)) is not None]
-    for k, (value, converged) in enumerate(values):
+    values = [(factor * value, run.sound) for run in runs if (value := measure.value(run)) is not None]
+    for k, (value, sound) in enumerate(values):
         offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds that agree do not hide each other
         axes.plot(
             x + offset,
@@ -150,9 +150,9 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
             linestyle="",
             alpha=0.55,
             color=look.colour,
-            markerfacecolor=look.colour if converged else "white",
+            markerfacecolor=look.colour if sound else "white",
         )
-    fixed = [value for value, converged in values if converged]
-    if fixed:
-        mean = float(np.exp(np.mean(np.log(fixed)))) if measure.kind == "factor" else float(np.mean(fixed))
+    kept = [value for value, sound in values if sound]
+    if kept:
+        mean = float(np.exp(np.mean(np.log(kept)))) if measure.kind == "factor" else float(np.mean(kept))
         axes.plot([x - 0.1, x + 0.1], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")

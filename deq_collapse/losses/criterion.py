@@ -51,7 +51,7 @@ class Criterion(nn.Module, ABC):
         """Called as an epoch of training begins, counted from 0, of all epochs: sets the weights in effect.
 
         Raises:
-            UserError: for deferred weights of a run whose number of epochs is not known.
+            UserError: for deferred weights of a run whose number of epochs is not known beforehand.
         """
         if self.weights is not None and self.class_weights is not None:
             on = self.weights.on(epoch, epochs)

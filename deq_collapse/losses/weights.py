@@ -43,7 +43,10 @@ class ClassWeights:
             UserError: for deferred weights of a run whose number of epochs is not known.
         """
         if self.after and epochs < 1:
-            raise UserError("class weights that start after a share of the epochs need trainer.max_epochs.")
+            raise UserError(
+                "class weights that start after a share of the epochs need a run whose length is known"
+                " beforehand: trainer.max_epochs or max_steps, and neither max_time nor early stopping."
+            )
         return epoch >= round(self.after * epochs)
 
 

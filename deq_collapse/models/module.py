@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from deq_collapse import fit_end
 from deq_collapse.errors import UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
@@ -143,7 +144,8 @@ class CollapseModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Tells the criterion the epoch; from now on the class means measured are of older weights."""
         if isinstance(self.criterion, Criterion):
-            self.criterion.at_epoch(self.current_epoch, self.trainer.max_epochs or 0)
+            epochs = fit_end.length(self.trainer, int(self.trainer.num_training_batches))
+            self.criterion.at_epoch(self.current_epoch, epochs)
         self._train_means = None
 
     def on_validation_epoch_start(self) -> None:

@@ -21,8 +21,11 @@ def effect_text(entry: Entry) -> tuple[str, str]:
 
 
 def runs_text(line: Line) -> str:
-    """How many runs stand behind a line: `n = 3`, or which side lacks some; † for the unconverged."""
-    return _counted(line) + (f", † {line.unconverged}" if line.unconverged else "")
+    """How many runs stand behind a line: `n = 3`, or which side lacks some; † for the unconverged, ‡ for
+    those that ended before their plan.
+    """
+    marks = {"†": line.unconverged, "‡": line.cut}
+    return ", ".join([_counted(line), *(f"{mark} {count}" for mark, count in marks.items() if count)])
 
 
 def _counted(line: Line) -> str:

@@ -23,6 +23,7 @@ from deq_collapse.report.markup import marked, setting_markup
 from deq_collapse.report.sections import figure_sections
 from deq_collapse.report.table_files import write_tables
 from deq_collapse.report.wording import (
+    end_warning,
     headline,
     outcome,
     over_seeds,
@@ -95,7 +96,9 @@ def render(study: Study) -> str:
         settings=settings(study),
         effects=effect_tables(study),
         outcomes=outcome_table(study),
-        warnings=[(run, text) for run in study.runs if (text := solver_warning(run))],
+        warnings=[
+            (run, text) for run in study.runs for text in (end_warning(run), solver_warning(run)) if text
+        ],
         parameter_warnings=parameter_warnings(study),
         tables=[*comparison_tables(study), *equal_loss_tables(study)],
         cost=cost_table(study),

@@ -136,6 +136,8 @@ def flat(run: Run) -> dict[str, Any]:
         "nc1_fall": run.nc1_fall,
         "collapsed": run.collapsed,
         "converged": run.converged,
+        "complete": run.complete,
+        **{f"end_{key}": value for key, value in (asdict(run.end) if run.end else {}).items()},
         **{f"parameters_{part}": count for part, count in run.parameters.items()},
         "flops_per_image": run.flops_per_image,
         "activation_bytes": run.activation_bytes,

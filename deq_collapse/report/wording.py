@@ -16,6 +16,14 @@ PARAMETER_TOLERANCE = 0.01
 
 NONE = "–"
 
+ENDS = {
+    "steps": "trainer.max_steps was reached",
+    "time": "its time was up",
+    "early stopping": "early stopping",
+    "stopped": "a callback stopped it",
+}
+"""What ended a run before its plan, in words."""
+
 
 def number(value: float) -> str:
     """Three significant digits: 0.0123, 1,234, 1.2×10⁻⁵."""
@@ -122,8 +130,18 @@ def outcome(run: Run) -> tuple[str, str]:
     names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
     values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)
     word = "variability only" if run.variability_collapsed else "not collapsed"
-    mark = "" if run.converged else " †"
+    mark = ("" if run.converged else " †") + ("" if run.complete else " ‡")
     return "collapsed" if run.collapsed else word, f"{phase}, {values}{mark}"
+
+
+def end_warning(run: Run) -> str | None:
+    """A sentence where a run ended before its plan."""
+    end = run.end
+    if end is None or end.as_planned:
+        return None
+    part = "" if end.whole_epochs == run.epochs else f", the last of them cut short, after {run.steps} steps"
+    plan = f"{run.epochs} of {end.planned_epochs} epochs" if end.planned_epochs else f"{run.epochs} epochs"
+    return f"it ended after {plan}{part}: {ENDS.get(end.by, end.by)}."
 
 
 def solver_warning(run: Run) -> str | None:
@@ -164,10 +182,17 @@ def headline(study: Study) -> str:
         if missed
         else ""
     )
+    cut = sum(not run.complete for run in study.runs)
+    ended = (
+        f" {cut} runs, marked ‡, ended before their plan; they are compared only with runs that trained"
+        " equally long."
+        if cut
+        else ""
+    )
     levels = ", ".join(f"{level:g}" for level in COLLAPSED.values())
     return (
         f"{collapsed} of {len(study.runs)} runs collapsed: training error reached 0, and training NC1, NC2"
-        f" and NC3 ended at or below {levels}.{more}{unconverged}{grid}"
+        f" and NC3 ended at or below {levels}.{more}{unconverged}{ended}{grid}"
     )
 
 

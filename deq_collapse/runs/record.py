@@ -47,6 +47,29 @@ class Solver:
 
 
 @dataclass(frozen=True)
+class End:
+    """How a run ended, and what was planned.
+
+    Attributes:
+        by: `epochs` or `steps`, the limit it reached; `time`, `early stopping`, `stopped`, `diverged`.
+        whole_epochs: epochs that had all their batches.
+        planned_epochs, planned_steps: None where there was no such limit.
+    """
+
+    by: str
+    whole_epochs: int
+    planned_epochs: int | None = None
+    planned_steps: int | None = None
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether all that was planned was done: all epochs, or where they have no number, all steps."""
+        if self.planned_epochs is None:
+            return self.by == "steps"
+        return self.whole_epochs >= self.planned_epochs
+
+
+@dataclass(frozen=True)
 class Run:
     """One finished run: its record in `results.json`, every logged value, its final geometry, and its values
     along the computation if it left any.
@@ -74,6 +97,7 @@ class Run:
     environment: dict[str, Any]
     along: pd.DataFrame | None
     theory: Beside | None
+    end: End | None = None  # not recorded by every version: such a run is taken for one that ended as planned
 
     @property
     def refinement(self) -> str:
@@ -119,6 +143,25 @@ class Run:
             return True
         measured = (self.train.get("unconverged", 0.0), self.test.get("unconverged", 0.0))
         return max(self.solver.unconverged_worst_epoch, *measured) <= MISSED
+
+    @property
+    def complete(self) -> bool:
+        """Whether it trained for as long as was planned."""
+        return self.end is None or self.end.as_planned
+
+    @property
+    def sound(self) -> bool:
+        """Whether its final values are those of the trained network that was asked for."""
+        return self.converged and self.complete
+
+    def comparable(self, other: Run) -> bool:
+        """Whether its values may be set against those of another run: both have fixed points, and ended as
+        planned or trained equally long.
+        """
+        long = self.complete and other.complete
+        return (self.converged and other.converged) and (
+            long or (self.epochs, self.steps) == (other.epochs, other.steps)
+        )
 
     def curve(self, split: str, metric: str) -> pd.Series[float]:
         """Values of one metric by completed epochs (the last of each epoch); may be empty."""

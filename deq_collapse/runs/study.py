@@ -15,7 +15,7 @@ from deq_collapse.runs.files import ENVIRONMENT, RESULTS
 from deq_collapse.runs.geometry import read_geometry
 from deq_collapse.runs.history import read_history
 from deq_collapse.runs.reading import number, read_json, reason
-from deq_collapse.runs.record import Run, Solver
+from deq_collapse.runs.record import End, Run, Solver
 from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of
 
 
@@ -110,7 +110,7 @@ def read_study(directory: Path) -> Study:
 
 def _run(directory: Path, record: dict[str, Any]) -> Run:
     """One record completed by the files of the run's folder."""
-    record = {"validation": {}} | record
+    record = {"validation": {}, "test": {}, "end": None} | record
     own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along", "theory"}
     values = {name: record[name] for name in own}
     for split in ("train", "validation", "test"):
@@ -121,6 +121,8 @@ def _run(directory: Path, record: dict[str, Any]) -> Run:
         solver = values["solver"]
         given = {field.name for field in fields(Solver) if field.default is MISSING or field.name in solver}
         values["solver"] = Solver(**{name: solver[name] for name in given})
+    if values["end"] is not None:
+        values["end"] = End(**values["end"])
     values["class_counts"] = tuple(values["class_counts"])
     values["nc1_fall"] = number(values["nc1_fall"])
     return Run(

@@ -40,7 +40,7 @@ def standings(directory: Path, plan: Plan) -> list[Standing]:
 def _standing(directory: Path, cell: Planned) -> Standing:
     record = read_state(directory)
     state = state_of(directory)
-    epoch = cell.epochs if state == "finished" else progress(directory).epoch
+    epoch = progress(directory).epoch or (cell.epochs if state == "finished" else 0)
     reason = record.get("reason") if state in ("failed", "interrupted") else None
     return Standing(cell, state, epoch, _pace(directory, record, epoch), reason, record.get("host", ""))
 

@@ -48,7 +48,8 @@ def _grid(plan: Plan, cells: Sequence[Standing]) -> Table:
 
 
 def _entry(cell: Standing) -> Text:
-    far = f" {cell.epoch}/{cell.cell.epochs}" if cell.state not in ("finished", "waiting") else ""
+    whole = cell.state == "waiting" or (cell.state == "finished" and cell.epoch >= cell.cell.epochs)
+    far = "" if whole else f" {cell.epoch}/{cell.cell.epochs}"
     return Text(cell.state + far, style=COLOURS[cell.state])
 
 

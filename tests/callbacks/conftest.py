@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from deq_collapse.callbacks import (
     Costs,
     Diagnostics,
+    Ending,
     Environment,
     History,
     LastCheckpoint,
@@ -54,10 +56,13 @@ def prepare(
     epochs: int = EPOCHS,
     watching: Sequence[Callback] = (),
     precision: str = "32-true",
+    validation: int | None = None,
+    **options: Any,
 ) -> Run:
     """A run ready to be fitted: the callbacks of the command line, and those that watch."""
     seed_everything(0, verbose=False)
-    data = CollapseDataModule(Digits(), Step(3, 10.0), batch_size=128)
+    imbalance = Step(3, 10.0, n_max=130 if validation else None)
+    data = CollapseDataModule(Digits(), imbalance, batch_size=128, validation=validation)
     module = CollapseModule(
         encoder=partial(ConvEncoder, width=8, depth=2),
         refinement=REFINEMENTS[refinement],
@@ -70,7 +75,7 @@ def prepare(
     trainer = Trainer(
         accelerator="cpu",
         precision=precision,
-        max_epochs=epochs,
+        **({"max_epochs": epochs} | options),
         default_root_dir=directory,
         logger=False,
         enable_progress_bar=False,
@@ -85,6 +90,7 @@ def prepare(
             History(),
             PredictionWriter(),
             RunRecord("digits-" + refinement, "study", {"refinement": refinement}),
+            Ending(),
             LastCheckpoint(),
         ],
     )

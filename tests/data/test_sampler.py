@@ -87,6 +87,8 @@ def test_arguments_out_of_range_are_refused(arguments):
 
 def test_a_resampling_that_would_never_begin_is_refused():
     Resampled(from_epoch=80).check(81)
-    Resampled(from_epoch=80).check(-1)  # of a run that is as long as one lets it
+    Resampled().check(0)
+    with pytest.raises(UserError, match="length is known beforehand"):
+        Resampled(from_epoch=80).check(0)
     with pytest.raises(UserError, match=r"begins after 80 epochs, but the run has 80: lower .*from_epoch"):
         Resampled(from_epoch=80).check(80)

@@ -1,0 +1,38 @@
+"""Options of a trainer under which a run would be measured on a part of a split, or at another time."""
+
+from typing import Any
+
+from deq_collapse.errors import UserError
+
+
+def check_whole(trainer: Any) -> None:
+    """Whether every measurement is of whole splits, after the epochs that ``schedule`` says.
+
+    Args:
+        trainer: a trainer, or its configuration, where ``None`` is an option that was not given.
+
+    Raises:
+        UserError: for ``limit_val_batches``, ``limit_test_batches``, ``overfit_batches`` and
+            ``check_val_every_n_epoch``.
+    """
+    if trainer.fast_dev_run:
+        return
+    # The first of them sets the others.
+    for name, given in (("overfit_batches", 0.0), ("limit_val_batches", 1.0), ("limit_test_batches", 1.0)):
+        value = getattr(trainer, name)
+        if value is not None and not _is(value, given):
+            raise UserError(
+                f"trainer.{name} is {value}, but measures of a part of a split are none of the run: leave it"
+                " out; --trainer.fast_dev_run true tries a run out, and data.imbalance makes a smaller one."
+            )
+    every = trainer.check_val_every_n_epoch
+    if every is not None and every != 1:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch is {every}, but --schedule.dense and --schedule.growth say"
+            " after which epochs a run is measured: leave it out."
+        )
+
+
+def _is(value: Any, given: float) -> bool:
+    """A whole number of batches is another thing than a share: 1 is one batch, 1.0 all."""
+    return value == given and (isinstance(value, float) or given == 0)
