@@ -19,7 +19,7 @@ class FixedMeans:
     """
 
     def __init__(self, stats: ClassStatistics) -> None:
-        self.stats = replace(stats.checked(), scatter=None)
+        self.stats = replace(stats.checked(), scatter=None)  # a copy, without what `stats` has found already
         self._rule: tuple[torch.dtype, torch.device, Rule] | None = None
 
     def count(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

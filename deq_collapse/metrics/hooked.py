@@ -51,8 +51,7 @@ class HookedCollapse(NeuralCollapse):
             target: labels (N,).
 
         Raises:
-            ValueError: if the classifier was not called since the last update, and what `NeuralCollapse.update`
-                raises.
+            ValueError: if the classifier was not called since the last update; and as `NeuralCollapse`.
 
         """
         features, self._tap.features = self._tap.features, None

@@ -177,17 +177,18 @@ class NeuralCollapse(HeldSamples):
         fixed = None
         if self._fixed is not None and weight is not None and len(features):
             fixed = self._fixed.count(features, labels, weight, bias)
-        given = None
+        rows = shift = None
         if weight is not None and "classifier" in self._needs:
-            shift = torch.zeros_like(weight[:, 0]) if bias is None else bias
-            given = torch.cat(
-                [self.classifier.new_ones(1), *(x.flatten().to(self.classifier) for x in (shift, weight))]
-            )
+            rows = weight.to(self.classifier.device)
+            shift = torch.zeros_like(rows[:, 0]) if bias is None else bias.to(rows.device)
         self.make_states_writable()
         moments = Moments.of(self.moments, self.num_classes, self.num_features)
         buckets = accumulate(moments, features, labels)
-        if given is not None:
-            self.classifier.copy_(given)
+        if rows is not None and shift is not None:
+            K = self.num_classes
+            self.classifier[0] = 1
+            self.classifier[1 : 1 + K] = shift
+            self.classifier[1 + K :] = rows.reshape(-1)
         if fixed is not None:
             self.decided += fixed
         if kept is not None and decided is not None:
