@@ -25,11 +25,13 @@ class Diagnostics(Callback):
     For each direction, ``fit/forward_*`` and ``fit/backward_*``: ``evaluations`` (mean over batches),
     ``residual`` (largest over samples), ``residual_median``, ``residual_q90``, ``unconverged`` (share of
     samples that missed the tolerance). A gradient without an adjoint solve has no ``fit/backward_*``; where
-    one has missed the tolerance, a warning says so, once per epoch. Steps of unrolled pre-training solve
-    nothing and are not counted. With measurements,
-    ``train/spectral_radius`` (largest over a few images of the clean training split), and for a cell that
-    knows a bound L on its Lipschitz constant ``train/lipschitz_bound`` and, below 1, ``<split>/error_bound``:
-    ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
+    one has missed the tolerance, a warning says so, once per epoch. Every call of a step counts, with the
+    adjoint solves of its own graph; steps of unrolled pre-training solve nothing and do not count.
+
+    With measurements, ``train/spectral_radius`` (largest over a few images of the clean training split), and
+    for a cell that knows a bound L on its Lipschitz constant ``train/lipschitz_bound`` and, below 1,
+    ``<split>/error_bound``: ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the
+    split (Banach).
 
     Solves are noted on the device and read once per epoch.
     """

@@ -20,6 +20,9 @@ from deq_collapse.models.solution import Solve
 class SplitMeasures(nn.Module):
     """Accumulates one split over batches and ranks.
 
+    Of an equilibrium also ``residual``, the largest over samples, ``evaluations``, the mean over samples, and
+    ``unconverged``, the share of samples that missed ``eval_tol``.
+
     Args:
         num_classes: K.
         num_features: d.

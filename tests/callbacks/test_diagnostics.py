@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback
 
 from deq_collapse.callbacks import History
-from deq_collapse.models import Equilibrium
+from deq_collapse.models import CollapseModule, Equilibrium, Tolerance
 
 
 class Solves(Callback):
@@ -58,6 +58,64 @@ def test_every_epochs_values_are_those_of_its_solves(watched):
             for name, value in expected.items():
                 logged = history.curve("fit", f"{direction}_{name}")[epoch]
                 assert logged == pytest.approx(float(value)), (direction, name)
+
+
+class TwoViews(CollapseModule):
+    """Compares two views of each image: both forward passes come before the one backward pass."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        one, other = (self.criterion(self(view), y) for view in (x, 10 * x.flip(3)))
+        return one + other
+
+
+class Records(Callback):
+    """The record of every call in training."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.recording = pl_module.network.refinement.recorded()
+        self.calls = self.recording.__enter__()
+
+
+def test_every_call_of_a_step_counts_with_its_own_adjoint_solve(ready, tmp_path):
+    """Of two calls the module's latest is the second; what the first one needed must not be lost."""
+    records = Records()
+    run = ready(tmp_path / "new", epochs=1, watching=[records])
+    run.module.__class__ = TwoViews
+    run.trainer.fit(run.module, run.data)
+    calls = [call for call in records.calls if call.gradient is not None]  # those of training
+    assert len(calls) == 2 * len(run.data.train_dataloader())
+    assert [len(call.backward) for call in calls] == [1] * len(calls)
+    history = run.callback(History)
+    for direction, solves in (
+        ("forward", [call.forward for call in calls]),
+        ("backward", [call.backward[0] for call in calls]),
+    ):
+        evaluations, residual = (
+            history.curve("fit", f"{direction}_{n}")[1] for n in ("evaluations", "residual")
+        )
+        assert evaluations == pytest.approx(sum(s.evaluations for s in solves) / len(solves))
+        assert residual == pytest.approx(max(float(s.residual.max()) for s in solves))
+    assert not torch.equal(calls[0].forward.residual, calls[1].forward.residual)
+    assert not torch.equal(calls[0].backward[0].residual, calls[1].backward[0].residual)
+
+
+def test_a_splits_unconverged_is_the_share_of_its_samples_that_missed_eval_tol(ready, tmp_path):
+    run = ready(tmp_path / "new", epochs=1)
+    refinement = replace(run.module, eval_max_iter=3)
+    run.trainer.fit(run.module, run.data)
+    images = run.data.normalise(run.data.source.test.images)
+
+    @torch.no_grad()
+    def residual():
+        refinement.eval()(run.module.network.encoder(images))
+        return refinement.latest.forward.residual
+
+    refinement.eval_tol = Tolerance(float(residual().median()), 3)
+    share = float((residual() > refinement.eval_tol.relative).double().mean())
+    assert 0.1 < share < 0.9
+    _, test = run.trainer.validate(run.module, run.data, verbose=False)
+    assert test["test/unconverged"] == pytest.approx(share, abs=2 / len(images))
 
 
 def test_the_spectral_radius_is_below_the_certified_bound_and_the_error_within_its_own(watched):
