@@ -19,6 +19,8 @@ from deq_collapse.models import (
     MonotoneCell,
     MultiscaleCell,
     Network,
+    ResidualCell,
+    TokenAverage,
 )
 
 IMAGE = (1, 8, 8)
@@ -181,7 +183,8 @@ def test_h0_may_have_any_number_of_dimensions(sizes):
         return nn.Identity()
 
     encoder = nn.Sequential(nn.Flatten(), nn.Unflatten(1, sizes))
-    net = network(refinement, encoder=lambda shape: encoder)
+    readout = TokenAverage() if len(sizes) == 2 else GlobalAverage()
+    net = network(refinement, encoder=lambda shape: encoder, readout=readout)
     assert told == [sizes]
     assert net.num_features == sizes[0]
     assert net(torch.randn(3, *IMAGE)).shape == (3, 3)
@@ -190,6 +193,7 @@ def test_h0_may_have_any_number_of_dimensions(sizes):
 LAYOUTS = REFINEMENTS | {
     "monotone": partial(Equilibrium, cell=MonotoneCell),
     "multiscale": partial(Equilibrium, cell=MultiscaleCell),
+    "residual": partial(Equilibrium, cell=partial(ResidualCell, groups=2, weight_norm=True)),
 }
 
 
