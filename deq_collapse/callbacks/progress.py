@@ -66,8 +66,8 @@ class RunProgress(ProgressBar):
             self._bar.update(self._bar.task_ids[0], completed=epoch, values=_values(trainer.callback_metrics))
         elif self._enabled and (epoch == 1 or epoch == last or epoch - self._said >= last / 10):
             self._said = epoch
-            of = f"/{last}" if last else ""
-            print(f"{self.name}  epoch {epoch}{of}  {_values(trainer.callback_metrics)}", flush=True)
+            far = f"{epoch}/{last}" if last else epoch
+            print(f"{self.name}  epoch {far}  {_values(trainer.callback_metrics)}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the line."""

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from deq_collapse.callbacks import check_whole
 from deq_collapse.config.command_line import CollapseCLI
 from deq_collapse.config.files import expand_parts, sentence
 from deq_collapse.config.run import lightning_main
@@ -77,6 +78,13 @@ class _Checking(CollapseCLI):
                 f"the run {cell.name} cannot start: trainer.max_epochs is {epochs}, but a run of a study has"
                 " an end: at least 1 epoch."
             )
+        if self.settings.trainer.fast_dev_run:
+            raise UserError(
+                f"the run {cell.name} cannot start: trainer.fast_dev_run leaves no record, and a study is"
+                " made of them; try the run out by `deq-collapse fit`."
+            )
+        with _named(cell):
+            check_whole(self.settings.trainer)
         config = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
         if (directory / CONFIG).exists():
             check_same(directory, self.completed(directory / CONFIG), config)

@@ -32,7 +32,7 @@ def content_hash(config: dict[str, Any]) -> str:
 
     A key without a value counts as no key, so that a new one does not make other runs of old ones.
     """
-    text = json.dumps(_kept(config), sort_keys=True, default=str)
+    text = json.dumps(kept(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -43,20 +43,20 @@ def check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
         UserError: where it is not, naming the first key that differs.
     """
     if content_hash(old) != content_hash(new):
-        differing = first_difference(_kept(old), _kept(new))
+        differing = first_difference(kept(old), kept(new))
         raise UserError(
             f"{directory} holds a run of another configuration ({differing}): give the changed study another"
             " name, or move that directory away."
         )
 
 
-def _kept(value: Any, key: str = "") -> Any:
-    """A configuration without what does not change numbers."""
+def kept(value: Any, key: str = "") -> Any:
+    """A configuration without what does not change numbers, and without keys that have no value."""
     if not isinstance(value, dict):
         return value
     paths = {name: f"{key}.{name}" if key else str(name) for name in value}
     return {
-        name: _kept(entry, paths[name])
+        name: kept(entry, paths[name])
         for name, entry in value.items()
         if entry is not None and paths[name] not in WITHOUT_NUMBERS
     }

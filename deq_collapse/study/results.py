@@ -7,6 +7,7 @@ from typing import Any
 from deq_collapse.files import write_json
 from deq_collapse.runs.files import RESULT, RESULTS
 from deq_collapse.study.plan import Plan, read_plan
+from deq_collapse.study.singles import placed
 from deq_collapse.study.state import lock, read_state, state_of
 
 SINGLE = "deq-collapse fit, once per run"
@@ -52,7 +53,7 @@ def gather(directory: Path) -> None:
     records = sorted(directory.glob(f"*/{RESULT}"))
     path = directory / RESULTS
     if records and (not path.exists() or _read(path).get("command") == SINGLE):
-        runs = [_read(record) for record in records]
+        runs = placed([record.parent for record in records], [_read(record) for record in records])
         write_json(path, {"study": directory.name, "command": SINGLE, "runs": runs, "failed": []})
 
 

@@ -60,6 +60,12 @@ MISTAKES = {
         ["--data.sampler", "Resampled", "--data.sampler.init_args.from_epoch", "80"],
         ["begins after 80 epochs", "data.sampler.init_args.from_epoch"],
     ),
+    "part of a split": (["--trainer.limit_val_batches", "1"], ["limit_val_batches is 1", "leave it out"]),
+    "overfitting": (["--trainer.overfit_batches", "1"], ["overfit_batches is 1", "leave it out"]),
+    "measuring rarely": (
+        ["--trainer.check_val_every_n_epoch", "5"],
+        ["check_val_every_n_epoch is 5", "--schedule.dense"],
+    ),
     "batch size": (["--data.batch_size", "0"], ["0", "at least 1 image"]),
     "config file": (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
     "checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint at nowhere.ckpt"]),
@@ -176,3 +182,19 @@ class TestStudyFiles:
 
     def test_a_directory_without_a_study_has_no_report(self, tmp_path: Path, refused: Refused):
         assert str(tmp_path) in refused("study", "report", str(tmp_path))
+
+
+@pytest.mark.parametrize("option", [{"fast_dev_run": True}, {"limit_val_batches": 0}])
+def test_a_study_whose_runs_would_leave_no_record_is_refused(option, tmp_path: Path, refused: Refused):
+    conf = Path(__file__).parents[2] / "conf"
+    content = {
+        "name": "none",
+        "output": str(tmp_path),
+        "config": [str(conf / "run/digits.yaml"), str(conf / "model/explicit.yaml")],
+        "override": [{"trainer": {"max_epochs": 2} | option}],
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(content))
+    (name,) = option
+    assert f"cannot start: trainer.{name}" in refused("study", "run", str(file))
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,117 @@
+"""The place of runs that no study made: two are seeds of one setting if their configurations differ in seeds
+alone; others are settings of their own, named by what differs.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deq_collapse.config.files import read_yaml
+from deq_collapse.runs.files import CONFIG
+from deq_collapse.runs.setting import refinement_of
+from deq_collapse.study.identity import kept
+
+SEEDS = ("seed", "seed_everything")
+"""The last part of a key that is a seed."""
+REFINEMENT, SOURCE = "model.refinement", "data.source"
+OWN = ("seed", "refinement", "imbalance", "dataset", "data")
+"""Axes that mean something to a report; no other key may have such a name."""
+
+
+def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records of runs, each with the axes that tell it from the others beside its own.
+
+    Args:
+        directories: of the runs, each with its configuration; one without any is a setting of its own.
+        records: of the same runs.
+    """
+    keys = [_keys(directory / CONFIG) for directory in directories]
+    known = [found for found in keys if found is not None]
+    differing = _differing([_settings(found) for found in known])
+    names = _names([key for key in differing if not key.startswith(REFINEMENT)])
+    told = [key for key in differing if key.startswith(REFINEMENT)]
+    return [
+        dict(record)
+        | {
+            "axes": record["axes"]
+            | ({"run": record["name"]} if found is None else _axes(record, found, names, told))
+        }
+        for record, found in zip(records, keys, strict=True)
+    ]
+
+
+def _axes(
+    record: Mapping[str, Any], keys: Mapping[str, str], names: Mapping[str, str], told: Sequence[str]
+) -> dict[str, str]:
+    """Label by axis; a run has no label for a key that it lacks."""
+    kind = _words(keys.get(f"{REFINEMENT}.class_path", "")) or refinement_of({}, record["solver"])
+    refinement = record["axes"].get("refinement", kind)
+    alike = [key for key in told if key in keys and not key.endswith("class_path")]
+    options = [f"{_last(key)}={keys[key]}" for key in alike]
+    seeds = list(dict.fromkeys(value for key, value in keys.items() if _last(key) in SEEDS))
+    return {
+        **{name: keys[key] for key, name in names.items() if key in keys},
+        "refinement": ", ".join([refinement, *options]),
+        "seed": "/".join(seeds),
+    }
+
+
+def _keys(path: Path) -> dict[str, str] | None:
+    """Every value of a configuration, as text, by its dotted key; ``None`` where there is none."""
+    return dict(_flat(kept(read_yaml(path)))) if path.exists() else None
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for name, entry in value.items() for pair in _flat(entry, f"{key}.{name}".lstrip("."))]
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return [(key, _words(text) if key.endswith("class_path") and not key.startswith(REFINEMENT) else text)]
+
+
+def _settings(keys: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in keys.items() if _last(key) not in SEEDS}
+
+
+def _differing(runs: Sequence[Mapping[str, str]]) -> list[str]:
+    """Keys whose values are not the same in all runs; of a refinement, in all runs that have its class."""
+    every = dict.fromkeys(key for run in runs for key in run)
+    return [key for key in every if len({run.get(key) for run in _having(runs, key)}) > 1]
+
+
+def _having(runs: Sequence[Mapping[str, str]], key: str) -> list[Mapping[str, str]]:
+    if not key.startswith(f"{REFINEMENT}.init_args"):
+        return list(runs)
+    kind = f"{REFINEMENT}.class_path"
+    classes = {run.get(kind) for run in runs if key in run}
+    return [run for run in runs if run.get(kind) in classes]
+
+
+def _names(keys: Sequence[str]) -> dict[str, str]:
+    """A short name of each key: its last part, or all its parts where another key has the same."""
+    short = {key: _short(key) for key in keys}
+    count = Counter(short.values())
+    return {
+        key: name if count[name] == 1 and (name not in OWN or name != _last(key)) else _parts(key)
+        for key, name in short.items()
+    }
+
+
+def _short(key: str) -> str:
+    parts = _parts(key).split(".")
+    return "dataset" if parts == SOURCE.split(".") else parts[-1]
+
+
+def _parts(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _words(class_path: str) -> str:
+    """The name of a class in words: ``LongTailed`` is ``long_tailed``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_path.rpartition(".")[2]).lower()
