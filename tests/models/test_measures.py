@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
-from deq_collapse.models.equilibrium import Solve
 from deq_collapse.models.measures import SplitMeasures, accuracies, class_groups
+from deq_collapse.models.solution import Solve
 
 
 def test_accuracies_counted_by_hand():
