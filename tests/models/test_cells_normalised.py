@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import re
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, MDEQCell,
 from deq_collapse.models.cells.kernels import Kernel, largest_divisor
 
 few = settings(max_examples=15)
+PAGE = Path(__file__).parents[2] / "docs" / "cells.md"
 TIGHT = {"tol": 1e-12, "backward_tol": 1e-12, "eval_tol": 1e-12, "max_iter": 2000, "eval_max_iter": 2000}
 
 
@@ -167,6 +171,16 @@ def test_the_residual_cell_is_its_formula(weight_norm):
     y = cell.n1(F.relu(F.conv2d(z, A, padding=1)))
     expected = cell.n3(F.relu(z + cell.n2(h0 + F.conv2d(y, B, padding=1))))
     torch.testing.assert_close(cell(z, h0), expected)
+
+
+def test_the_cell_of_the_page_on_cells_works_in_both_refinements():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    shape, h0 = (8, 3, 3), torch.randn(2, 8, 3, 3)
+    solved = Equilibrium(shape, names["NormCell"]).eval()
+    assert solved(h0).shape == Explicit(shape, names["NormCell"], 3, tied=True)(h0).shape == h0.shape
+    assert not solved.forward_solve.missed.any()
 
 
 def test_a_normalised_kernel_starts_as_drawn_and_has_the_length_it_is_given():
