@@ -80,8 +80,8 @@ class _Checking(CollapseCLI):
             )
         if self.settings.trainer.fast_dev_run:
             raise UserError(
-                f"the run {cell.name} cannot start: trainer.fast_dev_run leaves no record, and a study is made"
-                " of them; try the run out by `deq-collapse fit`."
+                f"the run {cell.name} cannot start: trainer.fast_dev_run leaves no record, and a study is"
+                " made of them; try the run out by `deq-collapse fit`."
             )
         with _named(cell):
             check_whole(self.settings.trainer)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from deq_collapse.config_files import expand_parts
 
 from deq_collapse.cli import main
-from deq_collapse.config_files import expand_parts
 
 CONF = Path(__file__).parents[2] / "conf"
 FAMILIES = sorted(path.name for path in (CONF / "family").iterdir() if path.is_dir())
