@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from deq_collapse.cli import main
+from deq_collapse.config.files import followed
 from deq_collapse.config.run import lightning_main
 
 REFINEMENTS = ("explicit", "equilibrium")
