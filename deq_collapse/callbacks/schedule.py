@@ -3,15 +3,18 @@
 import math
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from deq_collapse import fit_end
 from deq_collapse.errors import UserError
+from deq_collapse.models.module import SPLITS
 
 
 class MeasurementSchedule(Callback):
     """Lets Lightning validate after the epochs worth measuring only.
 
     Collapse moves fastest at first and is read on a log axis, so later measurements thin out geometrically.
+    The patience of ``EarlyStopping`` on a measure counts measurements, not epochs.
 
     Args:
         dense: every one of the first ``dense`` epochs is measured, at least 1.
@@ -34,6 +37,12 @@ class MeasurementSchedule(Callback):
             epoch = max(epoch + 1, round(epoch * self.growth))
             due.add(min(epoch, last))
         return frozenset(due)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets early stopping look at a measure when it is taken: else it would wait for the one before."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.monitor.partition("/")[0] in SPLITS:
+                callback._check_on_train_epoch_end = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the trainer whether this epoch ends with a validation."""

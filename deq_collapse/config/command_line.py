@@ -14,7 +14,7 @@ from rich.table import Table
 
 from deq_collapse import callbacks
 from deq_collapse.config.checks import check_devices, check_writable
-from deq_collapse.config.files import first_difference
+from deq_collapse.config.files import first_difference, linked
 from deq_collapse.config.mistakes import explain
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
@@ -32,7 +32,18 @@ class FinishedRun(UserError):  # noqa: N818 - it is news, not an error
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes a fit's resolved configuration beside the run and attaches it to its loggers."""
+    """Writes a fit's configuration beside the run and attaches it, resolved, to its loggers.
+
+    Every key has its value, but for those that follow another: they do so still where the file is used again,
+    say with another seed.
+
+    Args:
+        links: the values as they were given, as ``${seed_everything}``, by dotted key.
+    """
+
+    def __init__(self, *args: Any, links: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.links = links
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called on rank zero when a stage is set up."""
@@ -40,7 +51,8 @@ class SaveConfig(SaveConfigCallback):
             return
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         content = {key: value for key, value in config.items() if key != "ckpt_path"}
-        write_atomically(Path(trainer.default_root_dir) / CONFIG, yaml.safe_dump(content, sort_keys=False))
+        text = yaml.safe_dump(linked(content, self.links), sort_keys=False)
+        write_atomically(Path(trainer.default_root_dir) / CONFIG, text)
         for logger in trainer.loggers:
             logger.log_hyperparams(content)
 

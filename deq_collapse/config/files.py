@@ -31,7 +31,7 @@ def expand_parts(args: Sequence[str]) -> list[str]:
             expanded.append(arg)
             continue
         value = value if equals else next(rest, "")
-        for part in [value] if is_configuration(value) else _parts(Path(value)):
+        for part in [_once(value)] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
     return expanded
 
@@ -42,6 +42,14 @@ def _parts(path: Path) -> Iterator[str]:
         yield from _parts(path.parent / part)
     if content:
         yield yaml.safe_dump(content, sort_keys=False)
+
+
+def _once(text: str) -> str:
+    try:
+        yaml.load(text, _Once)
+    except yaml.YAMLError as error:
+        raise UserError(f"the configuration {text!r} is not valid YAML: {sentence(str(error))}") from error
+    return text
 
 
 def is_configuration(text: str) -> bool:
@@ -59,14 +67,85 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: where there is none.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except OSError as error:
         raise UserError(f"the configuration file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the configuration file {path} is not text in UTF-8: save it as such.") from error
     except yaml.YAMLError as error:
         raise UserError(f"the configuration file {path} is not valid YAML: {sentence(str(error))}") from error
     if not isinstance(content, dict):
         raise UserError(f"the configuration file {path} holds no keys.")
     return content
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which a key given twice is a mistake: the first block would be dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    None, None, f"the key {key.value} is given twice", value.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def links(arguments: Sequence[str]) -> dict[str, str]:
+    """The keys of a command line, its parts expanded, whose value follows another key, as
+    ``${seed_everything}``: by dotted key. What is given later replaces a link.
+    """
+    found: dict[str, str] = {}
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    for argument, following in pairs:
+        if argument == "--config" and is_configuration(following):
+            for key, value in _leaves(yaml.safe_load(following)):
+                found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
+                if isinstance(value, str) and "${" in value:
+                    found[key] = value
+        elif argument.startswith("--"):
+            key = argument[2:].partition("=")[0]
+            found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
+    return found
+
+
+def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
+    """A resolved configuration with those links again that still give its values."""
+    values = dict(_leaves(config))
+    return _replaced(
+        config,
+        {
+            key: link
+            for key, link in found.items()
+            if key in values and _followed(link, values) == str(values[key])
+        },
+    )
+
+
+def followed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it was saved, its links replaced by the values they follow, as text."""
+    values = dict(_leaves(config))
+    links = {key: value for key, value in values.items() if isinstance(value, str) and "${" in value}
+    return _replaced(config, {key: _followed(link, values) for key, link in links.items()})
+
+
+def _followed(link: str, values: Mapping[str, Any]) -> str:
+    return re.sub(r"\$\{([\w.]+)\}", lambda name: str(values.get(name[1])), link)
+
+
+def _replaced(value: Any, kept: Mapping[str, str], key: str = "") -> Any:
+    if not isinstance(value, dict):
+        return kept.get(key, value)
+    return {name: _replaced(entry, kept, f"{key}.{name}".lstrip(".")) for name, entry in value.items()}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, entry in value.items():
+            yield from _leaves(entry, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, value
 
 
 def first_difference(old: Any, new: Any, ignore: Sequence[str] = (), key: str = "") -> str:

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from deq_collapse.allocator import keep_freed_memory
 from deq_collapse.config.command_line import CollapseCLI, SaveConfig
-from deq_collapse.config.files import expand_parts, sentence
+from deq_collapse.config.files import expand_parts, links, sentence
 from deq_collapse.config.help import ShortHelp
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError, exit_code
@@ -46,6 +46,7 @@ def lightning_main(
     if "" not in sys.path:
         sys.path.insert(0, "")  # a class of the user's own, in a file of the working directory
     arguments = list(args)
+    expanded = expand_parts(arguments)
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # the progress line tells what the rest of it would
     with _program_arguments(arguments), warnings.catch_warnings():
@@ -55,11 +56,11 @@ def lightning_main(
                 CollapseModule,
                 CollapseDataModule,
                 save_config_callback=SaveConfig,
-                save_config_kwargs={"save_to_log_dir": False},
+                save_config_kwargs={"save_to_log_dir": False, "links": links(expanded)},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
-                args=expand_parts(arguments),
+                args=expanded,
                 run=run,
             )
         except MisconfigurationException as error:

@@ -100,17 +100,34 @@ class _Batches(Dataset[Tensor | UserError]):
 
 
 def decode(path: str, size: int | None) -> np.ndarray:
-    """One image as RGB, uint8 (H, W, 3).
+    """One image as RGB, uint8 (H, W, 3); 16 bits per channel become the nearest of 8.
 
     Raises:
-        UserError: where it cannot be decoded.
+        UserError: where it cannot be decoded, is partly transparent, or has pixels of no known range.
     """
     try:
         with Image.open(path) as image:
-            picture: Image.Image = image.convert("RGB")
+            picture = _rgb(image, path)
             if size is not None:
                 picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
             return np.array(picture)
+    except UserError:
+        raise
     # Pillow's decoders let through whatever they stumble on: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise UserError(f"the image {path} cannot be decoded: {error}") from error
+
+
+def _rgb(image: Image.Image, path: str) -> Image.Image:
+    """Pillow would clip 16 bits at 255, and leave the colours below a transparent pixel to chance."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # grey, 16 bits
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"the image {path} has pixels of 32 bits, whose range is not known: save it with 8 or 16 bits"
+        )
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        raise UserError(
+            f"the image {path} is partly transparent: save it without, on a background of one colour"
+        )
+    return image.convert("RGB")

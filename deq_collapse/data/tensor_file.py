@@ -24,7 +24,8 @@ class TensorFile(Source):
 
     Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 to 4 channels; where both readings are
     possible, the second axis is the channels. float32 or float64 arrays of shape (N, d), such as features of
-    another network, or (N, C, H, W) are given to the network as they are. Labels are whole numbers in
+    another network, (N, C, H, W), or of square images (N, H, W, C) are given to the network as they are,
+    channels first. Labels are whole numbers in
     0..K-1, (N,) or (N, 1). A key `class_names`, K words, is optional.
 
     Args:
@@ -63,10 +64,10 @@ class TensorFile(Source):
         return self._channels_second(images), labels.long()
 
     def _channels_second(self, images: Tensor) -> Tensor:
-        if images.dtype == torch.float64:
-            return images.float()
+        if images.dtype in (torch.float32, torch.float64):
+            return self._floats(images).float()
         if images.dtype != torch.uint8:
-            return images  # float32, or refused by all sources
+            return images  # refused by all sources
         if images.ndim == 3:
             return images.unsqueeze(1)
         if images.ndim != 4 or images.shape[1] in CHANNELS:
@@ -76,6 +77,18 @@ class TensorFile(Source):
         raise UserError(
             f"{self.path} has images of shape {tuple(images.shape)}, but images are (N, H, W), (N, C, H, W)"
             f" or (N, H, W, C) with 1 to {CHANNELS[-1]} channels C"
+        )
+
+    def _floats(self, samples: Tensor) -> Tensor:
+        """Channels second: these may be many, as those of a feature map."""
+        shape = samples.shape
+        if samples.ndim != 4 or shape[1] in CHANNELS or shape[3] not in CHANNELS or shape[2] == shape[3]:
+            return samples
+        if shape[1] == shape[2]:
+            return samples.permute(0, 3, 1, 2).contiguous()
+        raise UserError(
+            f"{self.path} has samples of shape {tuple(shape)}, which may be (N, C, H, W) or (N, H, W, C):"
+            " save images channels first"
         )
 
     def _tensor(self, key: str) -> Tensor:

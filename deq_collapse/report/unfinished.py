@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,13 @@ class Row:
     reason: str | None
 
 
-def section(study: Located, now: float) -> Markup:
+def section(study: Located, now: float, reported: Collection[str] | None = None) -> Markup:
     """Counts of runs by state, a row for each run that has begun and is not finished, and their curves.
 
     Args:
         study: what to look at.
         now: seconds since 1970, to be told on the page.
+        reported: runs that the report on the same page is of; ``None`` for all that are finished.
     """
     states = {name: state_of(study.directory / name) for name in study.runs}
     begun = {name: state for name, state in states.items() if state not in ("finished", "waiting")}
@@ -57,7 +59,7 @@ def section(study: Located, now: float) -> Markup:
     )
     environment.filters["setting"] = setting_markup
     text = environment.get_template("unfinished.html.j2").render(
-        told=_told(states, study.whole),
+        told=_told(states, study.whole, reported),
         clock=time.strftime("%H:%M:%S", time.localtime(now)),
         rows=[_row(study.directory / name, state, found[name]) for name, state in begun.items()],
         held_out=drawn[0].held_out if drawn else "held out",
@@ -105,10 +107,13 @@ def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
     )
 
 
-def _told(states: dict[str, str], whole: bool) -> str:
+def _told(states: dict[str, str], whole: bool, reported: Collection[str] | None) -> str:
+    finished = {name for name, state in states.items() if state == "finished"}
+    since = len(finished - set(finished if reported is None else reported))
     counts = Counter(states.values())
     told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{len(states)} runs{'' if whole else ' begun'}: {told}"
+    late = f" ({since} of the finished since the report below was drawn)" if since else ""
+    return f"{len(states)} runs{'' if whole else ' begun'}: {told}{late}"
 
 
 def _row(directory: Path, state: str, run: Run | None) -> Row:

@@ -78,13 +78,20 @@ class Watch:
             self._pause = (time.process_time() - start) / SHARE
         return max(self._every, self._pause)
 
+    def finish(self) -> None:
+        """Writes the page as it stays."""
+        self._report_due = 0.0
+        self._draw_report()
+        self.write(reload=None)
+
     def write(self, reload: float | None) -> None:
         """Writes the page.
 
         Args:
             reload: seconds after which a browser loads it anew; ``None`` for never.
         """
-        page = self._report.replace("</h1>", f"</h1>\n{section(self.study, time.time())}", 1)
+        reported = {name.rpartition("/")[0] for name in self._of or {}}
+        page = self._report.replace("</h1>", f"</h1>\n{section(self.study, time.time(), reported)}", 1)
         write_atomically(self.page, page if reload is None else reloading(page, reload))
 
     def _draw_report(self) -> None:
@@ -129,7 +136,7 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
     except KeyboardInterrupt:
         print("Stopped watching.", file=sys.stderr)
     finally:
-        watched.write(reload=None)
+        watched.finish()
         if server is not None:
             server.shutdown()
             server.server_close()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deq_collapse.config.files import read_yaml
+from deq_collapse.config.files import followed, read_yaml
 from deq_collapse.runs.files import CONFIG
 from deq_collapse.runs.setting import refinement_of
 from deq_collapse.study.identity import kept
@@ -61,7 +61,7 @@ def _axes(
 
 def _keys(path: Path) -> dict[str, str] | None:
     """Every value of a configuration, as text, by its dotted key; ``None`` where there is none."""
-    return dict(_flat(kept(read_yaml(path)))) if path.exists() else None
+    return dict(_flat(kept(followed(read_yaml(path))))) if path.exists() else None
 
 
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:

@@ -99,6 +99,14 @@ def test_the_record_is_of_the_final_weights(ready, tmp_path, end, validation):
         assert arrays["class_means_train"] == pytest.approx(true_means(run), rel=1e-4, abs=1e-5)
 
 
+def test_the_patience_of_early_stopping_counts_measurements(ready, tmp_path):
+    """Of the epochs 1, 2, 4, 8, ... that are measured."""
+    stop = EarlyStopping("train/loss", mode="max", patience=2)
+    run = ready(tmp_path, "explicit", epochs=500, watching=[stop])
+    run.trainer.fit(run.module, run.data)
+    assert json.loads((tmp_path / "result.json").read_text())["epochs"] == 4
+
+
 def true_measures(ready, directory, validation):
     """Of the last checkpoint, measured by a trainer that knows nothing of the fit."""
     fresh = ready(directory / "fresh", "explicit", validation=validation)

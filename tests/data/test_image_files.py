@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
 from deq_collapse.data import CollapseDataModule, CropFlip, Cutout, ImageFiles, ImageFolder, LongTailed
+from deq_collapse.data.image_files import decode
 from deq_collapse.errors import UserError
 
 # Fewer cores than workers; Python 3.12 and later, of fork in a process with threads.
@@ -128,3 +130,32 @@ def test_a_renamed_resized_or_missing_file_is_another_data_set(tree, tmp_path):
 def test_arguments_out_of_range_are_refused(arguments, tree):
     with pytest.raises(UserError, match="a size is at least 1 pixel"):
         ImageFolder(tree, **arguments)
+
+
+RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_16_bits_are_read_as_the_nearest_of_8(suffix, tmp_path):
+    path = tmp_path / f"grey.{suffix}"
+    Image.fromarray(RAMP.astype(np.uint16) * 257 + 100).save(path)
+    assert np.array_equal(decode(str(path), None), np.repeat(RAMP[..., None], 3, 2))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_an_unknown_range_are_refused(kind, tmp_path):
+    path = tmp_path / "wide.tiff"
+    Image.fromarray(RAMP.astype(kind)).save(path)
+    with pytest.raises(UserError, match=r"wide\.tiff has pixels of 32 bits"):
+        decode(str(path), None)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_refused_and_an_opaque_alpha_is_none(mode, tmp_path):
+    path, image = tmp_path / "alpha.png", Image.fromarray(RAMP).convert(mode)
+    image.save(path)
+    assert np.array_equal(decode(str(path), None), np.repeat(RAMP[..., None], 3, 2))
+    image.putalpha(Image.fromarray(RAMP))
+    image.save(path)
+    with pytest.raises(UserError, match=r"alpha\.png is partly transparent"):
+        decode(str(path), None)

@@ -128,3 +128,17 @@ def test_other_files_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds a list, but a dict of tensors is needed"):
         TensorFile(tmp_path / "list.pt").train  # noqa: B018
+
+
+def test_floats_may_have_their_channels_last_where_images_are_square(write):
+    pictures = RANDOM.random((6, 9, 9, 3)).astype(np.float32)
+    images, _ = TensorFile(write(arrays(pictures))).load("train")
+    assert np.array_equal(images.numpy(), pictures.transpose(0, 3, 1, 2))
+    maps = RANDOM.random((6, 16, 4, 4)).astype(np.float32)  # of a network: 16 channels
+    images, _ = TensorFile(write(arrays(maps))).load("train")
+    assert np.array_equal(images.numpy(), maps)
+
+
+def test_floats_that_may_be_read_in_two_ways_are_refused(write):
+    with pytest.raises(UserError, match=r"\.npz has samples of shape \(6, 8, 9, 3\), which may be"):
+        TensorFile(write(arrays(RANDOM.random((6, 8, 9, 3))))).load("train")

@@ -198,3 +198,15 @@ def test_a_study_whose_runs_would_leave_no_record_is_refused(option, tmp_path: P
     (name,) = option
     assert f"cannot start: trainer.{name}" in refused("study", "run", str(file))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_key_given_twice_is_a_mistake(small_fit, tmp_path: Path, refused: Refused):
+    file = tmp_path / "twice.yaml"
+    file.write_text("model:\n  tau: 0.5\nseed_everything: 1\nmodel:\n  many: 50\n")
+    told = refused(*small_fit(tmp_path / "new", "--config", str(file)))
+    assert "twice.yaml" in told
+    assert "the key model is given twice" in told
+    told = refused(*small_fit(tmp_path / "new", "--config", "{model: {tau: 1, tau: 2}}"))
+    assert "the key tau is given twice" in told
+    file.write_bytes("name: f\xfcr".encode("latin-1"))
+    assert "twice.yaml is not text in UTF-8" in refused(*small_fit(tmp_path / "new", "--config", str(file)))

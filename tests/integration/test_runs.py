@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from deq_collapse.cli import main
+from deq_collapse.config.files import followed
 from deq_collapse.config.run import lightning_main
 
 REFINEMENTS = ("explicit", "equilibrium")
@@ -199,3 +200,17 @@ def test_help_lists_our_classes_and_not_every_module(capsys, monkeypatch):
     for name in ("Equilibrium, Explicit", "Digits", "LongTailed", "CosineAnnealingLR", "torch.optim.Adam"):
         assert name in " ".join(text.split())
     assert "torchvision.models" not in text
+
+
+def test_a_saved_configuration_follows_another_seed_and_other_epochs(tmp_path, small_fit):
+    assert main(small_fit(tmp_path / "one", epochs=1)) == 0
+    saved = ["fit", "--config", str(tmp_path / "one" / "config.yaml")]
+    again = ["--trainer.default_root_dir", str(tmp_path / "two"), "--name", "two"]
+    assert main([*saved, *again, "--seed_everything", "1", "--trainer.max_epochs", "2"]) == 0
+    config = followed(yaml.safe_load((tmp_path / "two" / "config.yaml").read_text()))
+    assert str(config["data"]["seed"]) == "1"
+    assert str(config["model"]["lr_scheduler"]["init_args"]["T_max"]) == "2"
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["seed"] == 1
+    pinned = [*saved, "--trainer.default_root_dir", str(tmp_path / "three"), "--data.seed", "0"]
+    assert main([*pinned, "--name", "three"]) == 0
+    assert yaml.safe_load((tmp_path / "three" / "config.yaml").read_text())["data"]["seed"] == 0

@@ -93,3 +93,9 @@ def test_a_run_without_a_configuration_is_its_own_setting(tmp_path: Path):
     (tmp_path / "old").mkdir()
     (record,) = placed([tmp_path / "old"], [{"name": "old", "axes": {}, "solver": None}])
     assert record["axes"] == {"run": "old"}
+
+
+def test_what_follows_the_seed_or_the_epochs_is_no_difference(tmp_path: Path):
+    link = {"data.seed": "${seed_everything}", "model.T_max": "${trainer.max_epochs}"}
+    found = axes(tmp_path, {"model.T_max": 2}, link | {"seed_everything": 7})
+    assert found == [{"refinement": "explicit", "seed": number} for number in ("0", "7")]
