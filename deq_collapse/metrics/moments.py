@@ -17,8 +17,10 @@ from torch import Tensor
 TILE = 512
 # Rows of the scatter matrix per GEMM.
 STRIP = 128
-# A pivot moves when its class has grown by this factor; so many pivots per tile at most on an accelerator.
+# A pivot moves when its class has grown by this factor; on an accelerator so many pivots and outliers a tile.
 GROWTH, MOVES = 4, 32
+# Residuals this many times as long as the median are multiplied in float64.
+FAR = 8
 # Two buckets behind the K classes: samples with non-finite features, and samples with labels out of range.
 EXTRA = 2
 
@@ -147,10 +149,25 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     if residuals.device.type != "cpu" or not bool(kept.all()):
         residuals.masked_fill_(~kept[:, None], 0)
 
-    moments.squares.index_add_(0, bucket, torch.linalg.vector_norm(residuals, dim=1).double().square())
+    lengths = torch.linalg.vector_norm(residuals, dim=1)
+    if x.dtype == torch.float32 and moments.scatter.numel():
+        rows = _far(lengths)
+        if len(rows):
+            # The float32 square of an outlier rounds by more than what all others add up to.
+            exact = torch.where(kept[rows, None], x[rows].double() - moments.pivots[bucket[rows]], 0)
+            add_products(moments.scatter, exact, exact)
+            residuals[rows] = 0
+    moments.squares.index_add_(0, bucket, lengths.double().square())
     if moments.scatter.numel():
         add_products(moments.scatter, residuals, residuals)
     return bucket
+
+
+def _far(lengths: Tensor) -> Tensor:
+    """Rows far longer than half of all; on an accelerator, which must not be asked, the longest."""
+    if lengths.device.type == "cpu":
+        return (lengths > FAR * lengths.median()).nonzero().flatten()
+    return lengths.topk(min(MOVES, len(lengths))).indices
 
 
 def _count(moments: Moments, x: Tensor, bucket: Tensor) -> None:

@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -104,3 +106,26 @@ def test_a_copied_model_is_not_heard(model, batches):
     twin(batches[0][0])
     with pytest.raises(ValueError, match="not called"):
         metric.update(None, batches[0][1])
+
+
+class Logged(LightningModule):
+    """Logs one value as Lightning logs a metric: by its object."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.nc1 = CollapseValue("nc1", 3, 4)
+
+    def validation_step(self, batch, index):
+        x, y = batch
+        self.nc1.update(self.model[:-1](x), y)
+        self.log("nc1", self.nc1)
+
+
+def test_lightning_logs_one_value_over_the_whole_epoch(model, batches):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    trainer, module = Trainer(accelerator="cpu", devices=1, **quiet), Logged(model)
+    for _ in range(2):  # it is reset after each
+        (logged,) = trainer.validate(module, DataLoader(TensorDataset(x, y), 20), verbose=False)
+        assert logged["nc1"] == pytest.approx(float(expected(model, batches)["nc1"]), rel=1e-5)
