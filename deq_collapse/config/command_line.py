@@ -177,6 +177,7 @@ class CollapseCLI(LightningCLI):
         self.along.check(self.model.network, self.datamodule.image_shape)
         always = [
             callbacks.Environment(),
+            callbacks.Divergence(),
             callbacks.Costs(),
             callbacks.Diagnostics(),
             callbacks.History(),

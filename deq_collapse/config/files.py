@@ -134,10 +134,12 @@ def _followed(link: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"\$\{([\w.]+)\}", lambda name: str(values.get(name[1])), link)
 
 
-def _replaced(value: Any, kept: Mapping[str, str], key: str = "") -> Any:
-    if not isinstance(value, dict):
-        return kept.get(key, value)
-    return {name: _replaced(entry, kept, f"{key}.{name}".lstrip(".")) for name, entry in value.items()}
+def _replaced(value: dict[str, Any], kept: Mapping[str, str], key: str = "") -> dict[str, Any]:
+    paths = {name: f"{key}.{name}".lstrip(".") for name in value}
+    return {
+        name: _replaced(entry, kept, paths[name]) if isinstance(entry, dict) else kept.get(paths[name], entry)
+        for name, entry in value.items()
+    }
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -156,7 +157,8 @@ class CollapseModule(LightningModule):
         """Counts a batch of one split."""
         split = tuple(self.trainer.val_dataloaders or SPLITS)[dataloader_idx]
         if split == "test" and batch_idx == 0 and self._split("train").comparable():
-            self._train_means = _means(self._split("train").collapse)
+            with _divergence_told("train", self.trainer.global_step):
+                self._train_means = _means(self._split("train").collapse)
         self._measure(split, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -245,8 +247,9 @@ class CollapseModule(LightningModule):
         measures = self._split(split)
         if not measures.comparable():  # the one batch of fast_dev_run, where samples lie by class
             return
-        values = measures.compute()
-        self.class_means[split] = _means(measures.collapse)
+        with _divergence_told(split, self.trainer.global_step):
+            values = measures.compute()
+            self.class_means[split] = _means(measures.collapse)
         self.confusions[split] = measures.confusion.compute().clone()
         if split == "test":
             values |= self.alternatives.compute()
@@ -257,6 +260,23 @@ class CollapseModule(LightningModule):
         for split in SPLITS:
             self._split(split).reset()
         self.alternatives.reset()
+
+
+@contextmanager
+def _divergence_told(split: str, step: int) -> Iterator[None]:
+    """Features that are not finite have no collapse: the metric says how many they are.
+
+    Raises:
+        UserError: where there are some.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = str(error).partition(";")[0]
+        raise UserError(
+            f"the run diverged: after step {step}, on the {split} split, {found}; a lower learning rate may"
+            " help."
+        ) from error
 
 
 def _means(collapse: NeuralCollapse) -> Tensor:

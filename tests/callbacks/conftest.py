@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from deq_collapse.callbacks import (
     Costs,
     Diagnostics,
+    Divergence,
     Ending,
     Environment,
     History,
@@ -85,6 +86,7 @@ def prepare(
             *watching,
             MeasurementSchedule(dense=2, growth=2.0),
             Environment(),
+            Divergence(),
             Costs(),
             Diagnostics(),
             History(),
