@@ -28,8 +28,11 @@ def axes_in_words(axes: Mapping[str, str]) -> tuple[str, str]:
     ('step, K_A=3, R=10', 'free, tied')
     """
     common = {axis: label for axis, label in axes.items() if axis in (*AXES_OF_IMBALANCE, *AXES_OF_DATA)}
-    rest = [str(label).replace("_", " ") for axis, label in axes.items() if axis not in (*common, "seed")]
-    return setting_in_words(common), ", ".join(rest)
+    rest = {axis: label for axis, label in axes.items() if axis not in (*common, "seed")}
+    words = [
+        short(label) if axis == "refinement" else label.replace("_", " ") for axis, label in rest.items()
+    ]
+    return setting_in_words(common), ", ".join(words)
 
 
 def setting_in_words(axes: Mapping[str, str]) -> str:

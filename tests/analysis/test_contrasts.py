@@ -53,7 +53,7 @@ def test_effects_are_those_put_in(study: Study) -> None:
         assert effect(table, "depth", family, "test_accuracy_minority") == pytest.approx(0.05, abs=1e-3)
         assert effect(table, "equilibrium", family, "test_accuracy_minority") == pytest.approx(0.1, abs=1e-3)
         assert effect(table, "equilibrium", family, "train_nc1") == pytest.approx(0.8)
-    for refinement in ("once", "tied", "equilibrium", "mean of 3"):
+    for refinement in ("once", "tied", "DEQ", "mean of 3"):
         assert effect(table, "bound", refinement, "test_accuracy_minority") == pytest.approx(BOUND)
 
 
