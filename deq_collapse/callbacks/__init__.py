@@ -1,7 +1,7 @@
 """Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
 
 from deq_collapse.callbacks.along import Along
-from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
+from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint, damage
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
@@ -40,4 +40,5 @@ __all__ = [
     "SpectralRadius",
     "WarmStarts",
     "check_whole",
+    "damage",
 ]

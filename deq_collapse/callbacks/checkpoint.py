@@ -1,6 +1,10 @@
 """The checkpoint a run continues from."""
 
+import hashlib
+import json
 import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,35 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from deq_collapse.files import write_json
+from deq_collapse.runs.files import CHECKPOINT, CHECKSUMS, PREVIOUS
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint; ``None`` where it is as it was written.
+
+    A run's own checkpoints are compared with the sums beside them. In another, torch's archive has a CRC-32
+    of every tensor, which does not see all that may happen to its index.
+    """
+    sums = _sums(path.parent) if path.name in (CHECKPOINT, PREVIOUS) else []
+    if sums:
+        return None if _sha256(path) in sums else "its checksum is not the one it was saved with"
+    try:
+        if not zipfile.is_zipfile(path):
+            return "cut short, or another kind of file"
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        torch._C.PyTorchFileReader(str(path))  # looks at parts of the index that zipfile passes over
+    except Exception as error:  # of a damaged index, whatever the two stumble on
+        return f"its index is damaged ({str(error).partition('. ')[0] or type(error).__name__})"
+    return f"the checksum of {broken} in it is another" if broken else None
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before."""
+    """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before.
+
+    That one is kept beside it, for the case that the last is damaged later on.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes beside the file, waits for the disk, then renames."""
@@ -19,13 +49,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().save_checkpoint(checkpoint, draft, storage_options)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
+        if Path(path).name == CHECKPOINT:
+            _keep(Path(path), _sha256(draft))
         draft.replace(path)
 
 
+def _keep(last: Path, coming: str) -> None:
+    """Gives the last checkpoint its second name before another takes the first: there is always a last. The
+    sum of the one that is coming is known before it is there.
+    """
+    sums = _sums(last.parent) or ([_sha256(last)] if last.exists() else [])
+    write_json(last.with_name(CHECKSUMS), [coming, *sums][:3])
+    if not last.exists():
+        return
+    draft = last.with_name(f"{PREVIOUS}.part")
+    draft.unlink(missing_ok=True)
+    try:
+        draft.hardlink_to(last)
+    except OSError:  # a file system without links
+        shutil.copyfile(last, draft)
+    draft.replace(last.with_name(PREVIOUS))
+
+
+def _sums(directory: Path) -> list[str]:
+    """Of the last checkpoints, the newest first; none where they were saved without."""
+    try:
+        found = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class LastCheckpoint(ModelCheckpoint):
+<<<<<<< HEAD
     """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, with the state of torch's own
     random numbers: what draws them in training, a Jacobian term or dropout, goes on as if without a break.
     """
+=======
+    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, and the one before it."""
+>>>>>>> records
 
     def __init__(self) -> None:
         self._random: tuple[torch.Tensor, list[torch.Tensor]] | None = None

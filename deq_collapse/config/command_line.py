@@ -1,7 +1,6 @@
 """The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +19,7 @@ from deq_collapse.config.mistakes import explain
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.models.module import SPLITS
-from deq_collapse.runs.files import CHECKPOINT, CONFIG, RESULT
+from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
 """Keys in which two starts of the same run may differ."""
@@ -124,18 +124,27 @@ class CollapseCLI(LightningCLI):
         """Lightning would go on with random weights where ``last`` or nothing is to be found."""
         path = self.settings.ckpt_path
         if path == "last":
-            path = str(self.directory / CHECKPOINT)
+            path = self._last_checkpoint()
             if self.subcommand == "fit" and not Path(path).exists():
                 path = None
         if path and not Path(path).is_file():
             raise UserError(f"there is no checkpoint at {path}.")
-        if path and not zipfile.is_zipfile(path):
-            raise UserError(f"{path} is not a whole checkpoint: cut short, or another kind of file.")
+        if path and (found := callbacks.damage(Path(path))):
+            raise UserError(f"{path} is not a whole checkpoint: {found}.")
         if not path and self.subcommand not in ("fit", None):
             raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
         self.settings.ckpt_path = path
         if "verbose" in self.settings:
             self.settings.verbose = False  # both splits are printed as one table, by us
+
+    def _last_checkpoint(self) -> str:
+        """The last checkpoint of the run, or where that is damaged, the one before it."""
+        last, previous = self.directory / CHECKPOINT, self.directory / PREVIOUS
+        found = callbacks.damage(last) if last.exists() else None
+        if found is None or not previous.exists() or callbacks.damage(previous):
+            return str(last)
+        rank_zero_warn(f"{last} is not a whole checkpoint ({found}); the one before it is used, {previous}.")
+        return str(previous)
 
     def _check_other_run(self) -> None:
         saved = self.directory / CONFIG

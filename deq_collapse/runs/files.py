@@ -5,8 +5,8 @@ They are named here so that to look at a run imports no training code.
 
 CONFIG, MANIFEST, ENVIRONMENT = "config.yaml", "manifest.json", "environment.json"
 """Written when a run begins."""
-HISTORY, CHECKPOINT = "history.csv", "last.ckpt"
-"""Written every epoch."""
+HISTORY, CHECKPOINT, PREVIOUS, CHECKSUMS = "history.csv", "last.ckpt", "previous.ckpt", "checksums.json"
+"""Written every epoch: the checkpoint after it, the one before that, and SHA-256 sums of both."""
 ALONG, CONFUSION, GEOMETRY, RESULT = "along.csv", "confusion.csv", "geometry.npz", "result.json"
 """Written when a run ends; the last of them says that it is finished."""
 RESULTS = "results.json"

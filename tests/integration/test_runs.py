@@ -41,7 +41,7 @@ def run(request, small_fit, tmp_path_factory) -> Path:
 def test_a_run_leaves_its_files(run: Path):
     tables = {"along.csv", "confusion.csv", "history.csv"}
     files = {"config.yaml", "environment.json", "geometry.npz", "last.ckpt", "manifest.json", "result.json"}
-    assert {path.name for path in run.iterdir()} == tables | files
+    assert {path.name for path in run.iterdir()} == tables | files | {"previous.ckpt", "checksums.json"}
 
 
 def test_the_history_is_tidy_and_ends_in_the_record(run: Path):
@@ -214,3 +214,18 @@ def test_a_saved_configuration_follows_another_seed_and_other_epochs(tmp_path, s
     pinned = [*saved, "--trainer.default_root_dir", str(tmp_path / "three"), "--data.seed", "0"]
     assert main([*pinned, "--name", "three"]) == 0
     assert yaml.safe_load((tmp_path / "three" / "config.yaml").read_text())["data"]["seed"] == 0
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(tmp_path, small_fit):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(small_fit(whole, epochs=3)) == 0
+    assert main(small_fit(broken, epochs=3)) == 0
+    (broken / "result.json").unlink()
+    content = bytearray((broken / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (broken / "last.ckpt").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint .*previous\.ckpt"):
+        assert main([*small_fit(broken, epochs=3), "--ckpt_path", "last"]) == 0
+    a, b = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (whole, broken))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert (whole / "history.csv").read_bytes() == (broken / "history.csv").read_bytes()

@@ -142,7 +142,7 @@ def test_a_failed_run_is_kept_with_its_reason_until_it_is_retried(tmp_path: Path
     results = json.loads((directory / "results.json").read_text())
     assert [run["name"] for run in results["runs"]] == ["e-sane-seed0"]
     assert [failure["name"] for failure in results["failed"]] == ["e-diverging-seed0"]
-    assert "finite" in results["failed"][0]["reason"]
+    assert "diverged at step" in results["failed"][0]["reason"]
     assert "Traceback" in (directory / "e-diverging-seed0/traceback.txt").read_text()
     log = (directory / "e-diverging-seed0/log.txt").read_text()
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import wandb
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 from wandb.cli.cli import cli
 from wandb.proto import wandb_internal_pb2
 
@@ -137,7 +137,8 @@ def test_run_is_named_grouped_by_study_and_tagged(first: Logged) -> None:
 
 def test_resolved_config_is_attached_whole_and_nested(resumed: tuple[Path, str]) -> None:
     run, _ = resumed
-    saved = yaml.safe_load((run / "config.yaml").read_text())
+    saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=True)  # links are kept in it
+    assert isinstance(saved, dict)
     logged = Logged.read(starts(run)[-1]).config
     assert {key: logged[key] for key in saved} == saved
     assert logged["model"]["encoder"]["init_args"]["width"] == 8
