@@ -86,13 +86,11 @@ def _sha256(path: Path) -> str:
 
 
 class LastCheckpoint(ModelCheckpoint):
-<<<<<<< HEAD
-    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, with the state of torch's own
-    random numbers: what draws them in training, a Jacobian term or dropout, goes on as if without a break.
+    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, and the one before it.
+
+    Both hold the state of torch's own random numbers: what draws them in training, a Jacobian term or
+    dropout, goes on as if without a break.
     """
-=======
-    """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, and the one before it."""
->>>>>>> records
 
     def __init__(self) -> None:
         self._random: tuple[torch.Tensor, list[torch.Tensor]] | None = None

@@ -1,5 +1,6 @@
 """Configuration files: composing small ones, comparing two, and telling what is wrong with one."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,8 +98,7 @@ def links(arguments: Sequence[str]) -> dict[str, str]:
     ``${seed_everything}``: by dotted key. What is given later replaces a link.
     """
     found: dict[str, str] = {}
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    for argument, following in pairs:
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument == "--config" and is_configuration(following):
             for key, value in _leaves(yaml.safe_load(following)):
                 found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
