@@ -9,6 +9,9 @@ import torch
 
 from deq_collapse.errors import UserError
 
+LONGEST_NAME = 200
+"""Bytes; file systems allow 255, and files beside the directory add to it."""
+
 
 def check_devices(trainer: Any) -> None:
     """Whether the machine has the devices that a trainer's configuration asks for.
@@ -38,3 +41,17 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"the output directory {directory} cannot be written: {error.strerror}.") from error
+
+
+def check_name(name: str) -> None:
+    """Whether a run may be called so: its directory has its name.
+
+    Raises:
+        UserError: for no name, one that leaves its directory, and one that is too long for a file system.
+    """
+    parts = name.split("/")
+    if any(part.strip() in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts):
+        raise UserError(
+            f"--name is {name[:80]!r}, but a name is that of a directory: not empty, without '.' or '..' as a"
+            f" part, and at most {LONGEST_NAME} bytes."
+        )

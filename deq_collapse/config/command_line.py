@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deq_collapse import callbacks
-from deq_collapse.config.checks import check_devices, check_writable
+from deq_collapse.config.checks import check_devices, check_name, check_writable
 from deq_collapse.config.files import first_difference, linked
 from deq_collapse.config.mistakes import explain
 from deq_collapse.errors import UserError
@@ -113,6 +113,7 @@ class CollapseCLI(LightningCLI):
             UserError: for a checkpoint that is not there, too many devices, an output directory that cannot
                 be written, and a directory that holds another run.
         """
+        check_name(self.settings.name)
         check_devices(self.settings.trainer)
         callbacks.check_whole(self.settings.trainer)
         self._resolve_checkpoint()

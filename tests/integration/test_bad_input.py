@@ -60,6 +60,9 @@ MISTAKES = {
         ["--data.sampler", "Resampled", "--data.sampler.init_args.from_epoch", "80"],
         ["begins after 80 epochs", "data.sampler.init_args.from_epoch"],
     ),
+    "no name": (["--name", ""], ["--name is ''"]),
+    "a name that leaves": (["--name", "a/../../b"], ["--name is 'a/../../b'", "directory"]),
+    "a long name": (["--name", "n" * 260], ["at most 200 bytes"]),
     "part of a split": (["--trainer.limit_val_batches", "1"], ["limit_val_batches is 1", "leave it out"]),
     "overfitting": (["--trainer.overfit_batches", "1"], ["overfit_batches is 1", "leave it out"]),
     "measuring rarely": (
