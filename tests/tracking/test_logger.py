@@ -22,6 +22,7 @@ from wandb.proto import wandb_internal_pb2
 
 from deq_collapse.callbacks import History
 from deq_collapse.cli import main
+from deq_collapse.config.files import followed
 from deq_collapse.errors import UserError
 from deq_collapse.tracking import logger as module
 from deq_collapse.tracking.logger import CollapseWandbLogger
@@ -137,7 +138,7 @@ def test_run_is_named_grouped_by_study_and_tagged(first: Logged) -> None:
 
 def test_resolved_config_is_attached_whole_and_nested(resumed: tuple[Path, str]) -> None:
     run, _ = resumed
-    saved = yaml.safe_load((run / "config.yaml").read_text())
+    saved = followed(yaml.safe_load((run / "config.yaml").read_text()))
     logged = Logged.read(starts(run)[-1]).config
     assert {key: logged[key] for key in saved} == saved
     assert logged["model"]["encoder"]["init_args"]["width"] == 8
