@@ -124,17 +124,18 @@ def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
 
 
 def followed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it was saved, its links replaced by the values they follow, as text."""
+    """A configuration as it was saved, its links replaced by the values they follow."""
     values = dict(_leaves(config))
     links = {key: value for key, value in values.items() if isinstance(value, str) and "${" in value}
-    return _replaced(config, {key: _followed(link, values) for key, link in links.items()})
+    alone = {"${" + key + "}": value for key, value in values.items()}
+    return _replaced(config, {k: alone.get(link, _followed(link, values)) for k, link in links.items()})
 
 
 def _followed(link: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"\$\{([\w.]+)\}", lambda name: str(values.get(name[1])), link)
 
 
-def _replaced(value: dict[str, Any], kept: Mapping[str, str], key: str = "") -> dict[str, Any]:
+def _replaced(value: dict[str, Any], kept: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     paths = {name: f"{key}.{name}".lstrip(".") for name in value}
     return {
         name: _replaced(entry, kept, paths[name]) if isinstance(entry, dict) else kept.get(paths[name], entry)
