@@ -1,0 +1,71 @@
+"""The figures of what adds what draw the table's numbers, and every seed of every family."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from deq_collapse.analysis.contrasts import effect_tables
+from deq_collapse.figures.effects import SHOWN, effects_figure, families_figure
+from deq_collapse.runs.study import Contrast, Study
+
+REFINEMENTS = ("once", "tied", "equilibrium")
+CONTRASTS = (
+    Contrast("equilibrium", "refinement", "tied", "equilibrium"),
+    Contrast("bound", "family", "free", "contraction"),
+)
+
+
+@pytest.fixture
+def study(made_up: Callable[..., Study]) -> Study:
+    """Two families, three refinements, three seeds; every run has values of its own."""
+    draw = np.random.default_rng(0)
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        nc1, nc2, nc3 = draw.uniform(0.1, 1.0, 3)
+        train = {"nc1": nc1, "nc2_etf_means": nc2, "nc3": nc3}
+        return {"train": train, "test": {"accuracy_minority": draw.uniform(0.1, 0.5)}}
+
+    parts = [
+        made_up(values, refinements=REFINEMENTS, axes={"family": family})
+        for family in ("free", "contraction")
+    ]
+    return Study("s", "", parts[0].runs + parts[1].runs, (), (), CONTRASTS)
+
+
+def test_dots_stand_at_the_effects_and_lines_span_their_intervals(study: Study) -> None:
+    (table,) = effect_tables(study)
+    figure = effects_figure(table)
+    measures = [measure for measure in table.measures if measure.key in SHOWN]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [measure.title for measure in measures]
+    for axes, measure in zip(figure.axes, measures, strict=True):
+        factor = 100 if measure.kind == "share" else 1
+        told = [
+            effect.comparison for row in table.rows for effect in row.effects if effect.measure is measure
+        ]
+        marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", "D")]
+        spans = [
+            list(line.get_xdata())
+            for line in axes.lines
+            if line.get_linestyle() == "-" and len(line.get_xdata()) == 2 and line.get_marker() == "None"
+        ][:-1]
+        assert marks == pytest.approx([factor * comparison.effect for comparison in told])
+        assert np.array(spans) == pytest.approx(
+            factor * np.array([comparison.interval for comparison in told])
+        )
+
+
+def test_every_place_is_named_once_and_a_solved_one_as_in_tables(study: Study) -> None:
+    (table,) = effect_tables(study)
+    labels = [label.get_text() for label in effects_figure(table).axes[0].get_yticklabels()]
+    assert labels == ["free", "contraction", "mean of 2", "once", "tied", "DEQ", "mean of 3"]
+
+
+def test_families_show_every_seed_of_every_refinement(study: Study) -> None:
+    (table,) = effect_tables(study)
+    measure = next(measure for measure in table.measures if measure.key == "train_nc2_etf_means")
+    (axes,) = families_figure(study.runs, [measure]).axes
+    seeds = [line.get_ydata()[0] for line in axes.lines if line.get_marker() != "None"]
+    assert sorted(seeds) == pytest.approx(sorted(run.train["nc2_etf_means"] for run in study.runs))
+    means = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "None"]
+    assert len(means) == 2 * len(REFINEMENTS)
