@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from deq_collapse.analysis.measures import logged
@@ -307,3 +308,16 @@ def test_what_theory_compare_left_stands_in_the_report(make_study: MakeStudy) ->
     assert "Beside the theory" in page
     assert "Gram matrices beside the theory, step_ka3_r10-equilibrium-seed0" in page
     assert "Gram matrices beside the theory, step_ka3_r10-explicit-seed0" not in page
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_what_adds_what_stands_on_the_page_and_in_a_file(make_study: MakeStudy) -> None:
+    contrast = {"name": "kind", "axis": "refinement", "before": "explicit", "after": "equilibrium"}
+    study = make_study(seeds=3, edit=lambda results: results.update(contrasts=[contrast]))
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    assert "What adds what" in text
+    assert "explicit → DEQ" in text
+    rows = pd.read_csv(study / "tables" / "effects.csv")
+    assert set(rows["contrast"]) == {"kind"}
+    assert set(rows["imbalance"]) == {"balanced", "step, K_A=3, R=10"}
+    assert (rows["pairs"] == 3).all()
