@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from deq_collapse.figures.axes import Panel
 from deq_collapse.figures.curves import PANELS
-from deq_collapse.figures.style import series
+from deq_collapse.figures.style import Series, series
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
 
@@ -34,7 +34,8 @@ METRICS = (
     Panel("spectral_radius", "Spectral radius at the fixed point", decades=False),
 )
 SPLITS = ("train", "validation", "test")
-SYMBOLS = {"o": "circle", "s": "square-open", "^": "triangle-up-open"}
+SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+"""What plotly calls the markers of `style.series`."""
 
 
 def curve_data(study: Study) -> dict[str, Any]:
@@ -48,9 +49,13 @@ def curve_data(study: Study) -> dict[str, Any]:
         "metrics": [[p.metric, p.title, p.decades] for p in METRICS if p.metric in logged],
         "splits": [split for split in SPLITS if any(split in run["splits"] for run in runs)],
         "settings": list(study.cells),
-        "looks": {name: [look.colour, SYMBOLS[look.marker]] for name, look in looks.items()},
+        "looks": {name: [look.colour, _symbol(look)] for name, look in looks.items()},
         "runs": runs,
     }
+
+
+def _symbol(look: Series) -> str:
+    return SHAPES[look.marker] + ("" if look.filled else "-open")
 
 
 def as_script(data: dict[str, Any]) -> Markup:

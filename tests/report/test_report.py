@@ -321,3 +321,13 @@ def test_what_adds_what_stands_on_the_page_and_in_a_file(make_study: MakeStudy) 
     assert set(rows["contrast"]) == {"kind"}
     assert set(rows["imbalance"]) == {"balanced", "step, K_A=3, R=10"}
     assert (rows["pairs"] == 3).all()
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("label", ["once", "tied", "untied", "of my own"])
+def test_a_page_takes_any_label_of_the_refinement(make_study: MakeStudy, label: str) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"][0]["axes"]["refinement"] = label
+
+    text = _text(write_report(make_study(imbalances=("balanced",), edit=edit)).read_text(encoding="utf-8"))
+    assert label in text
