@@ -11,20 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from deq_collapse.analysis.measures import Measure, logged
-from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
-from deq_collapse.analysis.settings import fair
+from deq_collapse.analysis.measures import Measure, logged, minority_accuracy
+from deq_collapse.analysis.pairing import LEVEL, Comparison, holm, pool
+from deq_collapse.analysis.settings import compared
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import axes_in_words
 from deq_collapse.runs.study import Contrast, Study
 
 EFFECTS = (
-    Measure(
-        "test_accuracy_minority",
-        "minority accuracy",
-        "share",
-        lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
-    ),
+    minority_accuracy("minority accuracy"),
     logged("test", "accuracy", "accuracy", "share"),
     logged("train", "nc1", "NC1", "factor"),
     logged("train", "nc2_etf_means", "NC2"),
@@ -98,16 +93,8 @@ def _effects(study: Study, contrast: Contrast) -> list[Effect]:
         for (imbalance, place), runs in sides.items()
         if len(runs) == 2
         for measure in EFFECTS
-        if (comparison := _compared(runs, contrast, measure)).n
+        if (comparison := compared(runs[contrast.before], runs[contrast.after], measure)).n
     ]
-
-
-def _compared(runs: dict[str, list[Run]], contrast: Contrast, measure: Measure) -> Comparison:
-    one, two = (
-        {run.axes.get("seed", run.name): measure.value(run) for run in side}
-        for side in fair(runs[contrast.before], runs[contrast.after])
-    )
-    return compare(one, two, ratio=measure.kind == "factor")
 
 
 def _table(imbalance: str, found: Sequence[Effect]) -> EffectTable:

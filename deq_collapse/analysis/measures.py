@@ -55,6 +55,16 @@ def logged(split: str, metric: str, title: str, kind: Kind = "plain") -> Measure
     return Measure(f"{split}_{metric}", title, kind, lambda run: getattr(run, split).get(metric))
 
 
+def minority_accuracy(title: str) -> Measure:
+    """Test accuracy on minority classes, of a long tail on the few."""
+    return Measure(
+        "test_accuracy_minority",
+        title,
+        "share",
+        lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
+    )
+
+
 def collapse(split: str) -> tuple[Measure, ...]:
     """NC1 to NC4 on a split."""
     return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from deq_collapse.analysis.imbalance import imbalance_kind
 from deq_collapse.analysis.measures import Measure
+from deq_collapse.analysis.pairing import Comparison, compare
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import AXES_OF_IMBALANCE, setting_in_words
 from deq_collapse.runs.study import Study
@@ -131,6 +132,12 @@ def fair(one: Sequence[Run], two: Sequence[Run]) -> tuple[list[Run], list[Run]]:
         return all(run.comparable(partner) for partner in partners)
 
     return [run for run in first if kept(run, second)], [run for run in second if kept(run, first)]
+
+
+def compared(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
+    """What the second side adds to the first, over the seeds at which their runs are `fair`."""
+    first, second = (by_seed(runs, measure) for runs in fair(one, two))
+    return compare(first, second, ratio=measure.kind == "factor")
 
 
 def _words(name: str, axes: Mapping[str, str]) -> tuple[str, str]:

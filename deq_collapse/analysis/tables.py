@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from deq_collapse.analysis.measures import FAMILIES, Family, Measure
-from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm
-from deq_collapse.analysis.settings import Setting, Slot, by_seed, fair, refinements, settings
+from deq_collapse.analysis.pairing import LEVEL, Comparison, holm
+from deq_collapse.analysis.settings import Setting, Slot, by_seed, compared, refinements, settings
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
 
@@ -111,8 +111,7 @@ def adjusted_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
 def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Entry:
     sides = [setting.slots.get(name, Slot((), 0)).runs for name in (baseline, other)]
     one, two = (by_seed(runs, measure) for runs in sides)
-    kept, other_kept = (by_seed(runs, measure) for runs in fair(*sides))
-    return Entry(measure, one, two, compare(kept, other_kept, measure.kind == "factor"), math.nan)
+    return Entry(measure, one, two, compared(sides[0], sides[1], measure), math.nan)
 
 
 def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, ...]:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from scipy import stats
 
-from deq_collapse.analysis.measures import Measure, logged
-from deq_collapse.analysis.pairing import LEVEL, Comparison, compare, holm, pool
+from deq_collapse.analysis.measures import Measure, logged, minority_accuracy
+from deq_collapse.analysis.pairing import LEVEL, Comparison, holm, pool
 from deq_collapse.analysis.power import pairs_needed
-from deq_collapse.analysis.settings import Setting, by_seed, fair, settings
+from deq_collapse.analysis.settings import Setting, compared, settings
 from deq_collapse.runs.record import COLLAPSED, MISSED
 from deq_collapse.runs.study import Study
 
@@ -84,12 +84,7 @@ CLAIMS = (
         "minority_accuracy",
         "minority accuracy",
         "Under imbalance DEQ has the higher accuracy on minority classes.",
-        Measure(
-            "test_accuracy_minority",
-            "test accuracy on minority (long tails: few) classes",
-            "share",
-            lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
-        ),
+        minority_accuracy("test accuracy on minority (long tails: few) classes"),
         higher=True,
     ),
     Claim(
@@ -270,9 +265,8 @@ def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
 
 
 def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
-    sides = [setting.slots[name].runs for name in (setting.baseline or "", deq)]
-    one, two = (by_seed(runs, claim.measure) for runs in fair(*sides))
-    comparison = compare(one, two, ratio=claim.measure.kind == "factor")
+    one, two = (setting.slots[name].runs for name in (setting.baseline or "", deq))
+    comparison = compared(one, two, claim.measure)
     group = setting.group
     if len(setting.implicit) > 1:
         group = ", ".join(filter(None, (group, deq)))
