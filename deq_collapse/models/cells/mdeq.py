@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_width
+from deq_collapse.models.cells.base import Shape, check_dims, check_width
 from deq_collapse.models.cells.kernels import Kernel, check_groups, check_std, conv, largest_divisor
-from deq_collapse.models.cells.scales import at_the_coarsest, averaged_down, join, scale_shapes, split, zeros
+from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
 
 EXPANSION = 5
 """How many times the channels of a scale a block has inside, as published."""
 
 
-class MDEQCell(Cell):
+class MDEQCell(ScalesCell):
     """``f_i = n(C_i relu(sum_j P_ij y_j))`` over scales i, j = 0, 1, ..., each half the size of the last.
 
     * Residual blocks, ``y_j = n3(relu(z_j + n2(x_j + B_j relu(n1(A_j z_j)))))`` with 3x3 convolutions A_j and
@@ -74,10 +74,6 @@ class MDEQCell(Cell):
         self.mixes = nn.ModuleList(Kernel(width, width, 1, init_std, weight_norm) for _ in self.shapes)
         self.norm = nn.GroupNorm(max(1, groups // 2), width, affine=False)
 
-    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
-        """One evaluation; ``z`` has shape (N, D), ``h0`` (N, C, H, W)."""
-        return self.at(h0)(z)
-
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
         """The map with all kernels normalised once."""
         blocks = [block.at(h0 if i == 0 else None) for i, block in enumerate(self._blocks())]
@@ -88,18 +84,6 @@ class MDEQCell(Cell):
             return join([self._mixed(i, y, mix) for i, mix in enumerate(mixes)])
 
         return f
-
-    def start(self, h0: Tensor) -> Tensor:
-        """Zeros, (N, D)."""
-        return zeros(h0, self.shapes)
-
-    def lift(self, h0: Tensor) -> Tensor:
-        """H0 averaged down to every scale, (N, D); one evaluation from zeros would make no use of A."""
-        return join(averaged_down(h0, len(self.shapes)))
-
-    def output(self, state: Tensor) -> Tensor:
-        """All scales at the coarsest one's size, (N, scales C, h, w)."""
-        return at_the_coarsest(split(state, self.shapes))
 
     def _blocks(self) -> Iterator["_Block"]:
         for block in self.branches:

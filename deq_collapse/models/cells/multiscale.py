@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_lipschitz
+from deq_collapse.models.cells.base import Shape, check_dims, check_lipschitz
 from deq_collapse.models.cells.bounded import Bounded, BoundedConv2d, bounded_weight
 from deq_collapse.models.cells.norms import circular_norm, matrix_norm
-from deq_collapse.models.cells.scales import at_the_coarsest, averaged_down, join, scale_shapes, split, zeros
+from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
 
 
-class MultiscaleCell(Cell):
+class MultiscaleCell(ScalesCell):
     """``z_i = relu(x_i + sum_j R_ij F_ij relu(A_j z_j))`` over scales i, j = 0, 1, ..., each half the last.
 
     A_j and F_ii are 3x3 convolutions, F_ij between two scales a 1x1 convolution, x_i is H0 averaged down to
@@ -50,10 +50,6 @@ class MultiscaleCell(Cell):
         self.branches = nn.ModuleList(BoundedConv2d(each, lipschitz**0.5) for each in self.shapes)
         self.fusion = Fusion(self.shapes, lipschitz**0.5)
 
-    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
-        """One evaluation; ``z`` has shape (N, D), ``h0`` (N, C, H, W)."""
-        return self.at(h0)(z)
-
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
         """The map with all weights scaled once, and H0 averaged down once."""
         weights = [bounded_weight(branch) for branch in self._branches()]
@@ -67,18 +63,6 @@ class MultiscaleCell(Cell):
             return F.relu(x + join(_fuse(y, fusion)))
 
         return f
-
-    def start(self, h0: Tensor) -> Tensor:
-        """Zeros, (N, D)."""
-        return zeros(h0, self.shapes)
-
-    def lift(self, h0: Tensor) -> Tensor:
-        """H0 averaged down to every scale, (N, D)."""
-        return join(averaged_down(h0, len(self.shapes)))
-
-    def output(self, state: Tensor) -> Tensor:
-        """All scales at the coarsest one's size, (N, scales C, h, w)."""
-        return at_the_coarsest(split(state, self.shapes))
 
     def lipschitz_bound(self) -> float:
         """The largest norm of a branch times that of the fusion, each from above."""

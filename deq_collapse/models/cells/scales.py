@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
-from deq_collapse.models.cells.base import Shape
+from deq_collapse.models.cells.base import Cell, Shape
 
 
 def scale_shapes(shape: Shape, scales: int, least: int = 1) -> list[Shape]:
@@ -42,17 +42,27 @@ def join(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.flatten(1) for each in maps], 1)
 
 
-def zeros(h0: Tensor, shapes: Sequence[Shape]) -> Tensor:
-    """The state that is zero everywhere, (N, D)."""
-    return h0.new_zeros(len(h0), sum(math.prod(each) for each in shapes))
+class ScalesCell(Cell):
+    """Base of a cell whose state is one vector of several scales; it sets ``shapes`` and has ``at``."""
 
+    shapes: list[Shape]
 
-def averaged_down(h0: Tensor, scales: int) -> list[Tensor]:
-    """H0 at the size of each scale."""
-    return [F.avg_pool2d(h0, 2**i) for i in range(scales)]
+    def forward(self, z: Tensor, h0: Tensor) -> Tensor:
+        """One evaluation; ``z`` has shape (N, D), ``h0`` (N, C, H, W)."""
+        return self.at(h0)(z)
 
+    def start(self, h0: Tensor) -> Tensor:
+        """Zeros, (N, D)."""
+        return h0.new_zeros(len(h0), sum(math.prod(each) for each in self.shapes))
 
-def at_the_coarsest(maps: Sequence[Tensor]) -> Tensor:
-    """All scales at the coarsest one's size, (N, scales C, h, w): its global average is that of each."""
-    last = len(maps) - 1
-    return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
+    def lift(self, h0: Tensor) -> Tensor:
+        """H0 averaged down to every scale, (N, D); one evaluation from zeros would make no use of the weights
+        that z meets first.
+        """
+        return join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
+
+    def output(self, state: Tensor) -> Tensor:
+        """All scales at the coarsest one's size, (N, scales C, h, w): its global average is that of each."""
+        maps = split(state, self.shapes)
+        last = len(maps) - 1
+        return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
