@@ -31,7 +31,7 @@ def study_main(args: Sequence[str]) -> int:
         return 0
     if options.command == "status":
         return _status(options.study)
-    return _report(_directory(options.study))
+    return _report(_directory(options.study), options.published)
 
 
 def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
@@ -79,11 +79,14 @@ def _status(path: Path) -> int:
     return 0
 
 
-def _report(directory: Path) -> int:
+def _report(directory: Path, published: Path | None = None) -> int:
     from deq_collapse.report.figure_files import write_figures
     from deq_collapse.report.page import write_report
+    from deq_collapse.runs.published import keep
     from deq_collapse.study.results import gather
 
+    if published is not None:
+        keep(published, directory)
     gather(directory)
     print(f"Report: {write_report(directory)}")
     print(f"Figures: {write_figures(directory)}")
@@ -131,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write the report and figures of a study, or of any directory of runs"
     )
     report.add_argument("study", type=Path, help="e.g. outputs/studies/demo, its study file, or outputs/runs")
+    report.add_argument(
+        "--published",
+        type=Path,
+        metavar="CSV",
+        help="curves that others published, to draw behind the study's own; kept in its folder",
+    )
     status = commands.add_parser("status", help="show the grid of a study: how far it is, and the time left")
     status.add_argument("study", type=Path, help="e.g. outputs/studies/demo, or its study file")
     _add_watch(commands.add_parser("watch", help="show a study in the browser while it runs"))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deq_collapse.analysis.arrangement import Cell, exemplary, families, first_run
 from deq_collapse.analysis.contrasts import effect_tables
-from deq_collapse.analysis.imbalance import is_balanced
+from deq_collapse.analysis.imbalance import imbalance_ratio, is_balanced
 from deq_collapse.analysis.minority import minority_table, theory_table
 from deq_collapse.figures.along import along_figure, along_multiples, along_scales, courses, lines
 from deq_collapse.figures.angles import angle_matrices
@@ -26,6 +27,7 @@ from deq_collapse.figures.effects import SHOWN, effects_figure, families_figure
 from deq_collapse.figures.features import feature_maps
 from deq_collapse.figures.minority import collapse_curve
 from deq_collapse.figures.multiples import metric_multiples
+from deq_collapse.figures.published import published_figure
 from deq_collapse.figures.style import svg
 from deq_collapse.report.markup import setting_markup
 from deq_collapse.runs.record import Run
@@ -126,6 +128,25 @@ def _curves(study: Study) -> Section:
         if panel.metric in scales and any(list(ends(panel, cell)) for cell in cells.values())
     )
     return Section("Collapse curves", "one", tuple(together), note, tuple(each))
+
+
+def _published(study: Study) -> Section:
+    drawings = []
+    for setting, cell in study.cells.items():
+        run, curves = first_run(cell), study.published
+        if curves is None or not run.majority:
+            continue
+        here = (curves["K_A"] == len(run.majority)) & np.isclose(curves["R"], imbalance_ratio(run), rtol=0.05)
+        if here.any():
+            draw = partial(published_figure, cell, curves[here])
+            title = f"Beside published curves, {setting}"
+            drawings.append(Drawing(_name(setting, "published"), title, setting, draw))
+    note = Markup(
+        "Thick lines: this study; dotted, pale: what others published, digitised from their figures. Their"
+        " accuracy is that of test images; the base of their logarithm of NC1 is taken as e, and their NC3"
+        " is squared, as ours is."
+    )
+    return Section("Beside published curves", "one", tuple(drawings), note)
 
 
 def _effects(study: Study) -> Section:
@@ -317,6 +338,7 @@ def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
     _effects,
     _curves,
+    _published,
     _minority,
     _along,
     _angles,

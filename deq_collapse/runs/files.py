@@ -11,3 +11,5 @@ ALONG, CONFUSION, GEOMETRY, RESULT = "along.csv", "confusion.csv", "geometry.npz
 """Written when a run ends; the last of them says that it is finished."""
 RESULTS = "results.json"
 """Of a study: the records of its finished runs."""
+PUBLISHED = "published.csv"
+"""Of a study, if somebody gave it one: curves that others published."""

@@ -12,7 +12,7 @@ import pandas as pd
 
 from deq_collapse.errors import UserError
 
-TYPES = {"epoch": int, "step": int, "evaluations": int, "value": float}
+TYPES = {"epoch": int, "step": int, "evaluations": int, "K_A": int, "R": float, "value": float}
 """Of the columns that hold numbers."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from deq_collapse.errors import UserError
 from deq_collapse.runs.along import read_along
@@ -14,6 +16,7 @@ from deq_collapse.runs.beside import read_beside
 from deq_collapse.runs.files import ENVIRONMENT, RESULTS
 from deq_collapse.runs.geometry import read_geometry
 from deq_collapse.runs.history import read_history
+from deq_collapse.runs.published import read_published
 from deq_collapse.runs.reading import number, read_json, reason
 from deq_collapse.runs.record import End, Run, Solver
 from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of
@@ -45,7 +48,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known."""
+    """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known,
+    `published` the curves of others that it is drawn beside.
+    """
 
     name: str
     command: str
@@ -53,6 +58,7 @@ class Study:
     failed: tuple[Failure, ...]
     planned: tuple[dict[str, str], ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    published: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def cells(self) -> dict[str, dict[str, list[Run]]]:
@@ -100,7 +106,8 @@ def read_study(directory: Path) -> Study:
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
         contrasts = tuple(Contrast(**entry) for entry in results.get("contrasts", ()))
-        study = Study(results["study"], results["command"], runs, failed, planned, contrasts)
+        curves = read_published(directory)
+        study = Study(results["study"], results["command"], runs, failed, planned, contrasts, curves)
         return call_data_by_name(study)
     except UserError:
         raise
