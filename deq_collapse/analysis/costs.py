@@ -31,10 +31,18 @@ def _solver(key: str, title: str, value: Callable[[Solver], float | None], form:
     return Cost(key, "Solver", title, lambda run: value(run.solver) if run.solver else None, form)
 
 
+def _minutes_to_collapse(run: Run) -> float | None:
+    """Training alone, without measurements, up to the epoch from which on the run stayed collapsed."""
+    if run.collapsed_epoch is None or run.seconds_per_step is None:
+        return None
+    return run.collapsed_epoch * run.steps / run.epochs * run.seconds_per_step / 60
+
+
 COSTS = (
     *(_part(name) for name in ("refinement", "total")),
     Cost("flops_per_image", "Work", "FLOPs / image", lambda run: run.flops_per_image, "magnitude"),
     Cost("seconds_per_step", "Work", "s / step", lambda run: run.seconds_per_step),
+    Cost("minutes_to_collapse", "Work", "minutes to collapse", _minutes_to_collapse),
     Cost("activation_bytes", "Activations", "MiB", lambda run: run.activation_bytes, "MiB"),
     _solver("forward_evaluations", "forward", lambda solver: solver.forward_evaluations),
     _solver("backward_evaluations", "backward", lambda solver: solver.backward_evaluations),

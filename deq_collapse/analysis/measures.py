@@ -154,11 +154,13 @@ FAMILIES = (
     Family(
         "terminal",
         "Terminal phase and loss",
-        "The terminal phase starts at its epoch, the first with training error 0; only pairs that both"
-        " reached it are compared. The fall of NC1 is its first measured value on the training split over its"
-        " last. Losses are of the run’s criterion, after the last epoch, in evaluation mode.",
+        "The terminal phase starts at its epoch, the first with training error 0; a run is collapsed from the"
+        " first measured epoch after which it stays at or below the levels of the report’s rule. Only pairs"
+        " that both got there are compared. The fall of NC1 is its first measured value on the training split"
+        " over its last. Losses are of the run’s criterion, after the last epoch, in evaluation mode.",
         (
             Measure("terminal_epoch", "first epoch", "plain", lambda run: run.terminal_epoch, "never"),
+            Measure("collapsed_epoch", "collapsed from", "plain", lambda run: run.collapsed_epoch, "never"),
             Measure("nc1_fall", "fall of NC1", "factor", lambda run: run.nc1_fall),
             logged("train", "loss", "training loss", "factor"),
             logged("test", "loss", "test loss", "factor"),

@@ -130,6 +130,16 @@ class Run:
         return self.terminal_epoch is not None and all(levels)
 
     @property
+    def collapsed_epoch(self) -> int | None:
+        """The first measured epoch from which on it stayed collapsed; None where it did not end so."""
+        levels = {"error": 0.0, **COLLAPSED}
+        curves = {name: self.curve("train", name) for name in levels}
+        measured = pd.DataFrame(curves).dropna()
+        above = measured.index[(measured > pd.Series(levels)).any(axis=1)]
+        after = measured.index[measured.index > max(above, default=0)]
+        return int(after[0]) if self.collapsed and len(after) else None
+
+    @property
     def variability_collapsed(self) -> bool:
         """Whether training error reached 0, and NC1 the level of `COLLAPSED`."""
         return self.terminal_epoch is not None and self.train.get("nc1", math.inf) <= COLLAPSED["nc1"]

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from deq_collapse.analysis.costs import COSTS
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import setting_in_words
 from deq_collapse.runs.study import read_study
@@ -156,3 +159,32 @@ def test_results_that_are_a_list_are_refused(make_study: MakeStudy) -> None:
     (study / "results.json").write_text(json.dumps([]))
     with pytest.raises(UserError, match="one JSON object"):
         read_study(study)
+
+
+@pytest.mark.parametrize(
+    ("nc1", "error", "since"),
+    [
+        ([0.9, 0.04, 0.03, 0.02], [0, 0, 0, 0], 5),
+        ([0.9, 0.04, 0.06, 0.02], [0, 0, 0, 0], 20),
+        ([0.9, 0.04, 0.03, 0.02], [0, 0, 0.01, 0], 20),
+        ([0.05, 0.04, 0.03, 0.02], [0, 0, 0, 0], 1),
+        ([0.01, 0.01, 0.01, 0.06], [0, 0, 0, 0], None),
+    ],
+)
+def test_collapsed_since_the_first_measurement_after_which_no_level_was_missed(
+    make_study: MakeStudy, nc1: list[float], error: list[float], since: int | None
+) -> None:
+    levels = {"nc1": nc1, "error": error, "nc2_etf_means": [0.3] * 4, "nc3": [0.125] * 4}
+    rows = [
+        (epoch, epoch, "train", metric, value)
+        for metric, values in levels.items()
+        for epoch, value in zip((1, 5, 10, 20), values, strict=True)
+    ]
+    history = pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])
+    run = read_study(make_study()).runs[0]
+    train = run.train | {metric: values[-1] for metric, values in levels.items()}
+    run = replace(run, history=history, train=train, terminal_epoch=1, epochs=20, steps=200)
+    assert run.collapsed_epoch == since
+    (minutes,) = (cost.value(run) for cost in COSTS if cost.key == "minutes_to_collapse")
+    assert run.seconds_per_step is not None
+    assert minutes == (since and pytest.approx(10 * since * run.seconds_per_step / 60))
