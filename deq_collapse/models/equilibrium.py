@@ -156,9 +156,13 @@ class Equilibrium(nn.Module):
 
     def _evaluate(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:
         """z*, watched; the same whatever the gradient."""
-        watch = {"watch": lambda z: self.iterate(self.cell.output(z))}
+        options = {
+            "watch": lambda z: self.iterate(self.cell.output(z)),
+            # A compiled map would be compiled anew for every number of samples.
+            "narrowed": None if self._compiler else lambda at: self._equation(h0[at])[1],
+        }
         self.deq.f_tol = self.eval_tol.relative
-        states, stat = self.deq(f, self.cell.start(h0), solver_kwargs=watch)
+        states, stat = self.deq(f, self.cell.start(h0), solver_kwargs=options)
         return states[-1], Solution(states[-1], None, Solve.from_stat(stat))
 
     def _train(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:

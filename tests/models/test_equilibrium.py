@@ -330,3 +330,27 @@ def test_where_a_solve_starts_does_not_change_where_it_ends(exact, solver):
     refinement.start = 100 * torch.randn(5, *SHAPE, dtype=torch.float64)
     measured = refinement.eval()(h0)
     assert torch.equal(measured, exact(solver=solver).eval()(h0))  # and never where it is measured
+
+
+class Slowing(Cell):
+    """A linear map that each sample contracts at a rate of its own, its first number; counts samples."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.evaluated = 0
+
+    def forward(self, z, h0):
+        self.evaluated += len(z)
+        return h0[:, :1] * z + h0
+
+
+def test_in_eval_mode_a_hard_sample_is_solved_without_its_easy_mates():
+    h0 = torch.ones(8, 4, dtype=torch.float64)
+    h0[:, 0] = torch.tensor([0.01, 0.01, 0.02, 0.02, 0.01, 0.02, 0.9, 0.95])
+    h0[:, 1:] += torch.arange(3) / 10
+    refinement = Equilibrium((4,), Slowing, "fixed_point_relative", eval_tol=1e-12, eval_max_iter=700)
+    refinement.eval()
+    z, solution = refinement.solve(h0)
+    torch.testing.assert_close(z, h0 / (1 - h0[:, :1]), rtol=1e-9, atol=0)
+    assert not solution.forward.missed.any()
+    assert refinement.cell.evaluated < 0.75 * len(h0) * solution.forward.evaluations

@@ -295,6 +295,39 @@ def test_a_converged_sample_is_left_alone_while_others_go_on(solve):
 
 
 @each
+@pytest.mark.parametrize("exponent", [0, -80])
+def test_samples_that_are_done_are_evaluated_no_longer_and_nothing_else_changes(solve, exponent):
+    """To rounding, as above; one sample is broken, one has no end, the others end one after the other."""
+    dtype = torch.float64
+    rates = torch.tensor([0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 0.9, 1.0, 0.5], dtype=dtype)
+    d = torch.linspace(-1, 1, 30, dtype=dtype)
+    c = torch.ldexp(torch.ones(10, 30, dtype=dtype), torch.tensor(exponent))
+    c[9] = torch.nan
+    rows = 0
+
+    def narrowed(at: Tensor):
+        def f(z: Tensor) -> Tensor:
+            nonlocal rows
+            rows += len(z)
+            return rates[at, None] * d * z + c[at]
+
+        return f
+
+    f, start, seen = narrowed(torch.arange(10)), torch.zeros_like(c), []
+    z, _, stat = solve(f, start, max_iter=90, tol=1e-9)
+    whole, rows = rows, 0
+    found, _, again = solve(f, start, max_iter=90, tol=1e-9, narrowed=narrowed, watch=seen.append)
+    assert whole == 10 * stat["evaluations"]
+    assert rows < 0.8 * whole
+    assert again["evaluations"] == stat["evaluations"]
+    assert torch.equal(again["status"], stat["status"])
+    assert {CONVERGED, DIVERGED} <= set(again["status"].tolist())
+    torch.testing.assert_close(found, z, rtol=1e-12, atol=0, equal_nan=True)
+    torch.testing.assert_close(again["rel_trace"], stat["rel_trace"], rtol=1e-3, atol=1e-13)
+    assert torch.equal(seen[-1], found)
+
+
+@each
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_sample_that_is_not_finite_stays_alone_and_is_called_diverged(solve, bad):
     f, healthy = Affine(0.9), Affine(0.9)

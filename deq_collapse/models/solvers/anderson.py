@@ -82,6 +82,10 @@ class _Mixing(Step):
             self.mixture -= self.damping * torch.bmm(weights[:, None], self.residuals[:, :used])[:, 0]
         return self.mixture
 
+    def keep(self, rows: Tensor) -> None:
+        self.residuals, self.gram, self.mixture = self.residuals[rows], self.gram[rows], self.mixture[rows]
+        self.values = [value[rows] for value in self.values]
+
 
 def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
     """Weights of the combination of past residuals with the least norm, among those that sum to one.

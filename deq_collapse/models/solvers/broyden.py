@@ -72,6 +72,11 @@ class _Secant(Step):
         z = torch.baddbmm(g[:, None], c[:, None, :-1], self.steps[:, 1 : self.used])[:, 0]
         return self._take(x, z, torch.where(regular, 1 / remaining, 1))
 
+    def keep(self, rows: Tensor) -> None:
+        self.residual, self.steps = self.residual[rows], self.steps[rows]
+        if self.used:
+            self.unit, self.gram, self.inverse = self.unit[rows], self.gram[rows], self.inverse[rows]
+
     def _coefficients(self, projections: Tensor) -> Tensor:
         """``c_j = s_j^T z_j / ||s_j||^2`` with ``z_j = g + sum_{i<j} c_i s_{i+1}``, from ``s_j^T g``."""
         inverse = self.inverse[:, : self.used, None]

@@ -33,6 +33,9 @@ class Step:
         """The next point, from this one."""
         return fx
 
+    def keep(self, rows: Tensor) -> None:
+        """From the next step on there are only the samples at these positions, int64 (n,)."""
+
 
 def norms(x: Tensor) -> Tensor:
     """The norm of each sample, shape ``(N,)``."""
@@ -48,6 +51,7 @@ class Options(TypedDict, total=False):
     stop_mode: Literal["rel"]
     indexing: Sequence[int] | None
     watch: Callable[[Tensor], object] | None
+    narrowed: Callable[[Tensor], Function] | None
 
 
 def relative_residual(distance: Tensor, fx: Tensor) -> Tensor:
@@ -74,6 +78,7 @@ def solve(
     stop_mode: Literal["rel"] = "rel",
     indexing: Sequence[int] | None = None,
     watch: Callable[[Tensor], object] | None = None,
+    narrowed: Callable[[Tensor], Function] | None = None,
 ) -> Result:
     """Solves ``x = func(x)`` for every sample of a batch; no gradient passes through.
 
@@ -86,6 +91,8 @@ def solve(
         stop_mode: only ``"rel"``; torchdeq hands it over, and an absolute tolerance is refused.
         indexing: torchdeq's request for intermediate states; the last state answers each.
         watch: called after each evaluation with the result so far, where samples that are done stay put.
+        narrowed: makes the map for the samples at some positions, int64 (n,). With it, only samples that are
+            not done are evaluated, as soon as they are at most half of those that are.
 
     Returns:
         The last ``func(x)`` of each sample (its first below the tolerance), the states asked for, and the
@@ -96,44 +103,100 @@ def solve(
     """
     if stop_mode != "rel" or max_iter < 1:
         raise ValueError("a relative solver takes stop_mode='rel' and max_iter of at least 1.")
-    residual = x0.new_full((len(x0),), float("inf"))
-    active = torch.ones_like(residual, dtype=torch.bool)
-    broken = ~active
-    all_active, trace = True, []
     with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
         value = func(x0)
         unit = units(value)
         if unit is not None:
-            func, watch = _in_units(func, watch, unit)
+            func, watch, narrowed = _in_units(func, watch, narrowed, unit)
             x0, value = x0 / unit, value / unit
         order = _Order(value)
-        x = result = order.rows(x0)
+        x = order.rows(x0)
+        samples, trace = _Samples(x, tol), []
         for k in range(max_iter):
             fx = order.rows(value)
-            current = relative_residual(step.distance(x, fx), fx)
-            # Once per evaluation, here or below, the host waits for the device.
-            if all_active and _all_between(tol, current):
-                residual, result = current, fx
-            else:
-                taken = active & (current < torch.inf)  # which is false of NaN too
-                broken = broken | (active > taken)
-                active = taken & (current > tol)
-                residual = torch.where(taken, current, residual)
-                result = torch.where(taken[:, None], fx, result)
-                all_active = False
-            trace.append(residual)
+            samples.take(relative_residual(step.distance(x, fx), fx), fx)
+            trace.append(samples.residual)
             if watch is not None:
-                watch(order.samples(result))
-            if k + 1 == max_iter or not (all_active or active.any()):
+                watch(order.samples(samples.result))
+            if k + 1 == max_iter or samples.done:
                 break
+            rows = samples.left() if narrowed else None
+            if narrowed and rows is not None:
+                assert samples.at is not None
+                step.keep(rows)
+                x, fx, func = x[rows], fx[rows], narrowed(samples.at)
             x = step(x, fx)
             value = func(order.samples(x))
-    stats = SolverStat(rel_lowest=residual, rel_trace=torch.stack(trace, 1))
-    stats["status"] = CAPPED * active + DIVERGED * broken
+    stats = SolverStat(rel_lowest=samples.residual, rel_trace=torch.stack(trace, 1))
+    stats["status"] = samples.status
     stats["evaluations"] = len(trace)
-    solution = order.samples(result)
+    solution = order.samples(samples.result)
     solution = solution if unit is None else solution * unit
     return solution, [solution for _ in indexing or ()], stats
+
+
+class _Samples:
+    """What became of every sample so far, and which are still evaluated.
+
+    Attributes:
+        residual: its last finite relative residual, (N,).
+        result: the value it has that of, rows (N, d); it stays put once below the tolerance.
+        at: positions of the samples that are evaluated, int64 (n,); None for all.
+    """
+
+    def __init__(self, x0: Tensor, tol: float) -> None:
+        self.tol, self.result = tol, x0
+        self.at: Tensor | None = None
+        self.residual = x0.new_full((len(x0),), float("inf"))
+        self._active = torch.ones_like(self.residual, dtype=torch.bool)
+        self._broken = ~self._active
+        self._all_active = True
+
+    def take(self, residual: Tensor, value: Tensor) -> None:
+        """Takes the residuals (n,) and the values (n, d) of the samples that were evaluated."""
+        # Once per evaluation, here or in `done`, the host waits for the device.
+        if self._all_active and _all_between(self.tol, residual):
+            self.residual, self.result = residual, value
+            return
+        active, broken, before, result = map(
+            self._at, (self._active, self._broken, self.residual, self.result)
+        )
+        taken = active & (residual < torch.inf)  # which is false of NaN too
+        self._broken = self._put(self._broken, broken | (active > taken))
+        self._active = self._put(self._active, taken & (residual > self.tol))
+        self.residual = self._put(self.residual, torch.where(taken, residual, before))
+        self.result = self._put(self.result, torch.where(taken[:, None], value, result))
+        self._all_active = False
+
+    @property
+    def done(self) -> bool:
+        """Whether no sample is left."""
+        return not (self._all_active or bool(self._active.any()))
+
+    def left(self) -> Tensor | None:
+        """Leaves out the samples that are done, where they are at least half of those that are evaluated.
+
+        Returns:
+            The positions of the others among those that were evaluated, int64; None where all stay.
+        """
+        if self._all_active:
+            return None
+        rows = self._at(self._active).nonzero()[:, 0]
+        if 2 * len(rows) > len(self._at(self._active)):
+            return None
+        self.at = rows if self.at is None else self.at[rows]
+        return rows
+
+    @property
+    def status(self) -> Tensor:
+        """Of every sample, (N,)."""
+        return CAPPED * self._active + DIVERGED * self._broken
+
+    def _at(self, of_all: Tensor) -> Tensor:
+        return of_all if self.at is None else of_all[self.at]
+
+    def _put(self, of_all: Tensor, values: Tensor) -> Tensor:
+        return values if self.at is None else of_all.index_copy(0, self.at, values)
 
 
 def units(value: Tensor) -> Tensor | None:
@@ -153,15 +216,23 @@ def units(value: Tensor) -> Tensor | None:
     return torch.ldexp(ones, torch.where(strange, exponent, 0)).view(-1, *[1] * (value.dim() - 1))
 
 
+Watch = Callable[[Tensor], object] | None
+Narrowed = Callable[[Tensor], Function] | None
+
+
 def _in_units(
-    func: Function, watch: Callable[[Tensor], object] | None, unit: Tensor
-) -> tuple[Function, Callable[[Tensor], object] | None]:
-    """The map, and whoever watches it, seen from states in those units."""
+    func: Function, watch: Watch, narrowed: Narrowed, unit: Tensor
+) -> tuple[Function, Watch, Narrowed]:
+    """The map, whoever watches it, and the maps of some samples, seen from states in those units."""
 
-    def scaled(x: Tensor) -> Tensor:
-        return func(x * unit) / unit
+    def scaled(func: Function, unit: Tensor) -> Function:
+        return lambda x: func(x * unit) / unit
 
-    return scaled, None if watch is None else lambda x: watch(x * unit)
+    return (
+        scaled(func, unit),
+        None if watch is None else lambda x: watch(x * unit),
+        None if narrowed is None else lambda at: scaled(narrowed(at), unit[at]),
+    )
 
 
 class _Order:
