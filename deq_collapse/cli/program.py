@@ -3,14 +3,25 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
-from deq_collapse.errors import exit_code
+from deq_collapse import __version__
+from deq_collapse.errors import UserError, exit_code
 
 LIGHTNING = {
     "fit": "train one run and measure its collapse",
     "validate": "measure the clean training split and the test split from a checkpoint",
     "test": "measure the test split from a checkpoint",
     "predict": "write a checkpoint's predictions for the test split",
+}
+COMMANDS = {
+    **LIGHTNING,
+    "study": "run a grid of runs, or rebuild its report",
+    "summary": "print parameters, FLOPs and activations of models side by side",
+    "along": "draw how trained networks collapse along their computation",
+    "theory": "what layer-peeled models predict of a collapse",
+    "conf": "list the configurations that come with the package",
+    "init": "write a start of your own: an encoder, a run and a study",
 }
 
 
@@ -22,6 +33,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _dispatch(args: list[str]) -> int:
     # The heavy imports wait until the command is known, so that --help answers at once.
+    if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f": it is one of {', '.join(COMMANDS)}."
+        raise UserError(f"{args[0]} is no command{hint}")
     command, rest = _parser().parse_known_args(args[:1])[0].command, args[1:]
     if command == "summary":
         from deq_collapse.cli.summary.command import summary_main
@@ -31,6 +46,14 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.along import along_main
 
         return along_main(rest)
+    if command == "conf":
+        from deq_collapse.cli.conf import conf_main
+
+        return conf_main(rest)
+    if command == "init":
+        from deq_collapse.cli.conf import init_main
+
+        return init_main(rest)
     if command == "study":
         from deq_collapse.cli.study import study_main
 
@@ -51,15 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         description="What deep equilibrium models learn, seen through neural collapse.",
         epilog="deq-collapse COMMAND --help tells a command's options.",
     )
+    parser.add_argument("--version", action="version", version=f"deq-collapse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in LIGHTNING.items():
+    for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    commands.add_parser(
-        "summary", help="print parameters, FLOPs and activations of models side by side", add_help=False
-    )
-    commands.add_parser(
-        "along", help="draw how trained networks collapse along their computation", add_help=False
-    )
-    commands.add_parser("study", help="run a grid of runs, or rebuild its report", add_help=False)
-    commands.add_parser("theory", help="what layer-peeled models predict of a collapse", add_help=False)
     return parser

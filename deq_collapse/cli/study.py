@@ -64,6 +64,7 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _status(path: Path) -> int:
+    from deq_collapse.config.files import found
     from deq_collapse.study.estimate import standings
     from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.plan import PLAN, read_plan, sketch
@@ -71,7 +72,7 @@ def _status(path: Path) -> int:
 
     directory = _directory(path)
     plan = read_plan(directory)
-    if plan is None and path.is_file():
+    if plan is None and found(path).is_file():
         plan = sketch(read_study_file(path), f"deq-collapse study run {path}")
     if plan is None:
         raise UserError(f"there is no {directory / PLAN}: give the study file, or run the study first.")
@@ -95,7 +96,9 @@ def _report(directory: Path, published: Path | None = None) -> int:
 
 def _directory(study: Path) -> Path:
     """Of a study, given by its directory or its file."""
-    if not study.is_file():
+    from deq_collapse.config.files import found
+
+    if not found(study).is_file():
         return study
     from deq_collapse.study.grid import read_study_file
 

@@ -11,13 +11,22 @@ import yaml
 from deq_collapse.errors import UserError
 
 PARTS = "parts"
+SHIPPED = Path(__file__).parent.parent / "conf"
+"""The configurations that come with the package."""
+
+
+def found(path: Path) -> Path:
+    """The file of a name, where there is none the shipped one of that name: ``conf/data/digits.yaml``."""
+    shipped = SHIPPED / path.relative_to("conf") if path.is_relative_to("conf") else path
+    return shipped if shipped.is_file() and not path.exists() else path
 
 
 def expand_parts(args: Sequence[str]) -> list[str]:
     """Replaces each ``--config FILE`` whose file lists ``parts`` by those parts, in order, and the rest of
     the file.
 
-    The paths are relative to the file; later files override earlier ones, and parts may have parts.
+    The paths are relative to the file, or names of shipped files (``conf/...``); later files override earlier
+    ones, and parts may have parts.
 
     A value that is YAML itself is passed on.
 
@@ -38,11 +47,18 @@ def expand_parts(args: Sequence[str]) -> list[str]:
 
 
 def _parts(path: Path) -> Iterator[str]:
+    path = found(path)
     content = read_yaml(path)
     for part in content.pop(PARTS, ()):
-        yield from _parts(path.parent / part)
+        yield from _parts(beside(path, part))
     if content:
         yield yaml.safe_dump(content, sort_keys=False)
+
+
+def beside(path: Path, name: str) -> Path:
+    """What a file calls by a name: a file relative to it, else a shipped one."""
+    there, shipped = path.parent / name, found(Path(name))
+    return shipped if shipped.is_relative_to(SHIPPED) and not there.exists() else there
 
 
 def _once(text: str) -> str:

@@ -106,7 +106,7 @@ def _null(found: re.Match[str], keys: list[str]) -> str:
 
 def _missing(found: re.Match[str], keys: list[str]) -> str:
     names = re.sub(r"\b(fit|validate|test|predict)\.", "", found["names"])
-    return f"the configuration lacks {names}; compose it by --config, e.g. from the files below conf/."
+    return f"the configuration lacks {names}; compose it by --config, from what `deq-collapse conf` lists."
 
 
 RULES = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deq_collapse.config.files import read_yaml
+from deq_collapse.config.files import beside, found, read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import setting_in_words, short
 
@@ -62,7 +62,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     ``seeds``; and ``grids``, for a study that is not one product: a list of grids with ``config``, ``axes``,
     ``override`` and ``seeds`` of their own. A grid has the study's configurations before its own, the study's
     axes after its own, and the study's seeds unless it has its own. Files are named relative to the study
-    file.
+    file, or as shipped ones (``conf/...``).
 
     An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``),
     or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
@@ -74,6 +74,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     Raises:
         UserError: for a missing file, an unknown key, a grid without runs, or two runs of one name.
     """
+    path = found(path)
     content = read_yaml(path)
     _check_keys(path, content, KEYS)
     if not isinstance(content.get("name"), str):
@@ -189,7 +190,7 @@ def _config(path: Path, entry: Any) -> str:
         return yaml.safe_dump(_nested(entry), sort_keys=False)
     if not isinstance(entry, str):
         raise UserError(f"{path}: {entry!r} is neither a file nor a configuration.")
-    file = path.parent / entry
+    file = beside(path, entry)
     if not file.is_file():
         raise UserError(f"{path} names {entry}, but there is no file {os.path.normpath(file)}.")
     return os.path.normpath(file)
