@@ -2,6 +2,7 @@
 
 from deq_collapse.metrics.hooked import HookedCollapse
 from deq_collapse.metrics.layers import LayerwiseCollapse
+from deq_collapse.metrics.measure import measure, measure_along
 from deq_collapse.metrics.neural_collapse import NeuralCollapse
 from deq_collapse.metrics.one_value import CollapseValue
 from deq_collapse.metrics.statistics import ClassStatistics
@@ -15,4 +16,6 @@ __all__ = [
     "HookedCollapse",
     "LayerwiseCollapse",
     "NeuralCollapse",
+    "measure",
+    "measure_along",
 ]
