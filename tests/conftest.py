@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import settings
 
 from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import imbalance_words
 from deq_collapse.runs.study import Study, read_study
 
 # The same examples every time, and no time limit: the machine may be busy.
@@ -238,6 +240,13 @@ def _step(imbalance: str) -> tuple[int, float] | None:
     return (int(found[1]), float(found[2])) if found else None
 
 
+def _imbalance(label: str) -> dict[str, Any]:
+    """What the configuration of a run with such a label holds."""
+    step = _step(label)
+    options = {"num_majority": step[0], "ratio": step[1]} if step else {}
+    return {"class_path": f"deq_collapse.data.{'Step' if step else 'Balanced'}", "init_args": options}
+
+
 def _geometry(rng: np.random.Generator, majority: int, ratio: float, samples: int) -> dict[str, Any]:
     means = np.linalg.qr(rng.standard_normal((D, K)))[0].T * 5
     means = means - means.mean(0) + 0.25 * rng.standard_normal((K, D))
@@ -308,6 +317,7 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
         "solver": solver if refinement == "equilibrium" else None,
     }
     (study / name / "result.json").write_text(json.dumps(record))
+    (study / name / "config.yaml").write_text(yaml.safe_dump({"data": {"imbalance": _imbalance(imbalance)}}))
     return record
 
 
@@ -364,7 +374,8 @@ def made_up() -> Callable[..., Study]:
             for cell, entry in zip(grid, planned, strict=True)
             if "-".join(map(str, cell)) not in missing
         ]
-        return Study("made up", "a command", tuple(runs), (), tuple(planned))
+        words = {imbalance: imbalance_words(_imbalance(imbalance)) for imbalance in imbalances}
+        return Study("made up", "a command", tuple(runs), (), tuple(planned), imbalances=words)
 
     return make
 
@@ -395,6 +406,7 @@ def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
         "environment": {},
         "along": None,
         "theory": None,
+        "imbalance": imbalance_words(_imbalance(axes["imbalance"])),
     }
     for split in ("train", "test"):
         own[split] = own[split] | changes.pop(split, {})

@@ -27,8 +27,9 @@ def families(study: Study) -> dict[str, dict[str, Cell]]:
     """
     found: dict[str, dict[str, Cell]] = {}
     for setting, cell in study.cells.items():
-        axes = {axis: label for axis, label in first_run(cell).axes.items() if axis not in AXES_OF_IMBALANCE}
-        found.setdefault(setting_in_words(axes), {})[setting] = cell
+        words = first_run(cell).words
+        shared = {axis: label for axis, label in words.items() if axis not in AXES_OF_IMBALANCE}
+        found.setdefault(setting_in_words(shared), {})[setting] = cell
     if all(len(family) == 1 for family in found.values()):
         return {"": dict(study.cells)} if study.cells else {}
     return found

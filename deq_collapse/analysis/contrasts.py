@@ -86,7 +86,7 @@ def _effects(study: Study, contrast: Contrast) -> list[Effect]:
     for run in study.runs:
         label = run.axes.get(contrast.axis)
         if label in (contrast.before, contrast.after):
-            rest = {axis: value for axis, value in run.axes.items() if axis not in (contrast.axis, "seed")}
+            rest = {axis: value for axis, value in run.words.items() if axis not in (contrast.axis, "seed")}
             sides.setdefault(axes_in_words(rest), {}).setdefault(label, []).append(run)
     return [
         Effect(contrast, place, imbalance, measure, comparison)

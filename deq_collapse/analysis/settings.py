@@ -10,7 +10,7 @@ from deq_collapse.analysis.imbalance import imbalance_kind
 from deq_collapse.analysis.measures import Measure
 from deq_collapse.analysis.pairing import Comparison, compare
 from deq_collapse.runs.record import Run
-from deq_collapse.runs.setting import AXES_OF_IMBALANCE, setting_in_words
+from deq_collapse.runs.setting import AXES_OF_IMBALANCE, in_words, setting_in_words
 from deq_collapse.runs.study import Study
 
 
@@ -72,20 +72,21 @@ def settings(study: Study) -> list[Setting]:
     """Every setting that is planned or has runs: group by group, else in the order of the grid."""
     places: dict[str, dict[str, list[Run]]] = {}
     planned: Counter[tuple[str, str]] = Counter()
-    axes_of: dict[str, Mapping[str, str]] = {}
+    words_of: dict[str, Mapping[str, str]] = {}
     only_data = study.runs[0].dataset if study.runs else study.name  # where the refinement is the only axis
     for axes in study.planned:
         if "refinement" not in axes:
             continue  # then only a run tells what it is
-        setting, refinement = setting_in_words(axes) or only_data, axes["refinement"]
+        said = in_words(axes, study.imbalances.get(axes.get("imbalance", ""), {}))
+        setting, refinement = setting_in_words(said) or only_data, axes["refinement"]
         places.setdefault(setting, {}).setdefault(refinement, [])
         planned[setting, refinement] += 1
-        axes_of.setdefault(setting, axes)
+        words_of.setdefault(setting, said)
     for run in study.runs:
         places.setdefault(run.setting, {}).setdefault(run.refinement, []).append(run)
-        axes_of.setdefault(run.setting, run.axes)
+        words_of.setdefault(run.setting, run.words)
     implicit = {"equilibrium"} | {run.refinement for run in study.runs if run.implicit}
-    words = {name: _words(name, axes_of[name]) for name in places}
+    words = {name: _words(name, words_of[name]) for name in places}
     groups = Counter(group for group, _ in words.values())
     alone = max(groups.values(), default=0) < 2
     return [
@@ -140,10 +141,10 @@ def compared(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Compar
     return compare(first, second, ratio=measure.kind == "factor")
 
 
-def _words(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+def _words(name: str, words: Mapping[str, str]) -> tuple[str, str]:
     """Group and label of a setting."""
-    imbalance = {axis: label for axis, label in axes.items() if axis in AXES_OF_IMBALANCE}
+    imbalance = {axis: label for axis, label in words.items() if axis in AXES_OF_IMBALANCE}
     if not imbalance:
         return "", name
-    rest = {axis: label for axis, label in axes.items() if axis not in AXES_OF_IMBALANCE}
+    rest = {axis: label for axis, label in words.items() if axis not in AXES_OF_IMBALANCE}
     return setting_in_words(rest), setting_in_words(imbalance)

@@ -152,7 +152,7 @@ def _published(study: Study) -> Section:
 def _effects(study: Study) -> Section:
     drawings = []
     for table in effect_tables(study):
-        runs = [run for run in study.runs if axes_in_words(run.axes)[0] == table.imbalance]
+        runs = [run for run in study.runs if axes_in_words(run.words)[0] == table.imbalance]
         if all("family" in run.axes for run in runs):
             measures = [measure for measure in table.measures if measure.key in SHOWN]
             draw = partial(families_figure, runs, measures)

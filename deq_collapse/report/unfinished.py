@@ -22,6 +22,7 @@ from deq_collapse.report.wording import number, percent
 from deq_collapse.runs.geometry import Geometry
 from deq_collapse.runs.history import read_history
 from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import saved_imbalance
 from deq_collapse.runs.study import by_setting
 from deq_collapse.study.located import Located
 from deq_collapse.study.progress import epochs_asked
@@ -104,6 +105,7 @@ def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
         environment={},
         along=None,
         theory=None,
+        imbalance=saved_imbalance(directory),
     )
 
 

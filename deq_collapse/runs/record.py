@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from deq_collapse.runs.beside import Beside
 from deq_collapse.runs.geometry import Geometry
-from deq_collapse.runs.setting import refinement_of, setting_in_words
+from deq_collapse.runs.setting import in_words, refinement_of, setting_in_words
 
 COLLAPSED = {"nc1": 0.05, "nc2_etf_means": 0.3, "nc3": 0.125}
 """What a run with training error 0 must end at or below, on the training split, to be called collapsed.
@@ -98,6 +98,7 @@ class Run:
     along: pd.DataFrame | None
     theory: Beside | None
     end: End | None = None  # not recorded by every version: such a run is taken for one that ended as planned
+    imbalance: dict[str, str] = field(default_factory=dict)  # see `setting.imbalance_words`
 
     @property
     def refinement(self) -> str:
@@ -110,13 +111,14 @@ class Run:
         return self.solver is not None or self.refinement == "equilibrium"
 
     @property
-    def setting(self) -> str:
-        """Everything but refinement and seed, in words: two runs of one setting are comparable.
+    def words(self) -> dict[str, str]:
+        """Its labels, readable, by axis."""
+        return in_words(self.axes, self.imbalance)
 
-        >>> setting_in_words({"imbalance": "step_ka3_r10", "refinement": "explicit", "seed": "0"})
-        'step, K_A=3, R=10'
-        """
-        return setting_in_words(self.axes) or self.dataset
+    @property
+    def setting(self) -> str:
+        """Everything but refinement and seed, in words: two runs of one setting are comparable."""
+        return setting_in_words(self.words) or self.dataset
 
     @property
     def held_out(self) -> str:

@@ -19,7 +19,7 @@ from deq_collapse.runs.history import read_history
 from deq_collapse.runs.published import read_published
 from deq_collapse.runs.reading import number, read_json, reason
 from deq_collapse.runs.record import End, Run, Solver
-from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of
+from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of, saved_imbalance
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Failure:
 @dataclass(frozen=True)
 class Study:
     """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known,
-    `published` the curves of others that it is drawn beside.
+    `imbalances` the words of each label of that axis that the configuration of some run tells, `published`
+    the curves of others that it is drawn beside.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Study:
     failed: tuple[Failure, ...]
     planned: tuple[dict[str, str], ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    imbalances: dict[str, dict[str, str]] = field(default_factory=dict)
     published: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @cached_property
@@ -102,12 +104,15 @@ def read_study(directory: Path) -> Study:
     path = directory / RESULTS
     results = read_json(path)
     try:
-        runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
+        imbalances = _imbalances(directory, [*results["runs"], *results.get("cells", ())])
+        runs = tuple(_run(directory / record["name"], record, imbalances) for record in results["runs"])
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
         contrasts = tuple(Contrast(**entry) for entry in results.get("contrasts", ()))
         curves = read_published(directory)
-        study = Study(results["study"], results["command"], runs, failed, planned, contrasts, curves)
+        study = Study(
+            results["study"], results["command"], runs, failed, planned, contrasts, imbalances, curves
+        )
         return call_data_by_name(study)
     except UserError:
         raise
@@ -115,9 +120,20 @@ def read_study(directory: Path) -> Study:
         raise UserError(f"{path} is not a study's results ({reason(error)}); run the study again.") from error
 
 
-def _run(directory: Path, record: dict[str, Any]) -> Run:
+def _imbalances(directory: Path, cells: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The words of every label of an imbalance, each from one of the runs that have it."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        label = cell["axes"].get("imbalance")
+        if label is not None and not found.get(label):
+            found[label] = saved_imbalance(directory / cell["name"])
+    return found
+
+
+def _run(directory: Path, record: dict[str, Any], imbalances: Mapping[str, dict[str, str]]) -> Run:
     """One record completed by the files of the run's folder."""
     record = {"validation": {}, "test": {}, "end": None} | record
+    record["imbalance"] = imbalances.get(record["axes"].get("imbalance"), {})
     own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along", "theory"}
     values = {name: record[name] for name in own}
     for split in ("train", "validation", "test"):

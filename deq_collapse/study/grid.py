@@ -13,7 +13,7 @@ import yaml
 
 from deq_collapse.config.files import beside, found, read_yaml
 from deq_collapse.errors import UserError
-from deq_collapse.runs.setting import setting_in_words, short
+from deq_collapse.runs.setting import in_words, setting_in_words, short
 
 GRID_KEYS = ("config", "axes", "override", "seeds")
 KEYS = ("name", "output", *GRID_KEYS, "grids", "contrasts")
@@ -106,7 +106,7 @@ def _check_words(path: Path, cells: tuple[Cell, ...]) -> None:
     places: dict[tuple[str, str], dict[str, str]] = {}
     for cell in cells:
         kept = {axis: label for axis, label in cell.axes.items() if axis != "seed"}
-        words = setting_in_words(kept), short(kept.get("refinement", ""))
+        words = setting_in_words(in_words(kept, {})), short(kept.get("refinement", ""))
         if places.setdefault(words, kept) != kept:
             two = " and ".join(", ".join(place.values()) for place in (places[words], kept))
             raise UserError(f"{path}: {two} would read alike in tables; give them other labels.")

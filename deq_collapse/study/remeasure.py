@@ -11,7 +11,7 @@ from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import UserError
 from deq_collapse.runs.along import Course, write_along
 from deq_collapse.runs.files import ALONG, CHECKPOINT, CONFIG
-from deq_collapse.runs.setting import setting_in_words
+from deq_collapse.runs.setting import in_words, saved_imbalance, setting_in_words
 
 
 def check_run(directory: Path) -> None:
@@ -76,10 +76,11 @@ def measure(cli: CollapseCLI) -> Course:
     write_along(table, cli.directory)
     print(f"Along: {cli.directory / ALONG}")
     axes = dict(cli.settings.axes)
+    words = in_words(axes, saved_imbalance(cli.directory))
     return Course(
         name=cli.settings.name,
         axes=axes,
         refinement=type(cli.model.network.refinement).__name__.lower(),
-        setting=setting_in_words(axes) or cli.datamodule.source.name,
+        setting=setting_in_words(words) or cli.datamodule.source.name,
         table=table,
     )

@@ -3,7 +3,6 @@ alone; others are settings of their own, named by what differs.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from deq_collapse.config.files import followed, read_yaml
 from deq_collapse.runs.files import CONFIG
-from deq_collapse.runs.setting import refinement_of
+from deq_collapse.runs.setting import class_label, refinement_of
 from deq_collapse.study.identity import kept
 
 SEEDS = ("seed", "seed_everything")
@@ -47,7 +46,7 @@ def _axes(
     record: Mapping[str, Any], keys: Mapping[str, str], names: Mapping[str, str], told: Sequence[str]
 ) -> dict[str, str]:
     """Label by axis; a run has no label for a key that it lacks."""
-    kind = _words(keys.get(f"{REFINEMENT}.class_path", "")) or refinement_of({}, record["solver"])
+    kind = class_label(keys.get(f"{REFINEMENT}.class_path", "")) or refinement_of({}, record["solver"])
     refinement = record["axes"].get("refinement", kind)
     alike = [key for key in told if key in keys and not key.endswith("class_path")]
     options = [f"{_last(key)}={keys[key]}" for key in alike]
@@ -68,7 +67,8 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [pair for name, entry in value.items() for pair in _flat(entry, f"{key}.{name}".lstrip("."))]
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return [(key, _words(text) if key.endswith("class_path") and not key.startswith(REFINEMENT) else text)]
+    named = key.endswith("class_path") and not key.startswith(REFINEMENT)
+    return [(key, class_label(text) if named else text)]
 
 
 def _settings(keys: Mapping[str, str]) -> dict[str, str]:
@@ -110,8 +110,3 @@ def _parts(key: str) -> str:
 
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def _words(class_path: str) -> str:
-    """The name of a class in words: ``LongTailed`` is ``long_tailed``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_path.rpartition(".")[2]).lower()

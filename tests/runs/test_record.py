@@ -12,7 +12,6 @@ import pytest
 
 from deq_collapse.analysis.costs import COSTS
 from deq_collapse.errors import UserError
-from deq_collapse.runs.setting import setting_in_words
 from deq_collapse.runs.study import read_study
 
 MakeStudy = Callable[..., Path]
@@ -50,19 +49,6 @@ def test_cells_put_seeds_together_and_explicit_first(make_study: MakeStudy) -> N
     for cell in study.cells.values():
         assert list(cell) == ["explicit", "equilibrium"]
         assert [run.axes["seed"] for run in cell["explicit"]] == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("axes", "words"),
-    [
-        ({"imbalance": "balanced", "refinement": "explicit", "seed": "3"}, "balanced"),
-        ({"imbalance": "long_tailed_r100"}, "long-tailed, R=100"),
-        ({"imbalance": "step_ka5_r50", "loss": "mse"}, "step, K_A=5, R=50; loss mse"),
-        ({"seed": "0"}, ""),
-    ],
-)
-def test_setting_in_words(axes: dict[str, str], words: str) -> None:
-    assert setting_in_words(axes) == words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deq_collapse.runs.setting import setting_in_words
+from deq_collapse.runs.setting import in_words, setting_in_words
 from deq_collapse.study.singles import placed
 
 BASE = {
@@ -67,7 +67,7 @@ def test_runs_that_differ_in_seeds_alone_are_one_setting(tmp_path: Path):
 )
 def test_runs_that_differ_otherwise_are_settings_named_by_what_differs(tmp_path: Path, changes, words):
     found = axes(tmp_path, seed(0), changes | seed(1), changes | seed(2))
-    assert [setting_in_words(place) for place in found] == [words[0], words[1], words[1]]
+    assert [setting_in_words(in_words(place, {})) for place in found] == [words[0], words[1], words[1]]
 
 
 def test_refinements_are_the_sides_of_one_setting(tmp_path: Path):
