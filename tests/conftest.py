@@ -19,8 +19,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from deq_collapse.runs.config import Saved, imbalance_words
 from deq_collapse.runs.record import Run
-from deq_collapse.runs.setting import imbalance_words
 from deq_collapse.runs.study import Study, read_study
 
 # The same examples every time, and no time limit: the machine may be busy.
@@ -317,7 +317,9 @@ def _write_run(study: Path, imbalance: str, refinement: str, seed: int, samples:
         "solver": solver if refinement == "equilibrium" else None,
     }
     (study / name / "result.json").write_text(json.dumps(record))
-    (study / name / "config.yaml").write_text(yaml.safe_dump({"data": {"imbalance": _imbalance(imbalance)}}))
+    criterion = {"class_path": "deq_collapse.losses.CrossEntropy"}
+    config = {"data": {"imbalance": _imbalance(imbalance)}, "model": {"criterion": criterion}}
+    (study / name / "config.yaml").write_text(yaml.safe_dump(config))
     return record
 
 
@@ -406,7 +408,7 @@ def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:
         "environment": {},
         "along": None,
         "theory": None,
-        "imbalance": imbalance_words(_imbalance(axes["imbalance"])),
+        "saved": Saved(imbalance_words(_imbalance(axes["imbalance"])), "cross entropy"),
     }
     for split in ("train", "test"):
         own[split] = own[split] | changes.pop(split, {})

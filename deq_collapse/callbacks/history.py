@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deq_collapse.models.module import SPLITS
+from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.history import COLUMNS, write_history
 
 

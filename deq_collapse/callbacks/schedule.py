@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from deq_collapse import fit_end
 from deq_collapse.errors import UserError
-from deq_collapse.models.module import SPLITS
+from deq_collapse.runs.files import SPLITS
 
 
 class MeasurementSchedule(Callback):

@@ -18,8 +18,7 @@ from deq_collapse.config.files import first_difference, linked
 from deq_collapse.config.mistakes import explain
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
-from deq_collapse.models.module import SPLITS
-from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT
+from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT, SPLITS
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
 """Keys in which two starts of the same run may differ."""

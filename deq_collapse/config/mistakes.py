@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from pydoc import locate
 from types import ModuleType
@@ -12,6 +12,10 @@ from torch import nn
 from deq_collapse import data, losses, models
 from deq_collapse.config.files import sentence
 
+FACTS = ("image_shape", "shape", "num_features", "num_classes")
+"""What parts of a network are told of the parts before them."""
+WHOLES = (models.Cell, models.CollapseModule, models.Network)
+"""Modules that are no part of a network, or a part of a part."""
 LONGEST = 300
 """Characters of a message that no rule here knows."""
 
@@ -57,22 +61,32 @@ def _unknown_class(found: re.Match[str], keys: list[str]) -> str:
 
 def classes_of(key: str) -> list[str]:
     """The names of our classes that a key takes, as ``data.source``; empty where it takes others."""
-    rooms: dict[str, tuple[ModuleType, tuple[type, ...]]] = {
-        "data.source": (data, (data.Source,)),
-        "data.imbalance": (data, (data.Imbalance,)),
-        "data.augment": (data, (data.Augmentation,)),
-        "data.sampler": (data, (data.Sampler,)),
-        "model.criterion": (losses, (nn.Module,)),
-        "model.encoder": (models, (models.ConvEncoder, models.ResNetEncoder, models.TorchvisionEncoder)),
-        "model.refinement": (models, (models.Explicit, models.Equilibrium)),
-        "model.readout": (models, (models.GlobalAverage,)),
-        "model.classifier": (models, (models.CosineClassifier, models.FixedETF)),
+    rooms: dict[str, tuple[ModuleType, Callable[[type], bool]]] = {
+        "data.source": (data, lambda kind: issubclass(kind, data.Source)),
+        "data.imbalance": (data, lambda kind: issubclass(kind, data.Imbalance)),
+        "data.augment": (data, lambda kind: issubclass(kind, data.Augmentation)),
+        "data.sampler": (data, lambda kind: issubclass(kind, data.Sampler)),
+        "model.criterion": (losses, lambda kind: issubclass(kind, nn.Module)),
+        "model.encoder": (models, lambda kind: _asks(kind, "image_shape")),
+        "model.refinement": (models, lambda kind: _asks(kind, "shape")),
+        "model.readout": (models, lambda kind: _asks(kind)),
+        "model.classifier": (models, lambda kind: _asks(kind, "num_features", "num_classes")),
     }
     if key not in rooms:
         return []
-    module, bases = rooms[key]
+    module, fits = rooms[key]
     kinds = {name: kind for name, kind in vars(module).items() if inspect.isclass(kind)}
-    return [n for n, kind in kinds.items() if issubclass(kind, bases) and not inspect.isabstract(kind)]
+    return [name for name, kind in kinds.items() if not inspect.isabstract(kind) and fits(kind)]
+
+
+def _asks(kind: type, *first: str) -> bool:
+    """Whether it is a module that the network makes from these facts and options of its own: the part of a
+    network is known by what it is told first.
+    """
+    if not issubclass(kind, nn.Module) or issubclass(kind, WHOLES):
+        return False
+    told = [name for name in inspect.signature(kind).parameters if name in FACTS]
+    return told == list(first)
 
 
 def _unknown_option(found: re.Match[str], keys: list[str]) -> str:

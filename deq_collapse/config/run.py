@@ -10,7 +10,7 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from deq_collapse.allocator import keep_freed_memory
-from deq_collapse.config.command_line import CollapseCLI, SaveConfig
+from deq_collapse.config.command_line import COMMANDS, CollapseCLI, SaveConfig
 from deq_collapse.config.files import expand_parts, links, sentence
 from deq_collapse.config.help import ShortHelp
 from deq_collapse.data import CollapseDataModule
@@ -24,7 +24,6 @@ PARSER = {
     "formatter_class": ShortHelp,
 }
 USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
-COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def lightning_main(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -26,10 +27,17 @@ PANELS = (
     Panel("nc2_etf_means", "NC2: distance of class means to the simplex ETF"),
     Panel("nc3", "NC3: distance of classifier to class means"),
     Panel("nc4", "NC4: share not classified by the nearest class mean"),
-    Panel("loss", "Training loss: cross entropy unless configured otherwise", train_only=True),
+    Panel("loss", "Training loss", train_only=True),
     Panel("accuracy_majority", "Accuracy on the majority classes", decades=False),
     Panel("accuracy_minority", "Accuracy on the minority classes", decades=False),
 )
+
+
+def panels(runs: Iterable[Run]) -> tuple[Panel, ...]:
+    """`PANELS`, the loss with the names of the criteria that these runs were trained by."""
+    criteria = sorted({run.saved.criterion for run in runs if run.saved.criterion})
+    loss = ": ".join(["Training loss", *([", ".join(criteria)] if criteria else [])])
+    return tuple(replace(panel, title=loss) if panel.metric == "loss" else panel for panel in PANELS)
 
 
 def splits(panel: Panel, runs: Sequence[Run]) -> tuple[str, ...]:
@@ -57,15 +65,15 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
     """
     runs = [run for seeds in cell.values() for run in seeds]
     logged = set().union(*(run.history["metric"] for run in runs))
-    panels = [panel for panel in PANELS if panel.metric in logged and panel.metric in scales]
+    drawn = [panel for panel in panels(runs) if panel.metric in logged and panel.metric in scales]
     notes = [(refinement, _terminal_note(refinement, seeds)) for refinement, seeds in cell.items()]
     top = 0.36 + 0.17 * len(notes)
-    rows = -(-len(panels) // columns)
+    rows = -(-len(drawn) // columns)
     height = top + BOTTOM + PANEL * rows + GAP * (rows - 1)
     width = WIDTH * columns
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(width, height))
-        for place, panel in enumerate(panels):
+        for place, panel in enumerate(drawn):
             row, column = divmod(place, columns)
             bottom = height - top - PANEL - row * (PANEL + GAP)
             left = LEFT + column * WIDTH

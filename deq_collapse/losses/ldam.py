@@ -12,6 +12,9 @@ from deq_collapse.errors import UserError
 from deq_collapse.losses.criterion import Criterion, gives_cosines
 from deq_collapse.losses.weights import ClassWeights
 
+SCALE = 30.0
+"""s, as the paper's code has it; a cosine classifier starts there too."""
+
 
 class LDAM(Criterion):
     """Mean cross entropy of ``s (cos_c - m_y 1{c = y})``, margins ``m_c = C n_c^(-1/4)``; Cao et al. 2019.
@@ -39,7 +42,7 @@ class LDAM(Criterion):
         self,
         class_counts: Sequence[int],
         max_margin: float = 0.5,
-        scale: float = 30.0,
+        scale: float = SCALE,
         weights: ClassWeights | None = None,
     ) -> None:
         super().__init__(class_counts, weights)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
+from deq_collapse.losses.ldam import SCALE
 
 
 class CosineClassifier(nn.Module):
@@ -34,7 +35,7 @@ class CosineClassifier(nn.Module):
     normalises = True
 
     def __init__(
-        self, num_features: int, num_classes: int, scale: float = 30.0, learn_scale: bool = False
+        self, num_features: int, num_classes: int, scale: float = SCALE, learn_scale: bool = False
     ) -> None:
         super().__init__()
         if not 0 < scale < math.inf:

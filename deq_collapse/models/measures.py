@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional import frequency_groups
+from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.solution import Solve
 
@@ -117,7 +118,7 @@ def accuracies(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[s
 
 
 def class_groups(
-    class_counts: Sequence[int], majority: Sequence[int] | None, many: int = 100, few: int = 20
+    class_counts: Sequence[int], majority: Sequence[int] | None, many: int = MANY, few: int = FEW
 ) -> dict[str, tuple[int, ...]]:
     """The groups of classes that accuracies are told for.
 

@@ -16,6 +16,7 @@ from deq_collapse import fit_end
 from deq_collapse.errors import UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
+from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import Shape
 from deq_collapse.models.classifiers import linear_map
@@ -23,9 +24,7 @@ from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
 from deq_collapse.models.readouts import GlobalAverage
-
-SPLITS = ("train", "validation", "test")
-"""What is measured: the clean training split, the images held out of it if there are any, the test split."""
+from deq_collapse.runs.files import SPLITS
 
 
 class CollapseModule(LightningModule):
@@ -69,8 +68,8 @@ class CollapseModule(LightningModule):
         criterion: CriterionFactory = CrossEntropy,
         metrics: Sequence[str] | None = None,
         majority: tuple[int, ...] | None = None,
-        many: int = 100,
-        few: int = 20,
+        many: int = MANY,
+        few: int = FEW,
         tau: float = 1.0,
         channels_last: bool = False,
         compile: bool = False,

@@ -12,13 +12,13 @@ from typing import Any
 from markupsafe import Markup
 
 from deq_collapse.figures.axes import Panel
-from deq_collapse.figures.curves import PANELS
+from deq_collapse.figures.curves import panels
 from deq_collapse.figures.style import Series, series
+from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
 
-METRICS = (
-    *PANELS,
+OTHERS = (
     Panel("error", "Error: share of images misclassified"),
     Panel("balanced_accuracy", "Balanced accuracy", decades=False),
     Panel("nc1_trace_ratio", "NC1 as a ratio of traces"),
@@ -33,7 +33,6 @@ METRICS = (
     Panel("minority_cos_means_mean", "Cosine of minority class means", decades=False),
     Panel("spectral_radius", "Spectral radius at the fixed point", decades=False),
 )
-SPLITS = ("train", "validation", "test")
 SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
 """What plotly calls the markers of `style.series`."""
 
@@ -42,11 +41,13 @@ def curve_data(study: Study) -> dict[str, Any]:
     """What the page's script draws: metrics that some run logged, the looks of refinements, and of each run
     its course over epochs, to four digits; what is not finite is null. A split measured once has no course.
     """
-    runs = [_run(run) for run in study.runs]
+    shown = (*panels(study.runs), *OTHERS)
+    names = [panel.metric for panel in shown]
+    runs = [_run(run, names) for run in study.runs]
     logged = {metric for run in runs for values in run["splits"].values() for metric in values["metrics"]}
     looks = {run.refinement: series(run.refinement) for run in study.runs}
     return {
-        "metrics": [[p.metric, p.title, p.decades] for p in METRICS if p.metric in logged],
+        "metrics": [[p.metric, p.title, p.decades] for p in shown if p.metric in logged],
         "splits": [split for split in SPLITS if any(split in run["splits"] for run in runs)],
         "settings": list(study.cells),
         "looks": {name: [look.colour, _symbol(look)] for name, look in looks.items()},
@@ -71,8 +72,7 @@ def bundle() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def _run(run: Run) -> dict[str, Any]:
-    names = [panel.metric for panel in METRICS]
+def _run(run: Run, names: list[str]) -> dict[str, Any]:
     wanted = run.history[run.history["metric"].isin(names) & run.history["split"].isin(SPLITS)]
     splits = {}
     for split, rows in wanted.groupby("split"):

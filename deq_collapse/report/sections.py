@@ -22,7 +22,7 @@ from deq_collapse.analysis.minority import minority_table, theory_table
 from deq_collapse.figures.along import along_figure, along_multiples, along_scales, courses, lines
 from deq_collapse.figures.angles import angle_matrices
 from deq_collapse.figures.beside import distance_figure, grams_figure
-from deq_collapse.figures.curves import PANELS, collapse_curves, ends, shared_scales
+from deq_collapse.figures.curves import collapse_curves, ends, panels, shared_scales
 from deq_collapse.figures.effects import SHOWN, effects_figure, families_figure
 from deq_collapse.figures.features import feature_maps
 from deq_collapse.figures.minority import collapse_curve
@@ -123,7 +123,7 @@ def _curves(study: Study) -> Section:
             family,
             partial(metric_multiples, panel, cells, scales[panel.metric]),
         )
-        for panel in PANELS
+        for panel in panels(study.runs)
         for family, cells in families(study).items()
         if panel.metric in scales and any(list(ends(panel, cell)) for cell in cells.values())
     )

@@ -19,6 +19,7 @@ from deq_collapse.analysis.verdicts import records, verdicts
 from deq_collapse.files import write_atomically, write_json
 from deq_collapse.report.costs import cost_table
 from deq_collapse.report.latex import cost_latex, differences_table, document, values_table, verdicts_table
+from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
 
@@ -143,11 +144,7 @@ def flat(run: Run) -> dict[str, Any]:
         "activation_bytes": run.activation_bytes,
         "seconds_per_step": run.seconds_per_step,
         **{f"solver_{key}": value for key, value in solver.items()},
-        **{
-            f"{split}_{key}": value
-            for split in ("train", "validation", "test")
-            for key, value in getattr(run, split).items()
-        },
+        **{f"{split}_{key}": value for split in SPLITS for key, value in getattr(run, split).items()},
     }
 
 

@@ -19,10 +19,11 @@ from deq_collapse.figures.curves import collapse_curves, shared_scales
 from deq_collapse.figures.style import svg
 from deq_collapse.report.markup import setting_markup
 from deq_collapse.report.wording import number, percent
+from deq_collapse.runs.config import read_saved
+from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.geometry import Geometry
 from deq_collapse.runs.history import read_history
 from deq_collapse.runs.record import Run
-from deq_collapse.runs.setting import saved_imbalance
 from deq_collapse.runs.study import by_setting
 from deq_collapse.study.located import Located
 from deq_collapse.study.progress import epochs_asked
@@ -78,7 +79,7 @@ def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
         return None
     train_error = history[(history["split"] == "train") & (history["metric"] == "error")]
     phase = train_error.loc[train_error["value"] == 0, "epoch"]
-    last: dict[str, dict[str, float]] = {split: {} for split in ("train", "validation", "test")}
+    last: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
     for split, metric, value in zip(history["split"], history["metric"], history["value"], strict=True):
         last.setdefault(split, {})[metric] = value
     nothing: dict[str, Any] = {field.name: np.empty(0) for field in fields(Geometry)}
@@ -105,7 +106,7 @@ def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
         environment={},
         along=None,
         theory=None,
-        imbalance=saved_imbalance(directory),
+        saved=read_saved(directory),
     )
 
 

@@ -1,6 +1,6 @@
 """Names of the files that a run leaves, and of what a study gathers from them.
 
-They are named here so that to look at a run imports no training code.
+They are named here, and the splits beside them, so that to look at a run imports no training code.
 """
 
 CONFIG, MANIFEST, ENVIRONMENT = "config.yaml", "manifest.json", "environment.json"
@@ -13,3 +13,6 @@ RESULTS = "results.json"
 """Of a study: the records of its finished runs."""
 PUBLISHED = "published.csv"
 """Of a study, if somebody gave it one: curves that others published."""
+SPLITS = ("train", "validation", "test")
+"""What the measures in them are of: the clean training split, the images held out of it if there are any, the
+test split."""

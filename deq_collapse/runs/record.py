@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from deq_collapse.runs.beside import Beside
+from deq_collapse.runs.config import Saved
 from deq_collapse.runs.geometry import Geometry
 from deq_collapse.runs.setting import in_words, refinement_of, setting_in_words
 
@@ -98,7 +99,7 @@ class Run:
     along: pd.DataFrame | None
     theory: Beside | None
     end: End | None = None  # not recorded by every version: such a run is taken for one that ended as planned
-    imbalance: dict[str, str] = field(default_factory=dict)  # see `setting.imbalance_words`
+    saved: Saved = field(default_factory=Saved)  # what its configuration says
 
     @property
     def refinement(self) -> str:
@@ -113,7 +114,7 @@ class Run:
     @property
     def words(self) -> dict[str, str]:
         """Its labels, readable, by axis."""
-        return in_words(self.axes, self.imbalance)
+        return in_words(self.axes, self.saved.imbalance)
 
     @property
     def setting(self) -> str:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import yaml
-
-from deq_collapse.runs.files import CONFIG
 
 AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
 """Axes of a study that set the class counts and nothing else; settings that share all others are a group."""
 AXES_OF_DATA = ("data", "dataset")
 """Axes of a study whose labels are data sets; these have their own names, see `study.call_data_by_name`."""
-SIGNS = {"num_majority": "K_A", "ratio": "R"}
-"""The letters of those options of an imbalance that its label may name: ``step_ka3_r10``."""
 
 
 def refinement_of(axes: Mapping[str, str], solver: object) -> str:
@@ -29,39 +20,14 @@ def short(refinement: str) -> str:
     return {"equilibrium": "DEQ"}.get(refinement, refinement)
 
 
-def class_label(class_path: str) -> str:
-    """The label of a class: ``deq_collapse.data.LongTailed`` is ``long_tailed``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_path.rpartition(".")[2]).lower()
-
-
-def imbalance_words(imbalance: Mapping[str, Any]) -> dict[str, str]:
-    """The words of an imbalance, given as in a configuration, by the part of a label that names each.
-
-    >>> imbalance_words({"class_path": "data.Step", "init_args": {"num_majority": 3, "ratio": 10.0}})
-    {'step': 'step', 'ka3': 'K_A=3', 'r10': 'R=10'}
-    """
-    kind, options = class_label(imbalance["class_path"]), imbalance.get("init_args") or {}
-    known = {sign: options.get(option) for option, sign in SIGNS.items()}
-    return {kind: kind.replace("_", "-")} | {
-        f"{sign.replace('_', '').lower()}{value:g}": f"{sign}={value:g}"
-        for sign, value in known.items()
-        if isinstance(value, int | float)
-    }
-
-
-def saved_imbalance(directory: Path) -> dict[str, str]:
-    """The words of the imbalance of the run in a directory; none where no configuration was saved."""
-    try:
-        config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-        return imbalance_words(config["data"]["imbalance"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return {}
-
-
 def in_words(axes: Mapping[str, str], imbalance: Mapping[str, str]) -> dict[str, str]:
     """The labels of a run, readable, by axis: as they stand, but for what names a part of the imbalance.
 
-    >>> step = imbalance_words({"class_path": "data.Step", "init_args": {"num_majority": 3, "ratio": 10.0}})
+    Args:
+        axes: the labels.
+        imbalance: the words of its parts by their label, see `config.imbalance_words`.
+
+    >>> step = {"step": "step", "ka3": "K_A=3", "r10": "R=10"}
     >>> in_words({"imbalance": "step_ka3_r10", "loss": "cross_entropy"}, step)
     {'imbalance': 'step, K_A=3, R=10', 'loss': 'cross entropy'}
     """

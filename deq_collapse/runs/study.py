@@ -13,13 +13,14 @@ import pandas as pd
 from deq_collapse.errors import UserError
 from deq_collapse.runs.along import read_along
 from deq_collapse.runs.beside import read_beside
-from deq_collapse.runs.files import ENVIRONMENT, RESULTS
+from deq_collapse.runs.config import read_saved
+from deq_collapse.runs.files import ENVIRONMENT, RESULTS, SPLITS
 from deq_collapse.runs.geometry import read_geometry
 from deq_collapse.runs.history import read_history
 from deq_collapse.runs.published import read_published
 from deq_collapse.runs.reading import number, read_json, reason
 from deq_collapse.runs.record import End, Run, Solver
-from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of, saved_imbalance
+from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Failure:
 @dataclass(frozen=True)
 class Study:
     """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known,
-    `imbalances` the words of each label of that axis that the configuration of some run tells, `published`
-    the curves of others that it is drawn beside.
+    `imbalances` the words of the parts of each label of that axis, where some run has left its configuration,
+    `published` the curves of others that it is drawn beside.
     """
 
     name: str
@@ -104,8 +105,8 @@ def read_study(directory: Path) -> Study:
     path = directory / RESULTS
     results = read_json(path)
     try:
-        imbalances = _imbalances(directory, [*results["runs"], *results.get("cells", ())])
-        runs = tuple(_run(directory / record["name"], record, imbalances) for record in results["runs"])
+        runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
+        imbalances = _imbalances(directory, results.get("cells", ()))
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
         contrasts = tuple(Contrast(**entry) for entry in results.get("contrasts", ()))
@@ -126,17 +127,17 @@ def _imbalances(directory: Path, cells: Iterable[Mapping[str, Any]]) -> dict[str
     for cell in cells:
         label = cell["axes"].get("imbalance")
         if label is not None and not found.get(label):
-            found[label] = saved_imbalance(directory / cell["name"])
+            found[label] = read_saved(directory / cell["name"]).imbalance
     return found
 
 
-def _run(directory: Path, record: dict[str, Any], imbalances: Mapping[str, dict[str, str]]) -> Run:
+def _run(directory: Path, record: dict[str, Any]) -> Run:
     """One record completed by the files of the run's folder."""
     record = {"validation": {}, "test": {}, "end": None} | record
-    record["imbalance"] = imbalances.get(record["axes"].get("imbalance"), {})
-    own = {field.name for field in fields(Run)} - {"history", "geometry", "environment", "along", "theory"}
+    read = {"history", "geometry", "environment", "along", "theory", "saved"}
+    own = {field.name for field in fields(Run)} - read
     values = {name: record[name] for name in own}
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         values[split] = {name: number(value) for name, value in values[split].items()}
     if values["majority"] is not None:
         values["majority"] = tuple(values["majority"])
@@ -154,6 +155,7 @@ def _run(directory: Path, record: dict[str, Any], imbalances: Mapping[str, dict[
         geometry=read_geometry(directory),
         environment=read_json(directory / ENVIRONMENT),
         along=read_along(directory),
+        saved=read_saved(directory),
         theory=read_beside(
             directory,
             values["name"],

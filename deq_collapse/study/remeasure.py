@@ -10,8 +10,9 @@ from deq_collapse.config.files import read_yaml
 from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import UserError
 from deq_collapse.runs.along import Course, write_along
+from deq_collapse.runs.config import read_saved
 from deq_collapse.runs.files import ALONG, CHECKPOINT, CONFIG
-from deq_collapse.runs.setting import in_words, saved_imbalance, setting_in_words
+from deq_collapse.runs.setting import in_words, setting_in_words
 
 
 def check_run(directory: Path) -> None:
@@ -76,7 +77,7 @@ def measure(cli: CollapseCLI) -> Course:
     write_along(table, cli.directory)
     print(f"Along: {cli.directory / ALONG}")
     axes = dict(cli.settings.axes)
-    words = in_words(axes, saved_imbalance(cli.directory))
+    words = in_words(axes, read_saved(cli.directory).imbalance)
     return Course(
         name=cli.settings.name,
         axes=axes,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deq_collapse.config.files import followed, read_yaml
+from deq_collapse.runs.config import class_label
 from deq_collapse.runs.files import CONFIG
-from deq_collapse.runs.setting import class_label, refinement_of
+from deq_collapse.runs.setting import refinement_of
 from deq_collapse.study.identity import kept
 
 SEEDS = ("seed", "seed_everything")

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deq_collapse.models.module import SPLITS
-from deq_collapse.runs.files import CHECKPOINT, CONFIG, MANIFEST, RESULT
+from deq_collapse.runs.files import CHECKPOINT, CONFIG, MANIFEST, RESULT, SPLITS
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run

@@ -20,7 +20,7 @@ from deq_collapse.analysis.angles import class_angles, cosine_gram, target_angle
 from deq_collapse.analysis.arrangement import arranged
 from deq_collapse.analysis.minority import minority_table, theory_table
 from deq_collapse.figures.angles import angle_matrices
-from deq_collapse.figures.curves import PANELS, collapse_curves, shared_scales
+from deq_collapse.figures.curves import PANELS, collapse_curves, panels, shared_scales
 from deq_collapse.figures.features import sorted_gram
 from deq_collapse.figures.minority import NO_THEORY, collapse_curve
 from deq_collapse.figures.multiples import metric_multiples
@@ -324,3 +324,16 @@ def test_words_cannot_leave_the_script(study: Study) -> None:
     text = as_script(curve_data(replace(study, runs=(hostile,))))
     assert "<" not in text
     assert json.loads(text)["settings"] == ["</script><b>"]
+
+
+def test_the_loss_panel_names_the_criterion_that_ran(make_study: MakeStudy) -> None:
+    study = make_study(imbalances=("balanced",))
+    titles = {panel.metric: panel.title for panel in panels(read_study(study).runs)}
+    assert titles["loss"] == "Training loss: cross entropy"
+    path = study / "balanced-equilibrium-seed0" / "config.yaml"
+    path.write_text("model: {criterion: {class_path: deq_collapse.losses.LDAM}}")
+    titles = {panel.metric: panel.title for panel in panels(read_study(study).runs)}
+    assert titles["loss"] == "Training loss: LDAM, cross entropy"
+    path.unlink()
+    (unknown,) = [panel for panel in panels(read_study(study).runs[1:]) if panel.train_only]
+    assert unknown.title == "Training loss"

@@ -25,6 +25,8 @@ MISTAKES = {
     "class path": (["--data.source", "deq_collapse.data.Digitz"], ["Digitz", "did you mean Digits?"]),
     "far off": (["--data.source", "Zzz"], ["Zzz", "CIFAR10", "Digits", "FashionMNIST", "import path"]),
     "loss": (["--model.criterion", "CrossEntropi"], ["model.criterion", "did you mean CrossEntropy?"]),
+    "encoder": (["--model.encoder", "PatchEncoda"], ["model.encoder", "did you mean PatchEncoder"]),
+    "readout": (["--model.readout", "TokenAvarage"], ["model.readout", "did you mean TokenAverage?"]),
     "key": (["--trainer.max_epoch", "3"], ["trainer.max_epoch;", "did you mean trainer.max_epochs"]),
     "key in YAML": (
         ["--config", "{modle: {metrics: null}}"],

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deq_collapse.runs.setting import imbalance_words, in_words, saved_imbalance, setting_in_words
+from deq_collapse.runs.config import Saved, criterion_words, imbalance_words, read_saved
+from deq_collapse.runs.setting import in_words, setting_in_words
 
 BALANCED = {"class_path": "deq_collapse.data.Balanced", "init_args": {"n_max": None}}
 LONG_TAILED = {"class_path": "deq_collapse.data.LongTailed", "init_args": {"ratio": 100.0, "n_max": 500}}
@@ -46,17 +47,28 @@ def test_a_class_of_ones_own_has_its_name_and_the_signs_that_it_shares() -> None
     assert imbalance_words(mine) == {"two_steps": "two-steps", "r2.5": "R=2.5"}
 
 
-def test_a_configuration_of_a_run_is_read_where_there_is_one(tmp_path: Path) -> None:
-    assert saved_imbalance(tmp_path) == {}
-    path = tmp_path / "config.yaml"
-    for damaged in (
-        "",
-        "data: [1]",
-        "data: {imbalance: null}",
-        "a: b: c",
-        "data: {imbalance: {class_path: 3}}",
-    ):
-        path.write_text(damaged)
-        assert saved_imbalance(tmp_path) == {}
-    path.write_text(yaml.safe_dump({"data": {"imbalance": STEP}}))
-    assert saved_imbalance(tmp_path) == {"step": "step", "ka5": "K_A=5", "r50": "R=50"}
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("CrossEntropy", {"weights": None}, "cross entropy"),
+        ("CrossEntropy", {"weights": {"beta": 0.9999}}, "cross entropy with class weights"),
+        ("LDAM", None, "LDAM"),
+        ("DotRegression", {}, "dot regression"),
+    ],
+)
+def test_a_criterion_has_the_words_of_its_class(name: str, options: dict[str, Any], words: str) -> None:
+    assert criterion_words({"class_path": f"deq_collapse.losses.{name}", "init_args": options}) == words
+
+
+@pytest.mark.parametrize("text", ["", "data: [1]", "data: {imbalance: null}", "a: b: c", "model: 3", "\xff"])
+def test_what_a_damaged_configuration_would_say_is_not_known(tmp_path: Path, text: str) -> None:
+    assert read_saved(tmp_path) == Saved()
+    (tmp_path / "config.yaml").write_text(text, encoding="latin-1")
+    assert read_saved(tmp_path) == Saved()
+
+
+def test_the_configuration_of_a_run_says_its_imbalance_and_its_criterion(tmp_path: Path) -> None:
+    criterion = {"class_path": "deq_collapse.losses.SquaredError"}
+    config = {"data": {"imbalance": STEP}, "model": {"criterion": criterion}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_saved(tmp_path) == Saved({"step": "step", "ka5": "K_A=5", "r50": "R=50"}, "squared error")

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from deq_collapse.metrics.functional.simplex import cosines, pairs
 
+MANY, FEW = 100, 20
+"""Training images of a class: more are many, fewer are few (Liu 2019)."""
+
 
 def minority_cosines(gram: Tensor, minority: Tensor) -> Tensor:
     """Cosines of all pairs of minority classes; Fang, He, Long & Su 2021. 1 everywhere is minority collapse.
@@ -22,7 +25,7 @@ def minority_cosines(gram: Tensor, minority: Tensor) -> Tensor:
     return pairs(cosines(gram[minority][:, minority]))
 
 
-def frequency_groups(counts: Tensor, many: int = 100, few: int = 20) -> dict[str, Tensor]:
+def frequency_groups(counts: Tensor, many: int = MANY, few: int = FEW) -> dict[str, Tensor]:
     """Split classes of a long tail by training counts into "many" (> many), "few" (< few) and "medium".
 
     Args:

@@ -17,6 +17,8 @@ from deq_collapse.models.cells.norms import (
 
 VECTORS = 8
 """Singular vectors that are followed: a bound that is reached pushes many singular values to one height."""
+LIPSCHITZ = 0.9
+"""The constant that cells are kept to unless a configuration sets another."""
 MARGIN = 1e-3
 """How far below its bound a norm is aimed, relatively: more than rounding and an iteration that settled."""
 DENSE = 1024

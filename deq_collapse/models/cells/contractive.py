@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_lipschitz, check_width
-from deq_collapse.models.cells.bounded import Bounded, BoundedConv2d, BoundedLinear, bounded_weight
+from deq_collapse.models.cells.bounded import LIPSCHITZ, Bounded, BoundedConv2d, BoundedLinear, bounded_weight
 from deq_collapse.models.cells.kernels import check_std
 
 
@@ -75,7 +75,7 @@ class ConvCell(_TwoMaps):
     def __init__(
         self,
         shape: Shape,
-        lipschitz: float | None = 0.9,
+        lipschitz: float | None = LIPSCHITZ,
         inner_width: int | None = None,
         init_std: float | None = None,
     ) -> None:
@@ -124,7 +124,7 @@ class MLPCell(_TwoMaps):
     def __init__(
         self,
         shape: Shape,
-        lipschitz: float | None = 0.9,
+        lipschitz: float | None = LIPSCHITZ,
         activation: Literal["relu", "tanh"] = "relu",
         inner_width: int | None = None,
     ) -> None:

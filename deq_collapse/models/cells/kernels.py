@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
 
+GROUPS, INIT_STD = 8, 0.01
+"""Groups of a norm, and the standard deviation of first weights, as MDEQ's authors have them."""
+
 
 class Kernel(nn.Module):
     """The kernel of a convolution without bias, drawn from N(0, std^2).

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_lipschitz
-from deq_collapse.models.cells.bounded import Bounded, BoundedLinear, bounded_weight
+from deq_collapse.models.cells.bounded import LIPSCHITZ, Bounded, BoundedLinear, bounded_weight
 
 
 class LinearCell(Cell):
@@ -24,7 +24,7 @@ class LinearCell(Cell):
         UserError: for a ``lipschitz`` out of range, and for an H0 of maps.
     """
 
-    def __init__(self, shape: Shape, lipschitz: float | None = 0.9) -> None:
+    def __init__(self, shape: Shape, lipschitz: float | None = LIPSCHITZ) -> None:
         super().__init__()
         check_dims("LinearCell", shape, 1)
         self.A: nn.Linear

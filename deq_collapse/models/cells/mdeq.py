@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.models.cells.base import Shape, check_dims, check_width
-from deq_collapse.models.cells.kernels import Kernel, check_groups, check_std, conv, largest_divisor
+from deq_collapse.models.cells.kernels import (
+    GROUPS,
+    INIT_STD,
+    Kernel,
+    check_groups,
+    check_std,
+    conv,
+    largest_divisor,
+)
 from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
 
 EXPANSION = 5
@@ -54,8 +62,8 @@ class MDEQCell(ScalesCell):
         self,
         shape: Shape,
         scales: int = 2,
-        groups: int = 8,
-        init_std: float = 0.01,
+        groups: int = GROUPS,
+        init_std: float = INIT_STD,
         weight_norm: bool = True,
         inner_width: int | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.models.cells.base import Shape, check_dims, check_lipschitz
-from deq_collapse.models.cells.bounded import Bounded, BoundedConv2d, bounded_weight
+from deq_collapse.models.cells.bounded import LIPSCHITZ, Bounded, BoundedConv2d, bounded_weight
 from deq_collapse.models.cells.norms import circular_norm, matrix_norm
 from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
 
@@ -42,7 +42,7 @@ class MultiscaleCell(ScalesCell):
         UserError: for an argument out of range, and for an H0 of vectors.
     """
 
-    def __init__(self, shape: Shape, scales: int = 2, lipschitz: float = 0.9) -> None:
+    def __init__(self, shape: Shape, scales: int = 2, lipschitz: float = LIPSCHITZ) -> None:
         super().__init__()
         check_dims("MultiscaleCell", shape, 3)
         check_lipschitz(lipschitz)

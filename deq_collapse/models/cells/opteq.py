@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells.base import Cell, Shape, check_lipschitz, check_width
-from deq_collapse.models.cells.bounded import BoundedConv2d, BoundedLinear
+from deq_collapse.models.cells.bounded import LIPSCHITZ, BoundedConv2d, BoundedLinear
 
 
 class OptEqCell(Cell):
@@ -35,7 +35,7 @@ class OptEqCell(Cell):
     """
 
     def __init__(
-        self, shape: Shape, lipschitz: float = 0.9, mu: float = 1.0, inner_width: int | None = None
+        self, shape: Shape, lipschitz: float = LIPSCHITZ, mu: float = 1.0, inner_width: int | None = None
     ) -> None:
         super().__init__()
         check_lipschitz(lipschitz)

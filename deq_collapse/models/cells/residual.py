@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_width
-from deq_collapse.models.cells.kernels import Kernel, check_groups, check_std, conv, largest_divisor
+from deq_collapse.models.cells.kernels import (
+    GROUPS,
+    INIT_STD,
+    Kernel,
+    check_groups,
+    check_std,
+    conv,
+    largest_divisor,
+)
 
 
 class ResidualCell(Cell):
@@ -39,8 +47,8 @@ class ResidualCell(Cell):
     def __init__(
         self,
         shape: Shape,
-        groups: int = 8,
-        init_std: float = 0.01,
+        groups: int = GROUPS,
+        init_std: float = INIT_STD,
         weight_norm: bool = False,
         inner_width: int | None = None,
     ) -> None:
