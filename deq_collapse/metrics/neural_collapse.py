@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.accumulate import accumulate
 from deq_collapse.metrics.classes import class_values
 from deq_collapse.metrics.fixed_means import FixedMeans
 from deq_collapse.metrics.functional import decide
@@ -25,7 +26,7 @@ from deq_collapse.metrics.inputs import (
     tensor_of,
 )
 from deq_collapse.metrics.known import LACKS, Known, Need
-from deq_collapse.metrics.moments import Moments, accumulate, merge
+from deq_collapse.metrics.moments import Moments, merge
 from deq_collapse.metrics.statistics import Centre, ClassStatistics, Scatter, Weighting
 from deq_collapse.metrics.table import COSTLY, TABLE
 

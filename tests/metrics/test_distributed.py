@@ -110,7 +110,7 @@ def test_after_compute_every_rank_holds_its_own_samples_again(pool, job):
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 def test_what_a_rank_sends_depends_on_classes_and_width_alone(pool, width):
     sent = {rank["sent"] for job in JOBS for rank in pool[job] if job[3] == width}
-    moments = (CLASSES + 2) * (2 * width + 3) + width**2 * (width == NARROW)
+    moments = (CLASSES + 2) * (2 * width + 3) + 1 + width**2 * (width == NARROW)
     classifier, outside, tally = CLASSES * (width + 1) + 1, width + 2, 4 * CLASSES
     # Twice, for values and for class values.
     assert sent == {2 * 8 * (moments + classifier + outside + tally)}

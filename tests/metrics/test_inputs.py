@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from deq_collapse.metrics import COSTLY, TABLE, ClassStatistics, NeuralCollapse
-from deq_collapse.metrics.moments import Moments, accumulate
+from deq_collapse.metrics.accumulate import accumulate
+from deq_collapse.metrics.moments import Moments
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from torch import Tensor
 from deq_collapse.metrics.moments import TILE, full_precision
 from deq_collapse.metrics.statistics import ClassStatistics
 
+# The projection of a residual this many times as long is found in float64: float32 would round it too much.
+ROUGH = 32
+
 
 def tiles(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut tensors of equal length into pieces that stay in the processor's cache; none if they are empty."""
@@ -29,6 +32,7 @@ class Rule:
         second: (m, K) from those directions on to the centred means, or None.
         table: (K, K) squared distances of the means; inf where one is absent.
         scale: the largest eigenvalue of M M^T, by which the squared length of a projection is divided.
+        exact: (K, d) means and (m, d) directions in float64.
 
     """
 
@@ -39,6 +43,7 @@ class Rule:
     second: Tensor | None
     table: Tensor
     scale: Tensor
+    exact: tuple[Tensor, Tensor]
 
     @classmethod
     def of(cls, stats: ClassStatistics, dtype: torch.dtype, spread: bool) -> "Rule":
@@ -68,7 +73,8 @@ class Rule:
         if second is None:
             table.sub_(shift, alpha=2)
         columns = torch.empty(first.T.shape, dtype=dtype, device=first.device).copy_(first.T)
-        return cls(means, reach.to(dtype), columns, shift.to(dtype), second, table.to(dtype), scale)
+        rest = shift.to(dtype), second, table.to(dtype), scale, (stats.means, first)
+        return cls(means, reach.to(dtype), columns, *rest)
 
     def apply(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest mean (N,) and spread (N,), r pinv(M^T M) r^T or 0, of samples (N, d) with labels (N,)."""
@@ -86,10 +92,21 @@ class Rule:
                 scores.addmm_(residuals[some], self.first, alpha=-2)
             else:
                 q = torch.addmm(self.shift.index_select(0, labels), residuals, self.first)
+                self._refine(q, lengths, features, labels)
                 spread = q.square().sum(1).double() / self.scale
                 scores.addmm_(q[some], self.second, alpha=-2)
         nearest[some] = scores.argmin(1)
         return nearest, spread
+
+    def _refine(self, q: Tensor, lengths: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Find the projections (N, m) of long residuals, those of outliers, anew in float64."""
+        if q.dtype == torch.float64:
+            return
+        means, directions = self.exact
+        longest = directions.norm(dim=1).max()
+        rows = (lengths * longest > ROUGH * q.norm(dim=1)).nonzero().flatten()
+        if len(rows):
+            q[rows] = ((features[rows].double() - means[labels[rows]]) @ directions.T).to(q.dtype)
 
     def nearest(self, features: Tensor, labels: Tensor) -> Tensor:
         """Nearest mean (N,) of samples (N, d), whatever their labels (N,): some may have no mean here."""
