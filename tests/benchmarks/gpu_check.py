@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +117,8 @@ class Machine(NamedTuple):
     def process(self, args: list[str]) -> subprocess.Popen[str]:
         """The same command line as a process of its own."""
         command = [sys.executable, "-m", "deq_collapse.cli", *args]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, text=True, start_new_session=True, **quiet)
 
 
 def require(fact: bool, otherwise: str) -> None:
@@ -238,7 +239,11 @@ def ranks(machine: Machine) -> Iterator[Row]:
     count, name = machine.ranks, f"residual, equilibrium, {machine.ranks} ranks"
     options = ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
     run = machine.process([*machine.arguments(name, "residual", "equilibrium"), *options])
-    errors = run.communicate(timeout=LIMIT)[1]
+    try:
+        errors = run.communicate(timeout=LIMIT)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)  # its ranks too
     require(run.returncode == 0, f"it ended with {run.returncode}: {errors.strip()[-300:]}")
     record = pd.read_json(machine.folder / name / "result.json", typ="series")
     config = str(machine.folder / name / "config.yaml")

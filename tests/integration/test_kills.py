@@ -1,5 +1,5 @@
-"""A run that is killed again and again, at moments over its whole life, and taken up each time, ends in the bits
-of a run that nobody disturbed.
+"""A run that is killed again and again, at moments over its whole life, and taken up each time, ends in the
+bits of a run that nobody disturbed.
 
 By default each kind of run is killed once in training and once while it writes its end; with
 DEQ_COLLAPSE_KILLS=20, twenty times at all moments of `MOMENTS`, which takes some minutes.
@@ -30,7 +30,7 @@ RUNS = {
     "equilibrium": ("equilibrium", JACOBIAN),
     "warm": ("equilibrium", WARM),
 }
-LIMIT = 120
+LIMIT = 300
 """Seconds in which what a kill waits for has happened."""
 
 
@@ -105,7 +105,7 @@ MOMENTS: dict[str, Callable[[Start, Path, random.Random], None]] = {
 
 def moments(draw: random.Random) -> list[str]:
     """Those at which a run is killed, one after the other; the last ends it, so it comes once."""
-    if KILLS < len(MOMENTS):
+    if len(MOMENTS) > KILLS:
         return ["training or measuring", "recording"][-KILLS:]
     some = [name for name in MOMENTS if name != "recording"]
     return [draw.choice(some) for _ in range(KILLS - 3)] + ["recording"] * 3
