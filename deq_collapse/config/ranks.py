@@ -11,17 +11,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
 
-from deq_collapse.errors import UserError
+from deq_collapse.errors import RankLost
 
 PATIENCE = timedelta(minutes=5)
 """How long a process waits for another. One that was killed is noticed at once, a host cut off after this."""
 GO_ON = "the same command with --ckpt_path last goes on from the last checkpoint"
 LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 """The logger of what watches the processes that a run has started."""
-
-
-class RankLost(UserError):  # noqa: N818 - it is what happened to the run
-    """Another process of the run is gone, or cannot be reached."""
 
 
 def limit_patience(trainer: Trainer) -> None:

@@ -8,25 +8,27 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class BatchNormOverRanks(nn.SyncBatchNorm):
-    """torch's own on a GPU, which is all that it runs on; on a CPU the same, by two sums over ranks."""
+class BatchNormOverRanks(_BatchNorm):
+    """Statistics of the global batch by two sums over ranks, as torch's own has them on a GPU only."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """The layer in whose place it is takes 2 to 5 dimensions; this one all of them."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises ``(N, C, ...)``; in eval mode, or alone, as any batch normalisation does."""
-        alone = not dist.is_initialized() or dist.get_world_size() == 1
-        if input.device.type != "cpu" or not self.training or alone:
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
-        self._check_input_dim(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *(1 for _ in axes[1:])]
         count = torch.tensor([float(input.numel() // input.shape[1])])
-        sums: Tensor = _SumOverRanks.apply(torch.cat([input.sum(axes), count.to(input)]))  # type: ignore[no-untyped-call]
+        sums: Tensor = _SumOverRanks.apply(torch.cat([input.sum(axes), count.to(input)]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = input - mean.view(shape)
-        squares: Tensor = _SumOverRanks.apply(centred.square().sum(axes))  # type: ignore[no-untyped-call]
+        squares: Tensor = _SumOverRanks.apply(centred.square().sum(axes))
         variance = squares / count
         if self.track_running_stats:
             self._follow(mean.detach(), variance.detach() * count / (count - 1))
@@ -62,12 +64,26 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(TorchSyncBatchNorm):
-    """What ``trainer.sync_batchnorm`` does to a model."""
+    """What ``trainer.sync_batchnorm`` does to a model: torch's own layers under NCCL, ours under gloo."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[nn.Module, type[nn.Module]]] = []
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Makes every batch normalisation one over ranks, with its own weights and statistics."""
-        model = super().apply(model)
+        if dist.get_backend() != "gloo":  # the model is moved to its device only later
+            return super().apply(model)
         for module in model.modules():
-            if type(module) is nn.SyncBatchNorm:
-                module.__class__ = BatchNormOverRanks  # it has nothing that torch's has not
+            if isinstance(module, _BatchNorm):
+                self._before.append((module, type(module)))
+                module.__class__ = BatchNormOverRanks  # it has nothing that the layer has not
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Makes them what they were."""
+        if not self._before:
+            return super().revert(model)
+        for module, kind in self._before:
+            module.__class__ = kind
+        self._before = []
         return model
