@@ -47,7 +47,7 @@ def losses_told() -> Iterator[None]:
         if not _of_another(error):
             raise
         raise RankLost(
-            f"another process of the run ended, or could not be reached for {PATIENCE.seconds // 60} minutes,"
+            "another process of the run ended, or could not be reached in time,"
             f" so this one ends too; {GO_ON}."
         ) from error
     finally:
