@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench lock clean
+.PHONY: help install demo test lint bench gpu-check lock clean
 
 help:
 	@echo "make demo    install into $(VENV), run the demo study, write its report"
 	@echo "make test    install into $(VENV), check style and types, run the tests"
 	@echo "make bench   time metrics, epochs, data, solvers and training steps, beside others' where there are"
+	@echo "make gpu-check   check everything that needs CUDA, in under 5 minutes on one GPU, and print a table"
 	@echo "make lock    resolve requirements.lock anew (needs uv)"
 
 install: $(INSTALLED)
@@ -40,6 +41,9 @@ bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_data.py
 	$(BIN)/python tests/benchmarks/bench_solvers.py
 	$(BIN)/python tests/benchmarks/bench_steps.py
+
+gpu-check: $(INSTALLED)
+	@$(BIN)/python tests/benchmarks/gpu_check.py
 
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml \

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import zipfile
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.runs.files import CHECKPOINT, CHECKSUMS, PREVIOUS
 
@@ -44,14 +47,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes beside the file, waits for the disk, then renames."""
-        draft = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, draft, storage_options)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        if Path(path).name == CHECKPOINT:
-            _keep(Path(path), _sha256(draft))
-        draft.replace(path)
+        """Writes beside the file, waits for the disk, then renames.
+
+        Raises:
+            UserError: where it cannot be written, as on a full disk; the checkpoint before is still there.
+        """
+        path, draft, buffer = Path(path), Path(f"{path}.part"), BytesIO()
+        # Not as Lightning does, by a file in the folder for temporary ones: a kill would leave that there.
+        torch.save(checkpoint, buffer)
+        content = buffer.getbuffer()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == CHECKPOINT:
+                _keep(path, hashlib.sha256(content).hexdigest())
+            draft.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}; once that is put right, the same command with"
+                " --ckpt_path last goes on from the checkpoint before."
+            ) from error
 
 
 def _keep(last: Path, coming: str) -> None:

@@ -11,12 +11,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from deq_collapse.data.batches import EvaluationBatches
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.solution import Solution, Solve
 
 PROBES = 8
-"""Images per rank whose spectral radius is estimated."""
+"""Images whose spectral radius is estimated, over all ranks."""
 
 
 class Diagnostics(Callback):
@@ -28,10 +29,10 @@ class Diagnostics(Callback):
     one has missed the tolerance, a warning says so, once per epoch. Every call of a step counts, with the
     adjoint solves of its own graph; steps of unrolled pre-training solve nothing and do not count.
 
-    With measurements, ``train/spectral_radius`` (largest over a few images of the clean training split), and
-    for a cell that knows a bound L on its Lipschitz constant ``train/lipschitz_bound`` and, below 1,
-    ``<split>/error_bound``: ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the
-    split (Banach).
+    With measurements, ``train/spectral_radius`` (largest over a few images, evenly spread over the clean
+    training split whatever the ranks), and for a cell that knows a bound L on its Lipschitz constant
+    ``train/lipschitz_bound`` and, below 1, ``<split>/error_bound``: ``residual / (1 - L)`` bounds
+    ``||z - z*|| / ||z||`` for every sample of the split (Banach).
 
     Solves are noted on the device and read once per epoch.
     """
@@ -40,6 +41,8 @@ class Diagnostics(Callback):
         self._solves: dict[str, list[Solve]] = {}
         self._batch: list[Solution] = []
         self._recording = ExitStack()
+        self._places: dict[int, list[int]] = {}
+        self._probed: list[tuple[Tensor, Tensor]] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the epoch before."""
@@ -77,6 +80,14 @@ class Diagnostics(Callback):
         """Records no more."""
         self._recording.close()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Chooses the images whose spectral radius is estimated."""
+        self._places, self._probed = {}, []
+        splits = trainer.val_dataloaders
+        train = splits.get("train") if isinstance(splits, dict) else None
+        if equilibrium_of(pl_module) is not None and isinstance(train, EvaluationBatches):
+            self._places = train.places(probes(len(train.data.labels)))
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -86,15 +97,23 @@ class Diagnostics(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """At the first batch of the clean training split, logs the spectral radius."""
+        """Keeps those of the batch, and where their solves ended."""
         refinement = equilibrium_of(pl_module)
-        if refinement is not None and (batch_idx, dataloader_idx) == (0, 0):
-            radius = _spectral_radius(trainer, pl_module, refinement, batch[0])
-            options: dict[str, Any] = {"on_epoch": True, "add_dataloader_idx": False, "batch_size": 1}
-            pl_module.log("train/spectral_radius", radius, sync_dist=True, reduce_fx="max", **options)
+        if refinement is not None and dataloader_idx == 0 and batch_idx in self._places:
+            assert refinement.state is not None
+            some = self._places[batch_idx]
+            with torch.inference_mode(
+                False
+            ):  # Lightning measures in it, and no derivative can be taken there
+                self._probed.append((batch[0][some].clone(), refinement.state[some].clone()))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the bounds of the splits measured."""
+        """Logs the largest spectral radius, and the bounds of the splits measured."""
+        refinement = equilibrium_of(pl_module)
+        if refinement is not None and refinement.state is not None:
+            radius = _spectral_radius(trainer, pl_module, refinement, self._probed)
+            pl_module.log("train/spectral_radius", radius, sync_dist=True, reduce_fx="max")
+        self._probed = []
         _log_bounds(pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,18 +178,24 @@ def _quantile(values: Tensor, share: float) -> Tensor:
 
 
 def _spectral_radius(
-    trainer: Trainer, module: LightningModule, refinement: Equilibrium, images: Tensor
+    trainer: Trainer, module: LightningModule, refinement: Equilibrium, probed: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
+    """Largest over images (N, C, H, W) and the states their solves ended in; see `largest`."""
     assert isinstance(module, CollapseModule)
     assert refinement.state is not None
-    # Lightning measures in inference mode, where no derivative can be taken.
+    if not probed:
+        return largest(refinement.state.new_empty(0))
+    images, states = map(torch.cat, zip(*probed, strict=True))
     with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
-        some = probes(len(images))
-        h0 = module.network.encoder(trainer.precision_plugin.convert_input(images[some].clone()))
-        return refinement.spectral_radius(h0, refinement.state[some].clone()).max()
+        h0 = module.network.encoder(trainer.precision_plugin.convert_input(images))
+        return largest(refinement.spectral_radius(h0, states))
 
 
-def probes(count: int) -> slice:
-    """The images of a batch whose spectral radius is estimated: `PROBES` at most, evenly spread."""
-    stride = max(1, count // PROBES)
-    return slice(None, PROBES * stride, stride)
+def largest(radii: Tensor) -> Tensor:
+    """Of this rank's samples; of none, a value below that of every other rank."""
+    return radii.max() if len(radii) else radii.new_tensor(-torch.inf)
+
+
+def probes(count: int) -> list[int]:
+    """Which of so many images have their spectral radius estimated: `PROBES` at most, evenly spread."""
+    return list(range(0, count, max(1, count // PROBES)))[:PROBES]

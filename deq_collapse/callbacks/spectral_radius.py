@@ -6,14 +6,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from deq_collapse.callbacks.diagnostics import equilibrium_of, probes
+from deq_collapse.callbacks.diagnostics import equilibrium_of, largest, probes
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.solution import Solution
 
 
 class SpectralRadius(Callback):
     """Logs ``fit/spectral_radius``: the largest over a few images of the first training batch of each epoch,
-    at the states that the step found and with the weights that it found them with.
+    evenly spread over it whatever the ranks, at the states that the step found and with the weights that it
+    found them with.
 
     :class:`~deq_collapse.callbacks.Diagnostics` log the same of the clean training split, but with
     measurements only, and after them weights move on. Above 1, plain iteration runs away from that state; a
@@ -48,7 +49,9 @@ class SpectralRadius(Callback):
         """Measures before the weights move."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None and self._solutions:
-            radius = _measure(refinement, self._inputs[-1], self._solutions[-1].state)
+            state = self._solutions[-1].state
+            some = _of_rank(probes(len(state) * trainer.world_size), trainer.global_rank, trainer.world_size)
+            radius = _measure(refinement, self._inputs[-1][some], state[some])
             options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1}
             pl_module.log("fit/spectral_radius", radius, sync_dist=True, reduce_fx="max", **options)
             self._close()
@@ -69,9 +72,15 @@ class SpectralRadius(Callback):
 
 
 def _measure(refinement: Equilibrium, h0: Tensor, state: Tensor) -> Tensor:
-    some = probes(len(state))
+    if not len(state):
+        return largest(state.new_empty(0))
     refinement.eval()  # where a bounded cell finds its norms without moving the vectors it follows them by
     try:
-        return refinement.spectral_radius(h0[some], state[some]).max()
+        return largest(refinement.spectral_radius(h0, state))
     finally:
         refinement.train()
+
+
+def _of_rank(places: list[int], rank: int, ranks: int) -> list[int]:
+    """Places of a batch that lies over all ranks as one rank has them: ranks take its samples in turn."""
+    return [place // ranks for place in places if place % ranks == rank]

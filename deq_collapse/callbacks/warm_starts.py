@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deq_collapse.callbacks.diagnostics import equilibrium_of
 from deq_collapse.data.batches import TrainingBatches
@@ -17,8 +18,10 @@ class WarmStarts(Callback):
     """Keeps the fixed point of every training sample, for a start that changes no fixed point.
 
     What a solve returns meets the same tolerance from any start, and measurements start as ever. It takes
-    the memory of one state per training sample and rank, which is not part of a checkpoint: the first epoch
-    after a resume starts cold. Does nothing for an explicit refinement.
+    the memory of one state per training sample, on every rank: after an epoch ranks hand each other what they
+    found, so that a sample starts warm wherever it is next. The states are part of the checkpoint, for a run
+    that goes on must end in the bits of one without a break: 25 MB for 2,000 samples of 48 x 8 x 8, in both
+    checkpoints that a run keeps. Does nothing for an explicit refinement.
 
     In a configuration: ``trainer: {callbacks: [{class_path: deq_collapse.callbacks.WarmStarts}]}``.
     """
@@ -39,6 +42,11 @@ class WarmStarts(Callback):
                 f"the gradient {refinement.gradient} takes its steps from the cell's start; warm starts are"
                 " for ift, jfb and phantom(k, tau)."
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings states of a checkpoint to the device."""
+        if self._states is not None:
+            self._states = self._states.to(trainer.strategy.root_device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the order of the epoch before."""
@@ -63,6 +71,24 @@ class WarmStarts(Callback):
                 count = len(_loader(trainer).data.labels)
                 self._states = torch.full((count, *state.shape[1:]), torch.nan).to(state)
             self._states[samples] = state
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shares the epoch's states among ranks, before they are saved."""
+        if trainer.world_size == 1 or self._states is None:
+            return
+        mine = _loader(trainer).sampler.indices().to(self._states.device)
+        for samples, states in zip(
+            gather_all_tensors(mine), gather_all_tensors(self._states[mine]), strict=True
+        ):
+            self._states[samples] = states  # rank by rank: one sampled by two is everywhere the later one's
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states, in the order of the training split."""
+        return {"states": None if self._states is None else self._states.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a checkpoint; older ones have no states."""
+        self._states = state_dict.get("states")
 
     def _samples(self, trainer: Trainer) -> Tensor:
         """Positions in the data set of the batch given last."""

@@ -13,16 +13,23 @@ LONGEST_NAME = 200
 """Bytes; file systems allow 255, and files beside the directory add to it."""
 
 
-def check_devices(trainer: Any) -> None:
+def check_devices(trainer: Any, oversubscribe: bool = False) -> None:
     """Whether the machine has the devices that a trainer's configuration asks for.
+
+    Args:
+        trainer: the configuration.
+        oversubscribe: whether more processes than cores are meant.
 
     Raises:
         UserError: where it has not.
     """
     asked = int(trainer.devices) if str(trainer.devices).isdigit() else 1
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    if trainer.accelerator == "cpu" and asked > cores:
-        raise UserError(f"{asked} CPU processes are asked for, but this machine has {cores} cores.")
+    if trainer.accelerator == "cpu" and asked > cores and not oversubscribe:
+        raise UserError(
+            f"{asked} CPU processes are asked for, but this machine has {cores} cores: lower trainer.devices,"
+            " or --oversubscribe true."
+        )
     if trainer.accelerator in ("gpu", "cuda") and asked > gpus:
         raise UserError(
             f"{asked} GPUs are asked for, but this machine has {gpus}: --trainer.accelerator cpu."

@@ -16,11 +16,13 @@ from deq_collapse import callbacks
 from deq_collapse.config.checks import check_devices, check_name, check_writable
 from deq_collapse.config.files import first_difference, linked
 from deq_collapse.config.mistakes import explain
+from deq_collapse.config.ranks import limit_patience
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.models.batch_norm import SynchronisedBatchNorm
 from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT, SPLITS
 
-NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
+NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 """Keys in which two starts of the same run may differ."""
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -71,6 +73,12 @@ class CollapseCLI(LightningCLI):
             default={},
             help="The run's place in the study's grid: label by axis.",
         )
+        parser.add_argument(
+            "--oversubscribe",
+            type=bool | None,
+            default=None,
+            help="Whether there may be more processes on a CPU than it has cores.",
+        )
         parser.add_lightning_class_args(callbacks.MeasurementSchedule, "schedule")
         parser.add_lightning_class_args(callbacks.Along, "along")
         for fact in ("image_shape", "class_counts", "majority"):
@@ -113,7 +121,7 @@ class CollapseCLI(LightningCLI):
                 be written, and a directory that holds another run.
         """
         check_name(self.settings.name)
-        check_devices(self.settings.trainer)
+        check_devices(self.settings.trainer, bool(self.settings.oversubscribe))
         callbacks.check_whole(self.settings.trainer)
         self._resolve_checkpoint()
         if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
@@ -202,8 +210,11 @@ class CollapseCLI(LightningCLI):
             kwargs["logger"] = False  # its curves are those of the fit
         given = self.config_init[str(self.subcommand)].trainer.plugins or []
         plugins = given if isinstance(given, list) else [given]
-        kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO()]
-        return super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
+        over_ranks = [SynchronisedBatchNorm()] if settings.trainer.sync_batchnorm else []
+        kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO(), *over_ranks]
+        trainer = super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
+        limit_patience(trainer)
+        return trainer
 
     def after_fit(self) -> None:
         """Tells where the run is."""

@@ -13,6 +13,7 @@ from deq_collapse.allocator import keep_freed_memory
 from deq_collapse.config.command_line import COMMANDS, CollapseCLI, SaveConfig
 from deq_collapse.config.files import expand_parts, links, sentence
 from deq_collapse.config.help import ShortHelp
+from deq_collapse.config.ranks import losses_told
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError, exit_code
 from deq_collapse.models import CollapseModule
@@ -48,7 +49,7 @@ def lightning_main(
     expanded = expand_parts(arguments)
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # the progress line tells what the rest of it would
-    with _program_arguments(arguments), warnings.catch_warnings():
+    with _program_arguments(arguments), warnings.catch_warnings(), losses_told():
         _silence()
         try:
             return cli(

@@ -219,6 +219,16 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return self.batches
 
+    def places(self, samples: Sequence[int]) -> dict[int, list[int]]:
+        """Where this rank has these samples of the split: by batch, their places in it."""
+        found: dict[int, list[int]] = {}
+        end = int(self.positions[0][0])
+        for batch, positions in enumerate(self.positions):
+            start, end = end, end + len(positions)
+            if inside := [sample - start for sample in samples if start <= sample < end]:
+                found[batch] = inside
+        return found
+
     def __iter__(self) -> Iterator[Batch]:
         for images, labels in self.data.batches(self.positions, self.device):
             yield self.prepare(images), labels

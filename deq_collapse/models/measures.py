@@ -46,7 +46,8 @@ class SplitMeasures(nn.Module):
         self.groups = groups
         self.collapse = NeuralCollapse(num_classes, num_features, metrics, majority, class_counts)
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.loss = MeanMetric(nan_strategy=math.inf)  # a loss that is not a number is to be seen
+        # A loss that is not a number is to be seen; float64, or the order of batches would show.
+        self.loss = MeanMetric(nan_strategy=math.inf).set_dtype(torch.float64)
         self.residual = MaxMetric(nan_strategy=math.inf)
         self.evaluations = MeanMetric(nan_strategy=math.inf)
         self.unconverged = MeanMetric()
@@ -64,7 +65,7 @@ class SplitMeasures(nn.Module):
         """Counts a batch of features (N, d), logits (N, K) and labels (N,), with its mean loss."""
         self.collapse.update(h, labels, *linear_map(classifier))
         self.confusion.update(logits, labels)
-        self.loss.update(loss, len(labels))
+        self.loss.update(loss.double(), len(labels))
         if solve is not None:
             self.solved = True
             self.residual.update(solve.residual)

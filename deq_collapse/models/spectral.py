@@ -27,7 +27,8 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 12) -
         z = z.detach().requires_grad_()
         fz = f(z)
     draw = torch.Generator().manual_seed(0)  # of its own: to measure must not change what training draws
-    w = torch.randn(z.shape, generator=draw, dtype=z.dtype).to(z.device).flatten(1)
+    # One for all: what a sample's radius is does not depend on the samples beside it.
+    w = torch.randn(z.shape[1:], generator=draw, dtype=z.dtype).to(z.device).expand_as(z).flatten(1)
     basis = w.new_zeros(len(w), steps + 1, w.shape[1])
     basis[:, 0] = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
     projected = w.new_zeros(len(w), steps + 1, steps)

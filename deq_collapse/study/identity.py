@@ -14,6 +14,7 @@ WITHOUT_NUMBERS = (
     "axes",
     "ckpt_path",
     "along",
+    "oversubscribe",
     "trainer.logger",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",

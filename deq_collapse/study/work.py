@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from deq_collapse.config.files import sentence
-from deq_collapse.errors import UserError
+from deq_collapse.errors import RankLost, UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.runs.files import RESULT
 from deq_collapse.study.plan import Planned
@@ -41,6 +41,9 @@ def run_cell(directory: Path, cell: Planned, args: Sequence[str], retry: bool = 
         except (KeyboardInterrupt, SystemExit):
             write_state(directory, "interrupted", seconds=time.time() - start)
             raise
+        except RankLost as error:
+            print(error, file=sys.stderr)
+            write_state(directory, "interrupted", seconds=time.time() - start, reason=sentence(str(error)))
         except Exception as error:
             traceback.print_exc()
             write_atomically(directory / TRACEBACK, traceback.format_exc())
