@@ -161,7 +161,7 @@ def _nearest_to_means(moments: Moments, x: Tensor, bucket: Tensor, wanted: Tenso
     """
     if x.device.type == "cpu":
         rows = wanted[bucket].nonzero().flatten()
-        classes, own = bucket[rows].unique(return_inverse=True)
+        classes, own = torch.unique(bucket[rows], return_inverse=True)
     else:
         rows, classes = (torch.arange(len(of), device=x.device) for of in (x, wanted))
         own = bucket
