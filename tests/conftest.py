@@ -4,6 +4,7 @@
 
 import gzip
 import json
+import math
 import re
 import signal
 import threading
@@ -380,6 +381,20 @@ def made_up() -> Callable[..., Study]:
         return Study("made up", "a command", tuple(runs), (), tuple(planned), imbalances=words)
 
     return make
+
+
+@pytest.fixture
+def noisy() -> Values:
+    """Values that are different for every run; DEQ is a little better."""
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict[str, Any]:
+        rng = np.random.default_rng([len(imbalance), refinement == "explicit", seed])
+        better = refinement == "equilibrium"
+        nc1 = 0.01 * math.exp(0.3 * rng.standard_normal() - better)
+        accuracy = 0.9 + 0.01 * rng.standard_normal() + 0.02 * better
+        return {"train": {"nc1": nc1}, "test": {"accuracy": accuracy, "balanced_accuracy": 0.5}}
+
+    return values
 
 
 def _run(axes: dict[str, str], changes: dict[str, Any]) -> Run:

@@ -31,6 +31,11 @@ class Measure:
     value: Callable[[Run], float | None]
     absent: str = ""
 
+    @property
+    def heading(self) -> str:
+        """Its title, with the unit of its values."""
+        return f"{self.title}, %" if self.kind == "share" else self.title
+
 
 @dataclass(frozen=True)
 class Family:

@@ -116,7 +116,7 @@ def links(arguments: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument == "--config" and is_configuration(following):
-            for key, value in _leaves(yaml.safe_load(following)):
+            for key, value in leaves(yaml.safe_load(following)):
                 found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
                 if isinstance(value, str) and "${" in value:
                     found[key] = value
@@ -128,7 +128,7 @@ def links(arguments: Sequence[str]) -> dict[str, str]:
 
 def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
     """A resolved configuration with those links again that still give its values."""
-    values = dict(_leaves(config))
+    values = dict(leaves(config))
     return _replaced(
         config,
         {
@@ -141,7 +141,7 @@ def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
 
 def followed(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as it was saved, its links replaced by the values they follow."""
-    values = dict(_leaves(config))
+    values = dict(leaves(config))
     links = {key: value for key, value in values.items() if isinstance(value, str) and "${" in value}
     alone = {"${" + key + "}": value for key, value in values.items()}
     return _replaced(config, {k: alone.get(link, _followed(link, values)) for k, link in links.items()})
@@ -159,10 +159,11 @@ def _replaced(value: dict[str, Any], kept: Mapping[str, Any], key: str = "") -> 
     }
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings by its dotted key; an empty mapping is a value."""
     if isinstance(value, dict) and value:
         for name, entry in value.items():
-            yield from _leaves(entry, f"{key}.{name}".lstrip("."))
+            yield from leaves(entry, f"{key}.{name}".lstrip("."))
     else:
         yield key, value
 

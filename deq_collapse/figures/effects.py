@@ -121,7 +121,7 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
                     _swarm(axes, x, mine, measure, name)
             axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.6, len(labels) - 0.4)
-            axes.set_title(f"{measure.title}{', %' if measure.kind == 'share' else ''}", pad=4, fontsize=8.5)
+            axes.set_title(measure.heading, pad=4, fontsize=8.5)
             if measure.kind == "factor":
                 axes.set_yscale("log")
                 axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

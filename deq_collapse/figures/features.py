@@ -29,7 +29,7 @@ def feature_maps(runs: Mapping[str, Run]) -> Figure:
     """A column per refinement. Above, t-SNE of test features; below, cosines between pairs of them, centred
     by the unweighted mean of class means, sorted by class, majority classes first; white lines part classes.
     """
-    names = _class_names(next(iter(runs.values())).geometry)
+    names = list(map(str, next(iter(runs.values())).geometry.class_names))
     left = LEFT + 0.05 * max(len(name) for name in names)
     width = left + len(runs) * (SIDE + GAP) - GAP + 0.1
     height = TOP + 2 * SIDE + BETWEEN + BOTTOM
@@ -93,7 +93,3 @@ def _gram(axes: Axes, geometry: Geometry, named: bool) -> AxesImage:
         axes.set_ylabel("Gram matrix", fontweight="bold")
     axes.tick_params(length=0)
     return image
-
-
-def _class_names(geometry: Geometry) -> list[str]:
-    return [str(name) for name in geometry.class_names]

@@ -49,7 +49,7 @@ def page(rows: Sequence[Sequence[str | None]], title: str, height: float) -> tup
     """A page of axes with free room at its right for the names of lines, each under its setting's words.
 
     Args:
-        rows: settings in their places, see `settings.arranged`.
+        rows: settings in their places, see `arrangement.arranged`.
         title: of the page.
         height: of the axes, in inches.
     """

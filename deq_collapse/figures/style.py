@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
     text = re.sub(r'(?<= )(?:d|x|y|points|transform)="[^"]*"', _rounded, text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{_attribute(description)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
 
 
 def _rounded(geometry: re.Match[str]) -> str:
@@ -119,7 +120,3 @@ def _rounded(geometry: re.Match[str]) -> str:
     return re.sub(
         r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), geometry[0]
     )
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

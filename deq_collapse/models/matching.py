@@ -7,9 +7,7 @@ import torch
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Cell, Shape
-
-TOLERANCE = 0.01
-"""Refinements are equal in size where their parameters differ by at most this share."""
+from deq_collapse.runs.record import SAME_SIZE
 
 
 def matched_widths(block: Callable[..., Cell], shape: Shape, depth: int) -> list[int]:
@@ -41,7 +39,7 @@ def matched_widths(block: Callable[..., Cell], shape: Shape, depth: int) -> list
     rest = round((wanted - depth * low) / step) if step else 0
     wider = min(max(rest, 0), depth)
     total = depth * low + wider * step
-    if abs(total - wanted) > TOLERANCE * wanted:
+    if abs(total - wanted) > SAME_SIZE * wanted:
         raise UserError(
             f"{depth} matched blocks have {total} parameters at the nearest inner width, {width}, and one"
             f" block has {wanted}, more than 1% away: choose a smaller depth or a wider H0."

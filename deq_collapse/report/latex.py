@@ -59,7 +59,7 @@ def values_table(table: Table) -> str:
     sides = _sides(table)
     parts = []
     for first, measures in _parts(table):
-        heads = [_title(m.title, m.kind) for m in measures]
+        heads = [m.heading for m in measures]
         rows = []
         for line in table.lines:
             entries = line.entries[first : first + len(measures)]
@@ -169,10 +169,6 @@ def _sides(table: Table) -> list[str]:
 def _pair(table: Table) -> str:
     other = short(table.others[0]) if len(table.others) == 1 else "other"
     return f"{escape(other)} $-$ {escape(short(table.baseline))}, or their ratio"
-
-
-def _title(title: str, kind: str) -> str:
-    return f"{title}, %" if kind == "share" else title
 
 
 def _effect_title(title: str, kind: str) -> str:

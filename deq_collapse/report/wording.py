@@ -8,11 +8,8 @@ from statistics import stdev
 
 from deq_collapse.analysis.measures import Kind, Measure
 from deq_collapse.analysis.pairing import Comparison
-from deq_collapse.runs.record import COLLAPSED, MISSED, Run
+from deq_collapse.runs.record import COLLAPSED, MISSED, SAME_SIZE, Run
 from deq_collapse.runs.study import Study
-
-PARAMETER_TOLERANCE = 0.01
-"""Networks that differ by more are not equal."""
 
 NONE = "–"
 
@@ -201,8 +198,8 @@ def parameter_warnings(study: Study) -> list[tuple[str, str]]:
     sentences = []
     for setting, cell in study.cells.items():
         totals = {name: runs[0].parameters["total"] for name, runs in cell.items()}
-        if max(totals.values()) > (1 + PARAMETER_TOLERANCE) * min(totals.values()):
+        if max(totals.values()) > (1 + SAME_SIZE) * min(totals.values()):
             sides = ", ".join(f"{whole(total)} ({name})" for name, total in totals.items())
-            words = f"the parameters differ by more than {PARAMETER_TOLERANCE:.0%}: {sides}."
+            words = f"the parameters differ by more than {SAME_SIZE:.0%}: {sides}."
             sentences.append((setting, words))
     return sentences

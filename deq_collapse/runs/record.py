@@ -20,6 +20,8 @@ These are the values of a public run of the field, rounded: ResNet-9 on all of F
 SGD, ends at NC1 0.05, NC2 0.29 and an unsquared NC3 of 0.35, whose square is 0.12. An NC1 of 0.05 means that
 features deviate within classes by a fifth of what class means do, along the directions between classes.
 """
+SAME_SIZE = 0.01
+"""Networks are equal in size where their parameters differ by at most this share."""
 MISSED = 1e-3
 """The largest share of samples, in any epoch and where the geometry is measured, that may miss a solver's
 tolerance in a run that enters a comparison."""

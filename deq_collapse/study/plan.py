@@ -39,7 +39,7 @@ class Plan:
         study: the study's name.
         command: that runs it.
         cells: in the order of the grid.
-        contrasts: of the study file, see `records.Contrast`.
+        contrasts: of the study file, see `runs.study.Contrast`.
     """
 
     study: str

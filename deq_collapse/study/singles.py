@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deq_collapse.config.files import followed, read_yaml
+from deq_collapse.config.files import followed, leaves, read_yaml
 from deq_collapse.runs.config import class_label
 from deq_collapse.runs.files import CONFIG
 from deq_collapse.runs.setting import refinement_of
@@ -61,15 +61,15 @@ def _axes(
 
 def _keys(path: Path) -> dict[str, str] | None:
     """Every value of a configuration, as text, by its dotted key; ``None`` where there is none."""
-    return dict(_flat(kept(followed(read_yaml(path))))) if path.exists() else None
+    if not path.exists():
+        return None
+    config = kept(followed(read_yaml(path)))
+    return {key: _text(key, value) for key, value in leaves(config) if value != {}}
 
 
-def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        return [pair for name, entry in value.items() for pair in _flat(entry, f"{key}.{name}".lstrip("."))]
+def _text(key: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    named = key.endswith("class_path") and not key.startswith(REFINEMENT)
-    return [(key, class_label(text) if named else text)]
+    return class_label(text) if key.endswith("class_path") and not key.startswith(REFINEMENT) else text
 
 
 def _settings(keys: Mapping[str, str]) -> dict[str, str]:

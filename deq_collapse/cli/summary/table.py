@@ -7,7 +7,8 @@ from rich.table import Table
 
 from deq_collapse.callbacks.costs import TOTAL
 from deq_collapse.cli.summary.branch import Branch
-from deq_collapse.report.wording import NONE, PARAMETER_TOLERANCE, magnitude, whole
+from deq_collapse.report.wording import NONE, magnitude, whole
+from deq_collapse.runs.record import SAME_SIZE
 
 
 def cost_table(branches: Sequence[Branch]) -> Table:
@@ -53,9 +54,9 @@ def remarks(branches: Sequence[Branch]) -> Iterator[str]:
     steps = " and ".join(dict.fromkeys(str(branch.step) for branch in branches))
     yield f"Activations: bytes kept for the backward pass, weights not counted; a step has {steps} images."
     totals = [branch.parameters[TOTAL] for branch in branches]
-    if max(totals) > (1 + PARAMETER_TOLERANCE) * min(totals):
+    if max(totals) > (1 + SAME_SIZE) * min(totals):
         sides = ", ".join(f"{whole(branch.parameters[TOTAL])} ({branch.name})" for branch in branches)
-        yield f"Warning: the parameters differ by more than {PARAMETER_TOLERANCE:.0%}: {sides}."
+        yield f"Warning: the parameters differ by more than {SAME_SIZE:.0%}: {sides}."
 
 
 def _solved(branches: Sequence[Branch]) -> bool:
