@@ -185,8 +185,8 @@ def _spectral_radius(
     assert refinement.state is not None
     if not probed:
         return largest(refinement.state.new_empty(0))
-    images, states = map(torch.cat, zip(*probed, strict=True))
     with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
+        images, states = map(torch.cat, zip(*probed, strict=True))
         h0 = module.network.encoder(trainer.precision_plugin.convert_input(images))
         return largest(refinement.spectral_radius(h0, states))
 

@@ -36,7 +36,7 @@ from deq_collapse.metrics import NeuralCollapse
 CONF = Path(__file__).parents[2] / "conf"
 FAMILIES = sorted(path.name for path in (CONF / "family").iterdir() if path.is_dir())
 BOTH = ("once", "equilibrium")
-LIMIT = 240
+LIMIT = 600
 """Seconds after which a run in a process of its own has failed."""
 
 

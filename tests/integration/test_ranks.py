@@ -18,6 +18,8 @@ from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import exit_code
 
 CONF = Path(__file__).parents[2] / "conf" / "ranks"
+WARM = ["--trainer.callbacks+", "deq_collapse.callbacks.WarmStarts"]
+"""States that ranks share, and a run that goes on has again."""
 LIMIT = 300
 """Seconds after which a rank hangs."""
 
@@ -119,7 +121,7 @@ def alone(small_fit, tmp_path_factory) -> Path:
 def two(small_fit, tmp_path_factory) -> Path:
     """The same on two."""
     run = tmp_path_factory.mktemp("two") / "run"
-    args = small_fit(run, *options(2), refinement="equilibrium", epochs=4)
+    args = small_fit(run, *options(2), *WARM, refinement="equilibrium", epochs=4)
     assert Ranks(args, 2, run.parent / "said").measured()
     return run
 
@@ -149,7 +151,7 @@ def test_whoever_starts_the_ranks_the_run_is_the_same(launcher, small_fit, two: 
 
 def test_a_rank_that_dies_ends_the_others_by_a_sentence_and_the_run_goes_on(small_fit, two: Path, tmp_path):
     run = tmp_path / "run"
-    args = small_fit(run, *options(2), refinement="equilibrium", epochs=4)
+    args = small_fit(run, *options(2), *WARM, refinement="equilibrium", epochs=4)
     ranks = Ranks(args, 2, tmp_path / "said")
     while not (run / "last.ckpt").exists():
         assert None in [process.exitcode for process in ranks.processes]
