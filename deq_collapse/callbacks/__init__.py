@@ -1,6 +1,7 @@
 """Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
 
 from deq_collapse.callbacks.along import Along
+from deq_collapse.callbacks.averaging import check_averaging
 from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint, damage
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
@@ -39,6 +40,7 @@ __all__ = [
     "RunRecord",
     "SpectralRadius",
     "WarmStarts",
+    "check_averaging",
     "check_whole",
     "damage",
 ]

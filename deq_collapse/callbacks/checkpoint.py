@@ -40,8 +40,17 @@ def damage(path: Path) -> str | None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before.
 
-    That one is kept beside it, for the case that the last is damaged later on.
+    That one is kept beside it, for the case that the last is damaged later on. Where a run went on from it,
+    it stays until there is another after it.
     """
+
+    def __init__(self) -> None:
+        self._went_on_from_previous = False
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Notes which of the two it was."""
+        self._went_on_from_previous = Path(path).name == PREVIOUS
+        return super().load_checkpoint(path, *args, **options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes beside the file, waits for the disk, then renames."""
@@ -50,17 +59,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         if Path(path).name == CHECKPOINT:
-            _keep(Path(path), _sha256(draft))
+            _keep(Path(path), _sha256(draft), not self._went_on_from_previous)
+            self._went_on_from_previous = False
         draft.replace(path)
 
 
-def _keep(last: Path, coming: str) -> None:
+def _keep(last: Path, coming: str, as_previous: bool) -> None:
     """Gives the last checkpoint its second name before another takes the first: there is always a last. The
     sum of the one that is coming is known before it is there.
     """
     sums = _sums(last.parent) or ([_sha256(last)] if last.exists() else [])
     write_json(last.with_name(CHECKSUMS), [coming, *sums][:3])
-    if not last.exists():
+    if not (as_previous and last.exists()):
         return
     draft = last.with_name(f"{PREVIOUS}.part")
     draft.unlink(missing_ok=True)
