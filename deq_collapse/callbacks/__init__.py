@@ -6,7 +6,7 @@ from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
-from deq_collapse.callbacks.divergence import Diverged, Divergence
+from deq_collapse.callbacks.divergence import Divergence
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
@@ -26,7 +26,6 @@ __all__ = [
     "Confusion",
     "Costs",
     "Diagnostics",
-    "Diverged",
     "Divergence",
     "Ending",
     "Environment",

@@ -58,12 +58,13 @@ def _check_optimizer(module: CollapseModule) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever the classes of torch or of the user's own say
-        raise UserError(f"model.optimizer and model.lr_scheduler: {sentence(str(error))}.") from error
+        reason = sentence(str(error)).rstrip(".")
+        raise UserError(f"model.optimizer and model.lr_scheduler: {reason}.") from error
 
 
 def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
     """A batch of one image has no spread where batch norm sees one number per channel."""
-    if data.smallest_batch(trainer) > 1:
+    if data.smallest_batch(trainer) != 1:
         return
     network = deepcopy(module.network).train()
     try:

@@ -27,7 +27,7 @@ from deq_collapse.config.checks import (
 )
 from deq_collapse.config.files import dump_yaml, first_difference, linked, sentence
 from deq_collapse.config.mistakes import explain
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged, UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.models.module import SPLITS
 from deq_collapse.runs.files import CHECKPOINT, CONFIG, ENVIRONMENT, HISTORY, MANIFEST, PREVIOUS, RESULT
@@ -248,7 +248,7 @@ class CollapseCLI(LightningCLI):
         try:
             self.trainer.fit(**options)
         except (UserError, MisconfigurationException) as error:
-            trained = (self.directory / CHECKPOINT).exists() or isinstance(error, callbacks.Diverged)
+            trained = (self.directory / CHECKPOINT).exists() or isinstance(error, Diverged)
             if new and not trained and self.trainer.is_global_zero:
                 for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY):
                     (self.directory / name).unlink(missing_ok=True)

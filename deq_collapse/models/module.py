@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from deq_collapse import fit_end
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged, UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.models.alternatives import Alternatives
@@ -322,13 +322,13 @@ def _divergence_told(split: str, step: int) -> Iterator[None]:
     """Features that are not finite have no collapse: the metric says how many they are.
 
     Raises:
-        UserError: where there are some.
+        Diverged: where there are some.
     """
     try:
         yield
     except ValueError as error:
         found = str(error).partition(";")[0]
-        raise UserError(
+        raise Diverged(
             f"the run diverged: after step {step}, on the {split} split, {found}; a lower learning rate may"
             " help."
         ) from error
