@@ -15,6 +15,10 @@ class RankLost(UserError):  # noqa: N818 - it is what happened to the run
     """Another process of the run is gone, or cannot be reached: the run is interrupted, not wrong."""
 
 
+class Diverged(UserError):  # noqa: N818 - it is what happened to the run
+    """Training led to a loss, or to features, that are not finite."""
+
+
 def exit_code(program: Callable[[], object]) -> int:
     """Runs a program; gives its exit code: 2 after a user's mistake, told in one sentence on the standard
     error, else the number it returns, or 0.

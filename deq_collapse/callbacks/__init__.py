@@ -1,11 +1,12 @@
 """Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
 
 from deq_collapse.callbacks.along import Along
+from deq_collapse.callbacks.averaging import check_averaging
 from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint, damage
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
-from deq_collapse.callbacks.divergence import Diverged, Divergence
+from deq_collapse.callbacks.divergence import Divergence
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.history import History
@@ -25,7 +26,6 @@ __all__ = [
     "Confusion",
     "Costs",
     "Diagnostics",
-    "Diverged",
     "Divergence",
     "Ending",
     "Environment",
@@ -39,6 +39,7 @@ __all__ = [
     "RunRecord",
     "SpectralRadius",
     "WarmStarts",
+    "check_averaging",
     "check_whole",
     "damage",
 ]

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from deq_collapse.callbacks.averaging import settle
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.metrics import LayerwiseCollapse
@@ -62,6 +63,7 @@ class Along(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, CollapseModule)
         assert isinstance(data, CollapseDataModule)
+        settle(trainer, pl_module)
         try:
             table = self.measure(trainer, pl_module, data)
         except ValueError as error:  # say of features that are not finite: no reason to lose the run

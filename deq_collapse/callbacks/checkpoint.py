@@ -43,8 +43,17 @@ def damage(path: Path) -> str | None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before.
 
-    That one is kept beside it, for the case that the last is damaged later on.
+    That one is kept beside it, for the case that the last is damaged later on. Where a run went on from it,
+    it stays until there is another after it.
     """
+
+    def __init__(self) -> None:
+        self._went_on_from_previous = False
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Notes which of the two it was."""
+        self._went_on_from_previous = Path(path).name == PREVIOUS
+        return super().load_checkpoint(path, *args, **options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes beside the file, waits for the disk, then renames.
@@ -63,7 +72,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             if path.name == CHECKPOINT:
-                _keep(path, hashlib.sha256(content).hexdigest())
+                _keep(path, hashlib.sha256(content).hexdigest(), not self._went_on_from_previous)
+                self._went_on_from_previous = False
             draft.replace(path)
         except OSError as error:
             with suppress(OSError):
@@ -74,13 +84,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def _keep(last: Path, coming: str) -> None:
+def _keep(last: Path, coming: str, as_previous: bool) -> None:
     """Gives the last checkpoint its second name before another takes the first: there is always a last. The
     sum of the one that is coming is known before it is there.
     """
     sums = _sums(last.parent) or ([_sha256(last)] if last.exists() else [])
     write_json(last.with_name(CHECKSUMS), [coming, *sums][:3])
-    if not last.exists():
+    if not (as_previous and last.exists()):
         return
     draft = last.with_name(f"{PREVIOUS}.part")
     draft.unlink(missing_ok=True)

@@ -75,7 +75,8 @@ def cost_images(data: CollapseDataModule, device: torch.device) -> Tensor:
     by class; (n, C, H, W).
     """
     test = data.source.test
-    kept = torch.linspace(0, len(test.labels) - 1, min(len(test.labels), 64)).round().long()
+    count = len(test.labels)
+    kept = torch.linspace(0, count - 1, min(count, 64), dtype=torch.float32).round().long()
     return data.normalise(test.images[kept]).to(device)
 
 

@@ -9,14 +9,10 @@ from torch import Tensor
 from deq_collapse.callbacks.diagnostics import equilibrium_of
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.data.batches import TrainingBatches
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged
 
 NAMED = 5
 """Images that are named, at most."""
-
-
-class Diverged(UserError):  # noqa: N818 - it is what happened to the run
-    """Training led to a loss that is not finite."""
 
 
 class Divergence(Callback):

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from deq_collapse import fit_end
+from deq_collapse.callbacks.averaging import check_averaging, moved_since_measured
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.whole import check_whole
 
@@ -15,8 +16,8 @@ class Ending(Checkpoint):
     """Measures once more where the last measurement is not of the final weights, or left a split out.
 
     A fit may end amid an epoch (``max_steps``, ``max_time``), or after an epoch that was not to be measured
-    (``EarlyStopping``). In the record of callbacks it stands before what saves the last checkpoint, which
-    then holds the final measures.
+    (``EarlyStopping``), and an average of weights may move after it was measured. In the record of callbacks
+    it stands before what saves the last checkpoint, which then holds the final measures.
 
     It is a ``Checkpoint`` for its place alone: Lightning calls these after everything that may end a fit.
 
@@ -31,12 +32,13 @@ class Ending(Checkpoint):
         self.epochs = self.whole_epochs = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses what would measure a part of a split only.
+        """Refuses what would measure a part of a split only, or other weights than the final ones.
 
         Raises:
-            UserError: see `check_whole`.
+            UserError: see `check_whole` and `check_averaging`.
         """
         check_whole(trainer)
+        check_averaging(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was killed after its last checkpoint, before its record, does not train on."""
@@ -53,7 +55,7 @@ class Ending(Checkpoint):
             return
         self.by = fit_end.why(trainer)
         history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
-        if not history.measured(trainer.global_step):
+        if not history.measured(trainer.global_step) or moved_since_measured(trainer):
             _measure(trainer)
             history.add_measures(trainer)
 

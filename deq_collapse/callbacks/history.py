@@ -50,7 +50,11 @@ class History(Callback):
         self._write(trainer)
 
     def add_measures(self, trainer: Trainer) -> None:
-        """Adds what was measured after the epoch's values were, and rewrites the table."""
+        """Adds what was measured after the epoch's values were, in place of what is there of these weights,
+        and rewrites the table.
+        """
+        step = self._measured_at
+        self.rows = [row for row in self.rows if not (row[1] == step and row[2] in SPLITS)]
         self._add(trainer, dict.fromkeys(SPLITS, self._measured_at))
         self._measured_at = None
         self._write(trainer)

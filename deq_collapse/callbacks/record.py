@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from deq_collapse import fit_end
+from deq_collapse.callbacks.averaging import settle
 from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.history import History
@@ -58,16 +59,23 @@ class RunRecord(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, CollapseModule)
         assert isinstance(data, CollapseDataModule)
+        settle(trainer, pl_module)
         directory = Path(trainer.default_root_dir)
-        images = _test_images(data, pl_module.device)
-        write_geometry(geometry(pl_module, data, images), directory)
+        precision = trainer.precision_plugin
+        of_test, of_costs = (
+            precision.convert_input(images)
+            for images in (_test_images(data, pl_module.device), cost_images(data, pl_module.device))
+        )
+        with precision.forward_context():
+            write_geometry(geometry(pl_module, data, of_test), directory)
+            flops = flops_per_image(pl_module.network, of_costs)
         record: dict[str, Any] = {"name": self.name, "axes": self.axes, "study": self.study}
         record |= summary(pl_module, data, history)
         record |= {
             **end(trainer),
             "steps": trainer.global_step,
             "parameters": pl_module.network.parameter_counts(),
-            "flops_per_image": flops_per_image(pl_module.network, cost_images(data, pl_module.device)),
+            "flops_per_image": flops,
             "activation_bytes": costs.activation_bytes,
             "seconds_per_step": costs.seconds_per_step(),
         }
@@ -140,13 +148,15 @@ def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
 
 @torch.no_grad()
 def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -> dict[str, Any]:
-    """Arrays for the figures: class means, classifier, some test features."""
+    """Arrays for the figures: class means, classifier, some test features. What is of half precision becomes
+    float32, for numpy knows no bfloat16.
+    """
     network = module.network.eval()
     weight, bias = linear_map(network.classifier)
     return {
-        **{f"class_means_{split}": means.cpu().numpy() for split, means in module.class_means.items()},
-        "weight": weight.cpu().numpy(),
-        "bias": np.zeros(len(weight)) if bias is None else bias.cpu().numpy(),
+        **{f"class_means_{split}": _array(means) for split, means in module.class_means.items()},
+        "weight": _array(weight),
+        "bias": np.zeros(len(weight)) if bias is None else _array(bias),
         "test_features": network.features(images).float().cpu().numpy(),
         "test_labels": data.source.test.labels[_kept(data)].numpy(),
         "class_names": np.array(data.class_names),
@@ -154,10 +164,14 @@ def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -
     }
 
 
+def _array(values: Tensor) -> Any:
+    return values.to(torch.promote_types(values.dtype, torch.float32)).cpu().numpy()
+
+
 def _kept(data: CollapseDataModule) -> Tensor:
     """Evenly spread over the test split, which may be sorted by class."""
     n = len(data.source.test.labels)
-    return torch.linspace(0, n - 1, min(n, FEATURES_KEPT)).round().long()
+    return torch.linspace(0, n - 1, min(n, FEATURES_KEPT), dtype=torch.float32).round().long()
 
 
 def _test_images(data: CollapseDataModule, device: torch.device) -> Tensor:

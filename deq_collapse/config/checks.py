@@ -3,11 +3,18 @@
 import os
 import tempfile
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 
+from deq_collapse.config.mistakes import nearest
 from deq_collapse.errors import UserError
+
+LARGEST_SEED = 2**32 - 1
+"""That numpy takes."""
 
 LONGEST_NAME = 200
 """Bytes; file systems allow 255, and files beside the directory add to it."""
@@ -34,6 +41,63 @@ def check_devices(trainer: Any, oversubscribe: bool = False) -> None:
         raise UserError(
             f"{asked} GPUs are asked for, but this machine has {gpus}: --trainer.accelerator cpu."
         )
+
+
+def check_strategy(strategy: Any) -> None:
+    """Whether every process of a run would have the whole network, and can be started.
+
+    Args:
+        strategy: a name, or a configuration with ``class_path``.
+
+    Raises:
+        UserError: where it would not.
+    """
+    if isinstance(strategy, str):
+        name = strategy
+        if name == "auto":
+            return
+        if name not in StrategyRegistry.available_strategies():
+            choices = [known for known in StrategyRegistry.available_strategies() if known.startswith("ddp")]
+            raise UserError(f"there is no trainer.strategy {name}; {nearest(name, ['auto', *choices])}")
+        kind = StrategyRegistry[name]["strategy"]
+        start = StrategyRegistry[name]["init_params"].get("start_method")
+    else:
+        name = strategy.class_path.rpartition(".")[2]
+        kind, start = locate(strategy.class_path), (strategy.get("init_args") or {}).get("start_method")
+    if not (isinstance(kind, type) and issubclass(kind, (DDPStrategy, SingleDeviceStrategy))):
+        raise UserError(
+            f"trainer.strategy is {name}, but a run is measured on the whole network in every process: it is"
+            " auto, ddp or ddp_fork."
+        )
+    if start == "spawn":
+        raise UserError(
+            f"trainer.strategy is {name}, whose processes begin with a pickled copy of the run, and a run"
+            " cannot be pickled: it is auto, ddp or ddp_fork."
+        )
+
+
+def check_slurm() -> None:
+    """Whether SLURM says how the processes of a run lie on its nodes.
+
+    Raises:
+        UserError: where it does not.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if SLURMEnvironment.detect() and tasks != "1" and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UserError(
+            f"SLURM starts {tasks} tasks (SLURM_NTASKS) and does not say how many on a node: give sbatch or"
+            " srun --ntasks-per-node, or unset SLURM_NTASKS for a run in one process."
+        )
+
+
+def check_seed(seed: Any) -> None:
+    """Whether random numbers can be drawn by a seed.
+
+    Raises:
+        UserError: where they cannot.
+    """
+    if not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed_everything is {seed}, but a seed is a whole number from 0 to {LARGEST_SEED}.")
 
 
 def check_writable(directory: Path) -> None:

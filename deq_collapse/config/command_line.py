@@ -1,26 +1,46 @@
 """The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
 from deq_collapse import callbacks
-from deq_collapse.config.checks import check_devices, check_name, check_writable
-from deq_collapse.config.files import first_difference, linked
+from deq_collapse.config.built import check_built
+from deq_collapse.config.checks import (
+    check_devices,
+    check_name,
+    check_seed,
+    check_slurm,
+    check_strategy,
+    check_writable,
+)
+from deq_collapse.config.files import dump_yaml, first_difference, linked, sentence
 from deq_collapse.config.mistakes import explain
 from deq_collapse.config.ranks import limit_patience
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged, UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.models.batch_norm import SynchronisedBatchNorm
-from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT, SPLITS
+from deq_collapse.runs.files import (
+    CHECKPOINT,
+    CONFIG,
+    ENVIRONMENT,
+    HISTORY,
+    MANIFEST,
+    PREVIOUS,
+    RESULT,
+    SPLITS,
+)
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 """Keys in which two starts of the same run may differ."""
@@ -52,7 +72,7 @@ class SaveConfig(SaveConfigCallback):
             return
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         content = {key: value for key, value in config.items() if key != "ckpt_path"}
-        text = yaml.safe_dump(linked(content, self.links), sort_keys=False)
+        text = dump_yaml(linked(content, self.links))
         write_atomically(Path(trainer.default_root_dir) / CONFIG, text)
         for logger in trainer.loggers:
             logger.log_hyperparams(content)
@@ -95,6 +115,8 @@ class CollapseCLI(LightningCLI):
             command = next((arg for arg in args[:1] if arg in COMMANDS), None)
             keys = self._parser(command).get_defaults().keys()
             raise UserError(explain(str(error), keys)) from error
+        settings = self.config.get(str(self.config.get("subcommand")), self.config)
+        check_seed(settings.seed_everything)
 
     @property
     def settings(self) -> Any:
@@ -117,11 +139,13 @@ class CollapseCLI(LightningCLI):
         """Finds mistakes before anything is built or written.
 
         Raises:
-            UserError: for a checkpoint that is not there, too many devices, an output directory that cannot
-                be written, and a directory that holds another run.
+            UserError: for a checkpoint that is not there, too many devices, processes that cannot be started,
+                an output directory that cannot be written, and a directory that holds another run.
         """
         check_name(self.settings.name)
+        check_slurm()
         check_devices(self.settings.trainer, bool(self.settings.oversubscribe))
+        check_strategy(self.settings.trainer.strategy)
         callbacks.check_whole(self.settings.trainer)
         self._resolve_checkpoint()
         if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
@@ -148,7 +172,7 @@ class CollapseCLI(LightningCLI):
     def _last_checkpoint(self) -> str:
         """The last checkpoint of the run, or where that is damaged, the one before it."""
         last, previous = self.directory / CHECKPOINT, self.directory / PREVIOUS
-        found = callbacks.damage(last) if last.exists() else None
+        found = callbacks.damage(last) if last.exists() else "it is gone"
         if found is None or not previous.exists() or callbacks.damage(previous):
             return str(last)
         rank_zero_warn(f"{last} is not a whole checkpoint ({found}); the one before it is used, {previous}.")
@@ -189,32 +213,66 @@ class CollapseCLI(LightningCLI):
         return content
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with what every run leaves behind."""
+        """The trainer, with what every run leaves behind.
+
+        Raises:
+            UserError: for what cannot be trained as it is configured.
+        """
         settings = self.settings
         self.along.check(self.model.network, self.datamodule.image_shape)
-        always = [
+        self.trainer_defaults = {"callbacks": self._always()}
+        if self.subcommand != "fit":
+            kwargs["logger"] = False  # its curves are those of the fit
+        over_ranks = [SynchronisedBatchNorm()] if settings.trainer.sync_batchnorm else []
+        kwargs["plugins"] = [*self._given("plugins"), callbacks.AtomicCheckpointIO(), *over_ranks]
+        try:
+            trainer = super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
+        except (UserError, MisconfigurationException):
+            raise
+        except Exception as error:  # Lightning has no one exception for what does not go together
+            raise UserError(f"the trainer cannot be made: {sentence(str(error))}") from error
+        limit_patience(trainer)
+        if self.subcommand == "fit":
+            check_built(trainer, self.model, self.datamodule)
+        return trainer
+
+    def _always(self) -> list[Callback]:
+        settings = self.settings
+        own_bar = any(isinstance(callback, ProgressBar) for callback in self._given("callbacks"))
+        hidden = own_bar or settings.trainer.enable_progress_bar is False
+        return [
             callbacks.Environment(),
             callbacks.Divergence(),
             callbacks.Costs(),
             callbacks.Diagnostics(),
             callbacks.History(),
-            callbacks.RunProgress(settings.name),
+            *([] if hidden else [callbacks.RunProgress(settings.name)]),
             callbacks.PredictionWriter(),
             callbacks.Confusion(),
             callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),
             callbacks.Ending(),
             callbacks.LastCheckpoint(),
         ]
-        self.trainer_defaults = {"callbacks": always}
-        if self.subcommand != "fit":
-            kwargs["logger"] = False  # its curves are those of the fit
-        given = self.config_init[str(self.subcommand)].trainer.plugins or []
-        plugins = given if isinstance(given, list) else [given]
-        over_ranks = [SynchronisedBatchNorm()] if settings.trainer.sync_batchnorm else []
-        kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO(), *over_ranks]
-        trainer = super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
-        limit_patience(trainer)
-        return trainer
+
+    def _given(self, name: str) -> list[Any]:
+        """What the configuration gives the trainer, one or several, as a list."""
+        given = self._get(self.config_init, "trainer")[name] or []
+        return given if isinstance(given, list) else [given]
+
+    def fit(self, **options: Any) -> None:
+        """Called for the subcommand. A mistake that is found before anything was trained leaves nothing."""
+        new_directory, new = not self.directory.exists(), not (self.directory / CONFIG).exists()
+        try:
+            self.trainer.fit(**options)
+        except (UserError, MisconfigurationException) as error:
+            trained = (self.directory / CHECKPOINT).exists() or isinstance(error, Diverged)
+            if new and not trained and self.trainer.is_global_zero:
+                for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY):
+                    (self.directory / name).unlink(missing_ok=True)
+                if new_directory:
+                    with suppress(OSError):  # of somebody else's files in it
+                        self.directory.rmdir()
+            raise
 
     def after_fit(self) -> None:
         """Tells where the run is."""

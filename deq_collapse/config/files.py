@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def expand_parts(args: Sequence[str]) -> list[str]:
     A value that is YAML itself is passed on.
 
     Raises:
-        UserError: for a file that is missing or is not YAML.
+        UserError: for a file that is missing or is not YAML, be it named here or in another file.
     """
     expanded: list[str] = []
     rest = iter(args)
@@ -43,16 +44,34 @@ def expand_parts(args: Sequence[str]) -> list[str]:
         value = value if equals else next(rest, "")
         for part in [_once(value)] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
+    for arg in expanded:
+        _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
     return expanded
 
 
 def _parts(path: Path) -> Iterator[str]:
     path = found(path)
-    content = read_yaml(path)
-    for part in content.pop(PARTS, ()):
+    content = read_yaml(path, _Numbers)
+    parts = content.pop(PARTS, [])
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise UserError(f"the configuration file {path}: {PARTS} is a list of files.")
+    for part in parts:
         yield from _parts(beside(path, part))
     if content:
-        yield yaml.safe_dump(content, sort_keys=False)
+        yield dump_yaml(content)
+
+
+def _check_files(value: Any, directory: Path) -> None:
+    """Reads every file that a configuration names in place of its content, as ``model: model.yaml``; the
+    parser would take the last of a key given twice.
+    """
+    if isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            _check_files(entry, directory)
+    elif isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
+        path = directory / value
+        if path.is_file():
+            _check_files(_load(path, _Once), path.parent)
 
 
 def beside(path: Path, name: str) -> Path:
@@ -77,36 +96,67 @@ def is_configuration(text: str) -> bool:
         return False
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+class _Once(yaml.SafeLoader):
+    """YAML in which a key given twice is a mistake: the first block would be dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"the key {key.value} is given twice, again in line {key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Numbers(_Once):
+    """YAML that takes 1e-2 for a number, as the parser of configurations does, and '1e-2' for text."""
+
+
+class _Quoting(yaml.SafeDumper):
+    """Writes text that the parser would take for a number in quotes, and a member of an `Enum` as its
+    value.
+    """
+
+
+for _kind in (_Numbers, _Quoting):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)?$"),
+        list("-+0123456789."),
+    )
+_Quoting.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+
+
+def dump_yaml(content: Any) -> str:
+    """A configuration as text that is read as it was, keys in the order given."""
+    text: str = yaml.dump(content, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Once) -> dict[str, Any]:
     """A YAML mapping from a file.
 
     Raises:
         UserError: where there is none.
     """
+    content = _load(path, loader)
+    if not isinstance(content, dict):
+        raise UserError(f"the configuration file {path} holds no keys.")
+    return content
+
+
+def _load(path: Path, loader: type[yaml.SafeLoader]) -> Any:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Once)
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
     except OSError as error:
         raise UserError(f"the configuration file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the configuration file {path} is not text in UTF-8: save it as such.") from error
     except yaml.YAMLError as error:
         raise UserError(f"the configuration file {path} is not valid YAML: {sentence(str(error))}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"the configuration file {path} holds no keys.")
-    return content
-
-
-class _Once(yaml.SafeLoader):
-    """YAML in which a key given twice is a mistake: the first block would be dropped without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, value in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(
-                    None, None, f"the key {key.value} is given twice", value.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def links(arguments: Sequence[str]) -> dict[str, str]:

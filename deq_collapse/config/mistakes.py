@@ -142,5 +142,8 @@ RULES = {
     r"Parser key \"(?P<key>[^\"]+)\": .*dot import path string: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*?(?P<kinds>Subtypes: .*?|Expected a <class .*?)"
     r"(?:Errors: .*)?Given value type: .* Given value: (?P<value>.*)": _wrong_type,
+    r"Parser key \"(?P<key>[^\"]+)\": (?P<kinds>Expected a <class '\w+'>)\. Got value: (?P<value>.+)": (
+        _wrong_type
+    ),
 }
 """The rule that words each message of jsonargparse that a user may meet; the first that fits is taken."""

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import set_dumper, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from deq_collapse.allocator import keep_freed_memory
 from deq_collapse.config.command_line import COMMANDS, CollapseCLI, SaveConfig
-from deq_collapse.config.files import expand_parts, links, sentence
+from deq_collapse.config.files import dump_yaml, expand_parts, links, sentence
 from deq_collapse.config.help import ShortHelp
 from deq_collapse.config.ranks import losses_told
 from deq_collapse.data import CollapseDataModule
@@ -43,6 +43,7 @@ def lightning_main(
     keep_freed_memory()
     # With the default, an override on the command line does not reach values interpolated from it.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    set_dumper("yaml", dump_yaml)  # the parser writes and reads a configuration to interpolate in it
     if "" not in sys.path:
         sys.path.insert(0, "")  # a class of the user's own, in a file of the working directory
     arguments = list(args)

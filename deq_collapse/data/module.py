@@ -240,6 +240,12 @@ class CollapseDataModule(LightningDataModule):
         limit = trainer.limit_train_batches
         return max(1, min(every, limit if isinstance(limit, int) else int(every * limit)))
 
+    def smallest_batch(self, trainer: Trainer) -> int:
+        """Images in the smallest training batch of a rank."""
+        share = len(self.train_set.labels) // trainer.world_size
+        left = share - (self._batches(trainer) - 1) * self.batch_size
+        return min(self.batch_size, left)
+
     def _evaluation(self, split: Measured) -> EvaluationBatches:
         data = self._resident(split)
         return EvaluationBatches(data, self.eval_batch_size, self.normalise, self._shard, self._device)

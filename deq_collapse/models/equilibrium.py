@@ -5,7 +5,7 @@ Models", 2019).
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torchdeq
@@ -212,16 +212,25 @@ class Equilibrium(nn.Module):
         """H0 and the map to be solved, in full precision whenever it is called."""
         half = (torch.float16, torch.bfloat16)
         if any(p.dtype in half for p in self.cell.parameters()):
-            raise UserError(
-                "an equilibrium is solved in float32, but its cell's weights are of half precision;"
-                " trainer.precision is one of 32-true, 64-true, bf16-mixed and 16-mixed."
-            )
+            self.refuse_half()
         device = h0.device.type
         h0 = h0.float() if h0.dtype in half else h0
         with torch.autocast(device, enabled=False):
             f = self.cell.at(h0)
         f = self._compiler(f) if self._compiler else f
         return h0, _full_precision(f, device) if torch.is_autocast_enabled(device) else f
+
+    @staticmethod
+    def refuse_half() -> NoReturn:
+        """What is said of weights in half precision.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "an equilibrium is solved in float32, but its cell's weights are of half precision;"
+            " trainer.precision is one of 32-true, 64-true, bf16-mixed and 16-mixed."
+        )
 
     def _core(self) -> Any:
         """torchdeq's module for these settings."""

@@ -1,11 +1,15 @@
-"""Learning-rate schedules that torch's own, each made from an optimizer alone, do not give."""
+"""Learning-rate schedules that torch's own, each made from an optimizer alone, do not give, and what one may
+follow.
+"""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
+from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from deq_collapse.errors import UserError
 
@@ -39,3 +43,34 @@ class WarmupMultiStep(LambdaLR):
             optimizer,
             lambda done: min(1.0, (done + 1) / warmup) * gamma ** bisect_right(milestones, done),
         )
+
+
+def monitored(schedule: object) -> str | None:
+    """The name of the value that a schedule follows; ``None`` where it follows the epochs.
+
+    Raises:
+        UserError: for torch's own ``ReduceLROnPlateau``, which has no such name.
+    """
+    if not isinstance(schedule, ReduceLROnPlateau):
+        return None
+    if not hasattr(schedule, "monitor"):
+        raise UserError(
+            "model.lr_scheduler: torch's ReduceLROnPlateau does not know what it follows: take"
+            " lightning.pytorch.cli.ReduceLROnPlateau, with monitor, as train/loss."
+        )
+    return str(schedule.monitor)
+
+
+def follow(schedule: Any, values: Mapping[str, Any]) -> None:
+    """Gives a ``ReduceLROnPlateau`` its value.
+
+    Raises:
+        UserError: where it is not among the values.
+    """
+    name = schedule.monitor
+    if name not in values:
+        near = get_close_matches(name, values, n=3) or [known for known in values if known.endswith("/loss")]
+        raise UserError(
+            f"model.lr_scheduler follows {name}, which is not measured; did you mean {' or '.join(near)}?"
+        )
+    schedule.step(values[name])

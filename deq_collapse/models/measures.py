@@ -3,7 +3,7 @@ solver.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,11 @@ class SplitMeasures(nn.Module):
         self.evaluations = MeanMetric(nan_strategy=math.inf)
         self.unconverged = MeanMetric()
         self.solved = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SplitMeasures":
+        """Follows the network to a device, but not to a precision: in bfloat16 a count ends at 256."""
+        moved: SplitMeasures = super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def update(
         self,

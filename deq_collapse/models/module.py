@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from deq_collapse import fit_end
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged, UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional.imbalance import FEW, MANY
@@ -21,6 +21,7 @@ from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import Shape
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
+from deq_collapse.models.lr_schedules import follow, monitored
 from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
 from deq_collapse.models.readouts import GlobalAverage
@@ -39,7 +40,8 @@ class CollapseModule(LightningModule):
         refinement: H0 -> feature map: ``Explicit``, ``Equilibrium``, or one of your own;
             ``torch.nn.Identity`` where the encoder is all.
         optimizer: takes the parameters.
-        lr_scheduler: takes the optimizer; stepped once per epoch.
+        lr_scheduler: takes the optimizer; stepped once per epoch. Lightning's ``ReduceLROnPlateau`` is
+            stepped after the epochs in which what it monitors was measured.
         readout: feature map -> features h (N, d).
         classifier: takes d and K.
         criterion: takes the class counts.
@@ -75,7 +77,8 @@ class CollapseModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.optimizer = _Shared(optimizer)
+        self.lr_scheduler = None if lr_scheduler is None else _Shared(lr_scheduler)
         num_classes = len(class_counts)
         self.network = Network(
             image_shape,
@@ -104,6 +107,7 @@ class CollapseModule(LightningModule):
         self.class_means: dict[str, Tensor] = {}
         self.confusions: dict[str, Tensor] = {}
         self._train_means: Tensor | None = None  # of the present weights
+        self._measured = False  # in this epoch
 
     def setup(self, stage: str) -> None:
         """Compiles where that is asked for.
@@ -143,13 +147,30 @@ class CollapseModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Tells the criterion the epoch; from now on the class means measured are of older weights."""
-        if isinstance(self.criterion, Criterion):
-            epochs = fit_end.length(self.trainer, int(self.trainer.num_training_batches))
-            self.criterion.at_epoch(self.current_epoch, epochs)
-        self._train_means = None
+        self._tell_epoch()
+        self._train_means, self._measured = None, False
+
+    def on_train_epoch_end(self) -> None:
+        """Steps a schedule that follows a measure, where that was taken in this epoch.
+
+        Lightning would do so after the checkpoint is saved, and not at all where a run goes on from there.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            name = monitored(config.scheduler)
+            if name is not None and (self._measured or name.partition("/")[0] not in SPLITS):
+                follow(config.scheduler, self.trainer.callback_metrics)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps a schedule that follows the epochs; for the others see `on_train_epoch_end`."""
+        if monitored(scheduler) is None:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_epoch_start(self) -> None:
-        """Measures afresh."""
+        """Measures afresh, under the weights of the criterion for this epoch: an average of the network's
+        weights has one of these too.
+        """
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._tell_epoch()
         self._reset_measures()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -164,6 +185,7 @@ class CollapseModule(LightningModule):
         """Logs every measure of the splits seen."""
         for split in self.measured():
             self._log_measures(split)
+        self._measured = not self.trainer.sanity_checking
 
     def on_test_epoch_start(self) -> None:
         """Measures afresh."""
@@ -180,15 +202,23 @@ class CollapseModule(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Labels (N,), predicted classes (N,) and their probability (N,)."""
         x, y = batch
-        probability, predicted = self(x).softmax(1).max(1)
+        probability, predicted = _precise(self(x)).softmax(1).max(1)
         return {"label": y, "predicted": predicted, "probability": probability}
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over all parameters, and its schedule."""
+        """The optimizer over all parameters, and its schedule.
+
+        Raises:
+            UserError: for a schedule that follows a measure and does not say which.
+        """
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
-        return [optimizer], [self.lr_scheduler(optimizer)]
+        schedule = self.lr_scheduler(optimizer)
+        monitor = monitored(schedule)
+        if monitor is None:
+            return [optimizer], [schedule]
+        return [optimizer], [{"scheduler": schedule, "monitor": monitor, "strict": False}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the weights of another architecture in one sentence.
@@ -228,6 +258,11 @@ class CollapseModule(LightningModule):
         residual: Tensor = self._split(split).residual.compute()
         return residual
 
+    def _tell_epoch(self) -> None:
+        if isinstance(self.criterion, Criterion):
+            epochs = fit_end.length(self.trainer, int(self.trainer.num_training_batches))
+            self.criterion.at_epoch(self.current_epoch, epochs)
+
     def _split(self, split: str) -> SplitMeasures:
         measures = self.measures[f"{split}_split"]
         assert isinstance(measures, SplitMeasures)
@@ -236,7 +271,7 @@ class CollapseModule(LightningModule):
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch
         h = self.network.features(x)
-        logits = self.network.classifier(h)
+        logits = _precise(self.network.classifier(h))
         solve = getattr(self.network.refinement, "forward_solve", None)
         self._split(split).update(h, logits, y, self.criterion(logits, y), self.network.classifier, solve)
         if split == "test":
@@ -261,18 +296,38 @@ class CollapseModule(LightningModule):
         self.alternatives.reset()
 
 
+class _Shared:
+    """Makes an optimizer or a schedule, for a module and its copies: a maker of the command line's holds the
+    parser, which cannot be copied.
+    """
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __call__(self, of: Any) -> Any:
+        return self._make(of)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """In float32 at least: what is measured of a network of half precision is not rounded to it again."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 @contextmanager
 def _divergence_told(split: str, step: int) -> Iterator[None]:
     """Features that are not finite have no collapse: the metric says how many they are.
 
     Raises:
-        UserError: where there are some.
+        Diverged: where there are some.
     """
     try:
         yield
     except ValueError as error:
         found = str(error).partition(";")[0]
-        raise UserError(
+        raise Diverged(
             f"the run diverged: after step {step}, on the {split} split, {found}; a lower learning rate may"
             " help."
         ) from error

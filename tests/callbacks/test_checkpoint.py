@@ -66,3 +66,16 @@ def test_the_one_before_is_known_too_and_also_one_saved_without_sums(saved: Path
     AtomicCheckpointIO().save_checkpoint({"epoch": 4}, saved)
     assert damage(saved) is None
     assert damage(saved.with_name("previous.ckpt")) is None
+
+
+def test_the_checkpoint_a_run_went_on_from_stays_until_there_is_another_after_it(saved: Path):
+    previous = saved.with_name("previous.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"epoch": 4}, saved)
+    saved.write_bytes(saved.read_bytes()[:-1])
+    io = AtomicCheckpointIO()
+    assert io.load_checkpoint(previous)["epoch"] == 3
+    for epoch, before in ((5, 3), (6, 5)):
+        io.save_checkpoint({"epoch": epoch}, saved)
+        assert damage(saved) is None
+        assert damage(previous) is None
+        assert torch.load(previous, weights_only=True)["epoch"] == before

@@ -6,8 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from deq_collapse.callbacks import Diverged
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged
 
 
 @pytest.mark.parametrize("refinement", ["explicit", "equilibrium"])
@@ -40,7 +39,7 @@ class Break(Callback):
 def test_features_that_are_not_finite_are_told_in_one_sentence(ready, tmp_path):
     run = ready(tmp_path, "explicit", watching=[Break()])
     with pytest.raises(
-        UserError, match=r"diverged: after step 4, on the train split, \d+ samples have non-finite"
+        Diverged, match=r"diverged: after step 4, on the train split, \d+ samples have non-finite"
     ):
         run.trainer.fit(run.module, run.data)
     assert not (tmp_path / "result.json").exists()

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch.nn.functional import cross_entropy
 
 from deq_collapse.callbacks import History
 from deq_collapse.callbacks.record import summary
+from deq_collapse.metrics import NeuralCollapse
 
 
 def read(run):
@@ -146,3 +148,30 @@ def test_testing_the_final_weights_gives_the_logged_values(finished):
     (tested,) = finished.trainer.test(finished.module, finished.data, verbose=False)
     logged = finished.callback(History).values("test")
     assert {name.removeprefix("test/"): value for name, value in tested.items()} == pytest.approx(logged)
+
+
+@pytest.mark.parametrize(
+    ("refinement", "precision"),
+    [("equilibrium", "64-true"), ("explicit", "16-true"), ("explicit", "bf16-true")],
+)
+def test_in_any_precision_the_record_holds_what_the_network_gives(ready, tmp_path, refinement, precision):
+    run = ready(tmp_path, refinement, epochs=1, precision=precision, limit_train_batches=1)
+    run.trainer.fit(run.module, run.data)
+    record, network = read(run), run.module.network.eval()
+    dtype = next(network.parameters()).dtype
+    assert dtype == {"64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}[precision[:-5]]
+    truth = NeuralCollapse(10, network.num_features, ["nc1"])
+    losses = []
+    with torch.no_grad():
+        for x, y in run.data.val_dataloader()["train"]:
+            h = network.features(x.to(dtype))
+            truth.update(h.double(), y, network.classifier.weight.double())
+            losses.append(cross_entropy(network.classifier(h).double(), y, reduction="none"))
+    assert record["train"]["nc1"] == pytest.approx(float(truth.compute()["nc1"]), rel=1e-5)
+    assert record["train"]["loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert record["flops_per_image"] > 0
+    with np.load(tmp_path / "geometry.npz") as arrays:
+        assert arrays["weight"] == pytest.approx(network.classifier.weight.detach().double().numpy())
+        assert np.isfinite(arrays["test_features"]).all()
+    run.trainer.predict(run.module, run.data)
+    assert pd.read_csv(tmp_path / "predictions.csv").probability.between(0.1, 1).all()

@@ -1,11 +1,15 @@
 """A run that is killed and goes on ends as the run without a break does, to the bit."""
 
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from deq_collapse.errors import UserError
 
@@ -57,3 +61,48 @@ def test_the_checkpoint_of_another_architecture_is_refused_in_one_sentence(finis
     with pytest.raises(UserError, match=r"of another architecture: network\.refinement") as refusal:
         run.trainer.fit(run.module, run.data, ckpt_path=finished.directory / "last.ckpt")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_schedule_counts_measurements_and_goes_on_with_its_count(ready, tmp_path):
+    """The epochs 1, 2, 4 and 5 are measured, and a falling loss is no rising one."""
+    plateau = partial(ReduceLROnPlateau, monitor="train/loss", mode="max", patience=0, factor=0.5)
+    for kill in ([Kill(3)], []):
+        run = ready(tmp_path, "explicit", watching=kill)
+        run.module.lr_scheduler = plateau
+        if kill:
+            with pytest.raises(Killed):
+                run.trainer.fit(run.module, run.data)
+        else:
+            run.trainer.fit(run.module, run.data, ckpt_path=tmp_path / "last.ckpt")
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history[history.metric == "learning_rate"].value.tolist() == [0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+@pytest.mark.parametrize("epoch", [2, None])
+def test_an_average_of_weights_goes_on_and_is_what_is_recorded(ready, tmp_path, epoch):
+    """Its last move, at the end of the epoch, comes after the epoch's measurement."""
+    for name in ("whole", "killed", "goes on"):
+        directory = tmp_path / ("whole" if name == "whole" else "broken")
+        average = EMAWeightAveraging(decay=0.5, update_every_n_steps=2, update_starting_at_epoch=0)
+        watching = [average, *([Kill(epoch)] if name == "killed" else [])]
+        run = ready(directory, "explicit", epochs=2, watching=watching)
+        if name == "killed":
+            with pytest.raises(Killed):
+                run.trainer.fit(run.module, run.data)
+        else:
+            path = directory / "last.ckpt" if name == "goes on" else None
+            run.trainer.fit(run.module, run.data, ckpt_path=path)
+
+    for directory in (tmp_path / "whole", tmp_path / "broken"):
+        saved = torch.load(directory / "last.ckpt", weights_only=True)
+        weight = saved["state_dict"]["network.classifier.weight"]
+        assert not torch.equal(weight, saved["current_model_state"]["network.classifier.weight"])
+        with np.load(directory / "geometry.npz") as arrays:
+            assert np.array_equal(arrays["weight"], weight.numpy())
+        fresh = ready(tmp_path / "fresh", "explicit")
+        fresh.module.load_state_dict(saved["state_dict"])
+        (values, _) = fresh.trainer.validate(fresh.module, fresh.data, verbose=False)
+        record = json.loads((directory / "result.json").read_text())
+        for measure in ("nc1", "loss", "accuracy"):
+            assert record["train"][measure] == pytest.approx(values[f"train/{measure}"], rel=1e-6)
+        assert (directory / "history.csv").read_bytes() == (tmp_path / "whole" / "history.csv").read_bytes()

@@ -20,6 +20,11 @@ def _refinement(option: str, name: str, **init_args: float) -> str:
     return json.dumps({"model": {"refinement": {"init_args": {option: spec}}}})
 
 
+def _callback(name: str, **init_args: object) -> list[str]:
+    spec = {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": init_args}
+    return ["--config", json.dumps({"trainer": {"callbacks+": [spec]}})]
+
+
 MISTAKES = {
     "data set": (["--data.source", "Digitz"], ["data.source", "Digitz", "did you mean Digits?"]),
     "class path": (["--data.source", "deq_collapse.data.Digitz"], ["Digitz", "did you mean Digits?"]),
@@ -79,6 +84,37 @@ MISTAKES = {
         ["4096 GPUs", "--trainer.accelerator cpu"],
     ),
     "processes": (["--trainer.devices", "4096"], ["4096 CPU processes", "cores"]),
+    "no strategy": (["--trainer.strategy", "dpd"], ["no trainer.strategy dpd", "did you mean ddp"]),
+    "split weights": (["--trainer.strategy", "fsdp"], ["trainer.strategy is fsdp", "auto, ddp or ddp_fork"]),
+    "a class that splits weights": (
+        ["--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"],
+        ["trainer.strategy is FSDPStrategy", "auto, ddp or ddp_fork"],
+    ),
+    "spawned": (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy is ddp_spawn", "pickled"]),
+    "what does not go together": (
+        ["--trainer.accelerator", "cpu", "--trainer.devices", "[0]"],
+        ["the trainer cannot be made"],
+    ),
+    "batch norm of one": (
+        [
+            *("--model.encoder", "ResNetEncoder", "--model.encoder.init_args.width", "4"),
+            *("--data.imbalance", "Balanced", "--data.imbalance.init_args.n_max", "10"),
+            *("--data.batch_size", "99"),
+        ],
+        ["last batch of an epoch has 1 image", "data.batch_size than 99"],
+    ),
+    "half a DEQ": ([*EQUILIBRIUM, "--trainer.precision", "bf16-true"], ["64-true, bf16-mixed"]),
+    "seed": (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
+    "learning rate": (["--model.optimizer.init_args.lr", "-1"], ["model.optimizer", "-1"]),
+    "a plateau of what": (
+        ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
+        ["lightning.pytorch.cli.ReduceLROnPlateau"],
+    ),
+    "weights exchanged late": (
+        _callback("StochasticWeightAveraging", swa_lrs=0.01),
+        ["StochasticWeightAveraging", "EMAWeightAveraging"],
+    ),
+    "a monitor without a logger": (_callback("LearningRateMonitor"), ["trainer.logger", "history.csv"]),
 }
 
 
@@ -89,6 +125,23 @@ def test_a_mistake_is_told_in_one_sentence_and_leaves_nothing(
     told = refused(*small_fit(tmp_path / "run", *args))
     for word in words:
         assert word in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_found_in_the_first_epoch_leaves_nothing(small_fit, tmp_path: Path, refused: Refused):
+    schedule = ["--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"]
+    monitor = ["--model.lr_scheduler.init_args.monitor", "val_loss"]
+    told = refused(*small_fit(tmp_path / "run", *schedule, *monitor))
+    assert "follows val_loss" in told
+    assert "fit/loss" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_that_slurm_does_not_place_are_told(small_fit, tmp_path: Path, refused: Refused, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    told = refused(*small_fit(tmp_path / "run"))
+    assert "SLURM_NTASKS" in told
+    assert "--ntasks-per-node" in told
     assert not (tmp_path / "run").exists()
 
 
@@ -215,3 +268,16 @@ def test_a_key_given_twice_is_a_mistake(small_fit, tmp_path: Path, refused: Refu
     assert "the key tau is given twice" in told
     file.write_bytes("name: f\xfcr".encode("latin-1"))
     assert "twice.yaml is not text in UTF-8" in refused(*small_fit(tmp_path / "new", "--config", str(file)))
+
+
+def test_a_file_named_in_a_configuration_is_read_as_strictly(small_fit, tmp_path: Path, refused: Refused):
+    part, whole = tmp_path / "part.yaml", tmp_path / "whole.yaml"
+    part.write_text("tau: 0.5\nmany: 50\ntau: 1.0\n")
+    told = refused(*small_fit(tmp_path / "new", "--model", str(part)))
+    assert "part.yaml" in told
+    assert "the key tau is given twice, again in line 3" in told
+    part.write_bytes("tau: 0.5  # f\xfcr\n".encode("latin-1"))
+    whole.write_text(f"model: {part}\n")
+    assert "part.yaml is not text in UTF-8" in refused(*small_fit(tmp_path / "new", "--config", str(whole)))
+    whole.write_text("parts: part.yaml\n")
+    assert "parts is a list of files" in refused(*small_fit(tmp_path / "new", "--config", str(whole)))

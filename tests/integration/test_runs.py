@@ -149,7 +149,9 @@ def test_with_images_held_out_the_test_split_is_measured_once(small_fit, tmp_pat
 @pytest.mark.parametrize("refinement", REFINEMENTS)
 def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Path):
     ddp = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    args = small_fit(tmp_path, *ddp, refinement=refinement)
+    # One of the two ends amid its second epoch.
+    early = ["--trainer.max_steps", "3"] if refinement == "explicit" else []
+    args = small_fit(tmp_path, *ddp, *early, refinement=refinement)
     done = subprocess.run(command(args), env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     history = pd.read_csv(tmp_path / "history.csv")
@@ -170,7 +172,10 @@ def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Pa
     # Features are float32 sums over other batches here, and NC1 divides by the smallest spread between means;
     # of equal features, tests/metrics/test_distributed.py asks 1e-9.
     pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-6)
-    assert json.loads((tmp_path / "result.json").read_text())["class_counts"] == [139] * 3 + [13] * 7
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["class_counts"] == [139] * 3 + [13] * 7
+    ended = record["end"]["by"], record["end"]["whole_epochs"], record["steps"]
+    assert ended == (("steps", 1, 3) if early else ("epochs", 2, 4))
 
 
 def test_an_override_reaches_what_is_interpolated_from_it(small_fit, tmp_path: Path, capsys):

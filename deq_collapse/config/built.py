@@ -1,0 +1,68 @@
+"""Mistakes that show once a run is built, found before anything of it is written."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+from deq_collapse.callbacks import check_averaging
+from deq_collapse.config.files import sentence
+from deq_collapse.data import CollapseDataModule
+from deq_collapse.errors import UserError
+from deq_collapse.models import CollapseModule, Equilibrium
+
+
+def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
+    """Whether a fit can be begun, as far as its parts tell.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
+    _check_precision(trainer, module)
+    _check_optimizer(module)
+    _check_smallest_batch(trainer, module, data)
+
+
+def _check_callbacks(callbacks: Sequence[Callback], logged: bool) -> None:
+    check_averaging(list(callbacks))
+    if not logged and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        raise UserError(
+            "LearningRateMonitor writes to a logger, and the run has none: set trainer.logger, or leave it"
+            " out, for history.csv has the learning rate of every epoch."
+        )
+
+
+def _check_precision(trainer: Trainer, module: CollapseModule) -> None:
+    refinement = module.network.refinement
+    if isinstance(refinement, Equilibrium) and trainer.precision in ("16-true", "bf16-true"):
+        refinement.refuse_half()
+
+
+def _check_optimizer(module: CollapseModule) -> None:
+    try:
+        module.configure_optimizers()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the classes of torch or of the user's own say
+        reason = sentence(str(error)).rstrip(".")
+        raise UserError(f"model.optimizer and model.lr_scheduler: {reason}.") from error
+
+
+def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
+    """A batch of one image has no spread where batch norm sees one number per channel."""
+    if data.smallest_batch(trainer) != 1:
+        return
+    network = deepcopy(module.network).train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network(torch.zeros(1, *data.image_shape))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "the last batch of an epoch has 1 image, of which batch norm takes no spread: set another"
+            f" data.batch_size than {data.batch_size}."
+        ) from error
