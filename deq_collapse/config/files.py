@@ -12,6 +12,7 @@ import yaml
 from deq_collapse.errors import UserError
 
 PARTS = "parts"
+SUFFIXES = (".yaml", ".yml")
 
 
 def expand_parts(args: Sequence[str]) -> list[str]:
@@ -36,7 +37,8 @@ def expand_parts(args: Sequence[str]) -> list[str]:
         for part in [_once(value)] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
     for arg in expanded:
-        _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
+        if any(suffix in arg for suffix in SUFFIXES):
+            _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
     return expanded
 
 
@@ -58,7 +60,7 @@ def _check_files(value: Any, directory: Path) -> None:
     if isinstance(value, dict | list):
         for entry in value.values() if isinstance(value, dict) else value:
             _check_files(entry, directory)
-    elif isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
+    elif isinstance(value, str) and value.endswith(SUFFIXES):
         path = directory / value
         if path.is_file():
             _check_files(_load(path, _Once), path.parent)
