@@ -7,7 +7,7 @@ from pydoc import locate
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 
 from deq_collapse.config.mistakes import nearest

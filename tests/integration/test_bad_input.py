@@ -102,8 +102,10 @@ MISTAKES = {
         ["trainer.sync_batchnorm", "GPUs"],
     ),
     "batch norm of one": (
-        ["--config", json.dumps({"model": {"encoder": TO_ONE_PIXEL}})]
-        + [f"{STEP}.n_max", "30", "--data.batch_size", "110"],
+        [
+            *("--config", json.dumps({"model": {"encoder": TO_ONE_PIXEL}})),
+            *(f"{STEP}.n_max", "30", "--data.batch_size", "110"),
+        ],
         ["last batch of an epoch has 1 image", "data.batch_size than 110"],
     ),
     "half a DEQ": ([*EQUILIBRIUM, "--trainer.precision", "bf16-true"], ["64-true, bf16-mixed"]),
