@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from deq_collapse.config.mistakes import nearest
 from deq_collapse.errors import UserError
 
+STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "single_device")
 LARGEST_SEED = 2**32 - 1
 """That numpy takes."""
 
@@ -57,8 +58,7 @@ def check_strategy(strategy: Any) -> None:
         if name == "auto":
             return
         if name not in StrategyRegistry.available_strategies():
-            choices = [known for known in StrategyRegistry.available_strategies() if known.startswith("ddp")]
-            raise UserError(f"there is no trainer.strategy {name}; {nearest(name, ['auto', *choices])}")
+            raise UserError(f"there is no trainer.strategy {name}; {nearest(name, STRATEGIES)}")
         kind = StrategyRegistry[name]["strategy"]
         start = StrategyRegistry[name]["init_params"].get("start_method")
     else:

@@ -12,6 +12,7 @@ import yaml
 from deq_collapse.errors import UserError
 
 PARTS = "parts"
+SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "conf"
 """The configurations that come with the package."""
 
@@ -45,7 +46,8 @@ def expand_parts(args: Sequence[str]) -> list[str]:
         for part in [_once(value)] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
     for arg in expanded:
-        _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
+        if any(suffix in arg for suffix in SUFFIXES):
+            _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
     return expanded
 
 
@@ -68,7 +70,7 @@ def _check_files(value: Any, directory: Path) -> None:
     if isinstance(value, dict | list):
         for entry in value.values() if isinstance(value, dict) else value:
             _check_files(entry, directory)
-    elif isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
+    elif isinstance(value, str) and value.endswith(SUFFIXES):
         path = directory / value
         if path.is_file():
             _check_files(_load(path, _Once), path.parent)

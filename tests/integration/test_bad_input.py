@@ -15,6 +15,10 @@ STEP = "--data.imbalance.init_args"
 EQUILIBRIUM = ["--config", str(Path(__file__).parents[2] / "conf" / "model" / "equilibrium.yaml")]
 
 
+STRATEGIES = "lightning.pytorch.strategies"
+TO_ONE_PIXEL = {"class_path": "deq_collapse.models.ResNetEncoder", "init_args": {"widths": [4, 4, 4, 4]}}
+
+
 def _refinement(option: str, name: str, **init_args: float) -> str:
     spec = {"class_path": f"deq_collapse.models.{name}", "init_args": init_args}
     return json.dumps({"model": {"refinement": {"init_args": {option: spec}}}})
@@ -87,7 +91,7 @@ MISTAKES = {
     "no strategy": (["--trainer.strategy", "dpd"], ["no trainer.strategy dpd", "did you mean ddp"]),
     "split weights": (["--trainer.strategy", "fsdp"], ["trainer.strategy is fsdp", "auto, ddp or ddp_fork"]),
     "a class that splits weights": (
-        ["--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"],
+        ["--config", json.dumps({"trainer": {"strategy": {"class_path": f"{STRATEGIES}.FSDPStrategy"}}})],
         ["trainer.strategy is FSDPStrategy", "auto, ddp or ddp_fork"],
     ),
     "spawned": (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy is ddp_spawn", "pickled"]),
@@ -97,11 +101,10 @@ MISTAKES = {
     ),
     "batch norm of one": (
         [
-            *("--model.encoder", "ResNetEncoder", "--model.encoder.init_args.width", "4"),
-            *("--data.imbalance", "Balanced", "--data.imbalance.init_args.n_max", "10"),
-            *("--data.batch_size", "99"),
+            *("--config", json.dumps({"model": {"encoder": TO_ONE_PIXEL}})),
+            *(f"{STEP}.n_max", "30", "--data.batch_size", "110"),
         ],
-        ["last batch of an epoch has 1 image", "data.batch_size than 99"],
+        ["last batch of an epoch has 1 image", "data.batch_size than 110"],
     ),
     "half a DEQ": ([*EQUILIBRIUM, "--trainer.precision", "bf16-true"], ["64-true, bf16-mixed"]),
     "seed": (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
