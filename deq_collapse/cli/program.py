@@ -4,14 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from deq_collapse.config.commands import COMMANDS
 from deq_collapse.errors import exit_code
-
-LIGHTNING = {
-    "fit": "train one run and measure its collapse",
-    "validate": "measure the clean training split and the test split from a checkpoint",
-    "test": "measure the test split from a checkpoint",
-    "predict": "write a checkpoint's predictions for the test split",
-}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -52,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="deq-collapse COMMAND --help tells a command's options.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in LIGHTNING.items():
+    for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser(
         "summary", help="print parameters, FLOPs and activations of models side by side", add_help=False

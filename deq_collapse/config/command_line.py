@@ -14,6 +14,7 @@ from rich.table import Table
 
 from deq_collapse import callbacks
 from deq_collapse.config.checks import check_devices, check_name, check_writable
+from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import first_difference, linked
 from deq_collapse.config.mistakes import explain
 from deq_collapse.errors import UserError
@@ -22,8 +23,6 @@ from deq_collapse.runs.files import CHECKPOINT, CONFIG, PREVIOUS, RESULT, SPLITS
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along")
 """Keys in which two starts of the same run may differ."""
-
-COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class FinishedRun(UserError):  # noqa: N818 - it is news, not an error
