@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from deq_collapse import __version__
+from deq_collapse.config.commands import COMMANDS as LIGHTNING
 from deq_collapse.errors import UserError, exit_code
 
-LIGHTNING = {
-    "fit": "train one run and measure its collapse",
-    "validate": "measure the clean training split and the test split from a checkpoint",
-    "test": "measure the test split from a checkpoint",
-    "predict": "write a checkpoint's predictions for the test split",
-}
 COMMANDS = {
     **LIGHTNING,
     "study": "run a grid of runs, or rebuild its report",

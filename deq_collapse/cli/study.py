@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deq_collapse.errors import UserError
+from deq_collapse.tracking import PROJECT
 
 
 def study_main(args: Sequence[str]) -> int:
@@ -168,7 +169,7 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
 def _add_dashboard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", type=Path, help="a study file, or a directory of runs")
     parser.add_argument("--entity", help="user or team that owns the project; the login's own by default")
-    parser.add_argument("--project", default="deq-collapse", help="where the runs are")
+    parser.add_argument("--project", default=PROJECT, help="where the runs are")
     parser.add_argument("--offline", action="store_true", help="write files only, for `wandb sync`")
 
 

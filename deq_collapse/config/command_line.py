@@ -25,6 +25,7 @@ from deq_collapse.config.checks import (
     check_strategy,
     check_writable,
 )
+from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, first_difference, linked, sentence
 from deq_collapse.config.mistakes import explain
 from deq_collapse.config.ranks import limit_patience
@@ -44,8 +45,6 @@ from deq_collapse.runs.files import (
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 """Keys in which two starts of the same run may differ."""
-
-COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class FinishedRun(UserError):  # noqa: N818 - it is news, not an error

@@ -10,6 +10,7 @@ from types import ModuleType
 from torch import nn
 
 from deq_collapse import data, losses, models
+from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import sentence
 
 FACTS = ("image_shape", "shape", "num_features", "num_classes")
@@ -119,7 +120,7 @@ def _null(found: re.Match[str], keys: list[str]) -> str:
 
 
 def _missing(found: re.Match[str], keys: list[str]) -> str:
-    names = re.sub(r"\b(fit|validate|test|predict)\.", "", found["names"])
+    names = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "", found["names"])
     return f"the configuration lacks {names}; compose it by --config, from what `deq-collapse conf` lists."
 
 

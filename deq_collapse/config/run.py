@@ -10,7 +10,8 @@ from jsonargparse import set_dumper, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from deq_collapse.allocator import keep_freed_memory
-from deq_collapse.config.command_line import COMMANDS, CollapseCLI, SaveConfig
+from deq_collapse.config.command_line import CollapseCLI, SaveConfig
+from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, expand_parts, links, sentence
 from deq_collapse.config.help import ShortHelp
 from deq_collapse.config.ranks import losses_told

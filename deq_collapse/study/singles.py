@@ -30,7 +30,7 @@ def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) ->
     """
     keys = [_keys(directory / CONFIG) for directory in directories]
     known = [found for found in keys if found is not None]
-    differing = _differing([_settings(found) for found in known])
+    differing = _differing([{k: v for k, v in found.items() if _last(k) not in SEEDS} for found in known])
     names = _names([key for key in differing if not key.startswith(REFINEMENT)])
     told = [key for key in differing if key.startswith(REFINEMENT)]
     return [
@@ -70,10 +70,6 @@ def _keys(path: Path) -> dict[str, str] | None:
 def _text(key: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return class_label(text) if key.endswith("class_path") and not key.startswith(REFINEMENT) else text
-
-
-def _settings(keys: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in keys.items() if _last(key) not in SEEDS}
 
 
 def _differing(runs: Sequence[Mapping[str, str]]) -> list[str]:

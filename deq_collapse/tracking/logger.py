@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.tracking import PROJECT
 from deq_collapse.tracking.outcome import log_outcome
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class CollapseWandbLogger(WandbLogger):
         save_dir: str,
         group: str | None = None,
         axes: dict[str, str] | None = None,
-        project: str = "deq-collapse",
+        project: str = PROJECT,
         entity: str | None = None,
         mode: Literal["offline", "online"] = "offline",
         checkpoint: bool = True,
