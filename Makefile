@@ -37,6 +37,7 @@ test: lint
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_metrics.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/compare_tools.py
 	$(BIN)/python tests/benchmarks/bench_epoch.py
 	$(BIN)/python tests/benchmarks/bench_data.py
 	$(BIN)/python tests/benchmarks/bench_solvers.py

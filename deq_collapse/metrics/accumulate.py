@@ -71,7 +71,7 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
         rows = _far(lengths, young[bucket], moments.usual)
         if len(rows):
             # The float32 square of an outlier rounds by more than what all others add up to.
-            exact = torch.where(kept[rows, None], x[rows].double() - moments.pivots[bucket[rows]], 0)
+            exact = x[rows].double().sub_(moments.pivots[bucket[rows]]).masked_fill_(~kept[rows, None], 0)
             add_products(moments.scatter, exact, exact)
             residuals[rows] = 0
     moments.squares.index_add_(0, bucket, lengths.double().square())

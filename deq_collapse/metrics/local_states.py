@@ -109,7 +109,8 @@ class LocalStates(Metric):
             rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
             super()._load_from_state_dict(state_dict, prefix, *rest)
             return
-        error_msgs.append(f"{prefix}: metrics of different arguments have different states; none was loaded")
+        where = f"{prefix.rstrip('.')}: " if prefix else ""
+        error_msgs.append(f"{where}metrics of different arguments have different states; none was loaded")
         for name in (*marks, *shapes):
             state_dict.pop(given[name], None)
 

@@ -291,7 +291,11 @@ class NeuralCollapse(HeldSamples):
         """
         known = self._known(spreads=self._projects)
         given = known.given
-        return {name: TABLE[name].formula(known) for name in self.metrics if TABLE[name].needs <= given}
+        names = [name for name in self.metrics if TABLE[name].needs <= given]
+        # SELI's eigenproblem takes the memory of several (K, K) matrices: before others are there.
+        order = sorted(names, key=lambda name: not name.startswith("seli"))
+        values = {name: TABLE[name].formula(known) for name in order}
+        return {name: values[name] for name in names}
 
     def left_out(self) -> dict[str, str]:
         """Return the values selected that `compute` does not give, over all ranks, and what each lacks."""

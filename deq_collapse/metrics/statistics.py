@@ -203,9 +203,9 @@ class ClassStatistics:
         """M M^T, (K', K')."""
         return gram(self.centred)
 
-    @cached_property
+    @property
     def distances(self) -> Tensor:
-        """||mu_a - mu_b|| of the classes present, (K', K'); exactly 0 on the diagonal."""
+        """||mu_a - mu_b|| of the classes present, (K', K'), found anew; exactly 0 on the diagonal."""
         M, sizes = self.centred, self.gram.diagonal()
         total = sizes[:, None] + sizes
         squared = torch.sub(total, self.gram, alpha=2).clamp_(min=0)

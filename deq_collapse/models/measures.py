@@ -31,6 +31,8 @@ class SplitMeasures(nn.Module):
         majority: majority classes of a step imbalance, else ``None``.
         metrics: names of the collapse metrics wanted; ``None`` for all that are cheap.
         groups: classes by the name of the group they are in, for the accuracy of each.
+        decays: of the classifier and of the features of one sample in the loss, which set the GOF and ReLU
+            targets; ``None`` for their limit as decays vanish.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class SplitMeasures(nn.Module):
         majority: Sequence[int] | None,
         metrics: Sequence[str] | None,
         groups: Mapping[str, Sequence[int]],
+        decays: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.groups = groups
-        self.collapse = NeuralCollapse(num_classes, num_features, metrics, majority, class_counts)
+        self.collapse = NeuralCollapse(
+            num_classes, num_features, metrics, majority, class_counts, decays=decays or (0.0, 0.0)
+        )
         self.confusion = MulticlassConfusionMatrix(num_classes)
         # A loss that is not a number is to be seen; float64, or the order of batches would show.
         self.loss = MeanMetric(nan_strategy=math.inf).set_dtype(torch.float64)

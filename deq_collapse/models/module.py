@@ -46,6 +46,8 @@ class CollapseModule(LightningModule):
         classifier: takes d and K.
         criterion: takes the class counts.
         metrics: names of the collapse metrics to measure; ``null`` for all that are cheap.
+        decays: of the classifier and of the features of one sample in the loss, for the GOF and ReLU targets
+            that ``gof_*`` and ``relu_ce_*`` measure; ``null`` for their limit as decays vanish.
         many: without step imbalance, classes with more training images are many in the accuracies told.
         few: classes with fewer are few, those between the two medium.
         tau: exponent of the tau-normalised classifier whose accuracy on the test split is told too.
@@ -69,6 +71,7 @@ class CollapseModule(LightningModule):
         classifier: ClassifierFactory = nn.Linear,
         criterion: CriterionFactory = CrossEntropy,
         metrics: Sequence[str] | None = None,
+        decays: tuple[float, float] | None = None,
         majority: tuple[int, ...] | None = None,
         many: int = MANY,
         few: int = FEW,
@@ -93,11 +96,19 @@ class CollapseModule(LightningModule):
         if isinstance(self.criterion, Criterion):
             self.criterion.check(self.network.classifier)
         self.groups = class_groups(class_counts, majority, many, few)
-        measured = (num_classes, self.network.num_features, class_counts, majority, metrics, self.groups)
+        measured = (
+            num_classes,
+            self.network.num_features,
+            class_counts,
+            majority,
+            metrics,
+            self.groups,
+            decays,
+        )
         try:
             self.measures = nn.ModuleDict({f"{split}_split": SplitMeasures(*measured) for split in SPLITS})
         except ValueError as error:
-            raise UserError(f"model.metrics: {error}.") from error
+            raise UserError(f"model.metrics and model.decays: {error}.") from error
         if not 0 <= tau < math.inf:
             raise UserError(
                 f"model.tau is {tau}, but the exponent of a tau-normalised classifier is at least 0."

@@ -165,30 +165,44 @@ def deviation(found: float | None, expected: float) -> str:
     return f"{abs(found / expected - 1):.0e}"
 
 
-def print_times(samples: int, width: int, repeats: int) -> None:
-    """CPU seconds over those of the one float32 product X^T X, the best of some, models left out."""
+def print_times(samples: int, width: int, rounds: int) -> None:
+    """CPU seconds of the one thread over those of the one float32 product X^T X, models left out.
+
+    Every round times the product and then each tool, hence a busy machine slows both sides of a ratio; cells
+    are the median of the rounds' ratios, and the lowest and highest.
+    """
     others = list(tools())[1:]
-    print("| K | NeuralCollapse, every default value |", *(f"{title}, six values |" for title in others))
-    print("|---|---|" + "---|" * len(others))
+    print("| K | X^T X, s | NeuralCollapse, every default value |", *(f"{x}, six values |" for x in others))
+    print("|---|---|---|" + "---|" * len(others))
     torch.set_num_threads(1)
     for K in (10, 100, 1000):
-        generator = torch.Generator().manual_seed(0)
-        means, weight = (torch.randn(K, width, generator=generator) for _ in range(2))
-        batches = []
-        for start in range(0, samples, BATCH):
-            y = torch.arange(start, min(start + BATCH, samples)) % K
-            batches.append((means[y] + 0.1 * torch.randn(len(y), width, generator=generator), y))
+        batches, weight = timed_features(samples, width, K)
         bias = torch.zeros(K)
-        seconds = []
-        for run in (floor, lambda *x: ours(*x), *list(tools().values())[1:]):
+        runs = [floor, lambda *x: ours(*x), *list(tools().values())[1:]]
+        for run in runs:
             run(batches[:2], weight, bias)  # what the first call of anything costs
-            times = []
-            for _ in range(repeats):
-                start_time = time.process_time()
-                run(batches, weight, bias)
-                times.append(time.process_time() - start_time)
-            seconds.append(min(times))
-        print(f"| {K} |", *(f"{each / seconds[0]:.2f} ({each:.2f} s) |" for each in seconds[1:]), flush=True)
+        seconds = np.array([[cpu_seconds(run, batches, weight, bias) for run in runs] for _ in range(rounds)])
+        ratios = seconds[:, 1:] / seconds[:, :1]
+        cells = (f"{np.median(r):.2f} ({r.min():.2f} to {r.max():.2f}) |" for r in ratios.T)
+        print(f"| {K} | {np.median(seconds[:, 0]):.2f} |", *cells, flush=True)
+
+
+def timed_features(samples: int, width: int, K: int) -> tuple[Batches, Tensor]:
+    """Batches of K classes of equally many samples, and a classifier."""
+    generator = torch.Generator().manual_seed(0)
+    means, weight = (torch.randn(K, width, generator=generator) for _ in range(2))
+    batches = []
+    for start in range(0, samples, BATCH):
+        y = torch.arange(start, min(start + BATCH, samples)) % K
+        batches.append((means[y] + 0.1 * torch.randn(len(y), width, generator=generator), y))
+    return batches, weight
+
+
+def cpu_seconds(tool: Tool, batches: Batches, weight: Tensor, bias: Tensor) -> float:
+    """CPU seconds of a call, which other processes of the machine distort less than the wall clock."""
+    start = time.process_time()
+    tool(batches, weight, bias)
+    return time.process_time() - start
 
 
 def floor(batches: Batches, weight: Tensor, bias: Tensor) -> Values:
@@ -204,11 +218,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print_values()
     print()
-    print_times(arguments.samples, arguments.width, arguments.repeats)
+    print_times(arguments.samples, arguments.width, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ MISTAKES = {
     "tau": ([*EQUILIBRIUM, "--config", _refinement("gradient", "Phantom", steps=3, tau=2.0)], ["tau is 2.0"]),
     "tolerance": ([*EQUILIBRIUM, "--config", _refinement("tol", "Tolerance", relative=0.0)], ["above 0"]),
     "metric": (["--model.metrics", "[nc9]"], ["model.metrics", "nc9"]),
+    "decays": (["--model.decays", "[1e-4, -1]"], ["model.decays", ">= 0", "-1"]),
     "R below 1": ([f"{STEP}.ratio", "0.5"], ["R is 0.5", "R >= 1"]),
     "K_A": ([f"{STEP}.num_majority", "10"], ["K_A", "1..9"]),
     "empty class": ([f"{STEP}.ratio", "1000"], ["no image of class 3", "the largest R allowed is 139"]),

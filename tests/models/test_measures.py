@@ -117,3 +117,16 @@ def test_a_classifier_without_bias_is_measured():
     measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1", "nc4"), {})
     measures.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
     assert {"nc1", "nc4"} <= measures.compute().keys()
+
+
+def test_the_decays_of_a_run_set_the_targets_of_orthogonal_frames():
+    classifier, h, y = data()
+    names, decays = ("gof_means", "relu_ce_means"), (1e-2, 1e-2)
+    measures = SplitMeasures(3, 4, (30, 15, 5), None, names, {}, decays)
+    measures.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
+    plain = NeuralCollapse(3, 4, names, class_counts=(30, 15, 5), decays=decays)
+    plain.update(h, y)
+    values, limit = measures.compute(), SplitMeasures(3, 4, (30, 15, 5), None, names, {})
+    limit.update(h, classifier(h), y, torch.tensor(1.0), classifier, None)
+    for name, value in plain.compute().items():
+        assert float(values[name]) == float(value) != float(limit.compute()[name])

@@ -70,8 +70,10 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
 
     """
     v = stats.variances[stats.present]
-    pairs = (v[:, None] + v).div_(stats.distances.square().mul_(2))
-    return pairs.masked_fill_(stats.distances <= stats.resolution, math.nan)
+    distances = stats.distances
+    coincide = distances <= stats.resolution
+    pairs = (v[:, None] + v).div_(distances.square_().mul_(2))
+    return pairs.masked_fill_(coincide, math.nan)
 
 
 def cdnv_directional(stats: ClassStatistics, spreads: Tensor) -> Tensor:
@@ -87,9 +89,9 @@ def cdnv_directional(stats: ClassStatistics, spreads: Tensor) -> Tensor:
         Scalar in [0, inf]; 0 when collapsed. Coincident pairs are left out; inf if no two means differ.
 
     """
-    apart = stats.distances > stats.resolution
+    distances = stats.distances
     sums = stats.seen(stats.seen(spreads).T).T / stats.seen(stats.counts)[:, None]
-    values = torch.where(apart, sums / stats.distances**4, torch.nan)
+    values = torch.where(distances > stats.resolution, sums / distances**4, torch.nan)
     mean = values.nanmean()
     return torch.where(mean.isnan(), math.inf, mean)
 
