@@ -174,7 +174,7 @@ def compiled(machine: Machine) -> Iterator[Row]:
         require(
             abs(losses[0] - losses[1]) < 0.05, f"the losses are {losses[0]} eager and {losses[1]} compiled"
         )
-        yield row._replace(found=f"{row.found}, eager {losses[0]}")
+        yield row._replace(found=f"{row.found}, eager {losses[0]:.3f}")
 
 
 def metric(machine: Machine) -> Iterator[Row]:
