@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MaxMetric, MeanMetric
+from torchmetrics import MaxMetric, MeanMetric, Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from deq_collapse.errors import UserError
@@ -51,8 +51,7 @@ class SplitMeasures(nn.Module):
             num_classes, num_features, metrics, majority, class_counts, decays=decays or (0.0, 0.0)
         )
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        # A loss that is not a number is to be seen; float64, or the order of batches would show.
-        self.loss = MeanMetric(nan_strategy=math.inf).set_dtype(torch.float64)
+        self.loss = _Mean()
         self.residual = MaxMetric(nan_strategy=math.inf)
         self.evaluations = MeanMetric(nan_strategy=math.inf)
         self.unconverged = MeanMetric()
@@ -75,7 +74,7 @@ class SplitMeasures(nn.Module):
         """Counts a batch of features (N, d), logits (N, K) and labels (N,), with its mean loss."""
         self.collapse.update(h, labels, *linear_map(classifier))
         self.confusion.update(logits, labels)
-        self.loss.update(loss.double(), len(labels))
+        self.loss.update(loss, len(labels))
         if solve is not None:
             self.solved = True
             self.residual.update(solve.residual)
@@ -101,6 +100,30 @@ class SplitMeasures(nn.Module):
         solves = (self.residual, self.evaluations, self.unconverged)
         for metric in (self.collapse, self.confusion, self.loss, *solves):
             metric.reset()
+
+
+class _Mean(Metric):
+    """A weighted mean in float64, in which the order of batches does not show; torchmetrics' own casts to
+    float32 once it was moved to a device. A value that is not a number is to be seen: it counts as infinite.
+    """
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: int) -> None:
+        """Counts a scalar so many times."""
+        self.total += weight * value.detach().double().nan_to_num(math.inf, math.inf, -math.inf)
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar."""
+        return self.total / self.weight
 
 
 def accuracies(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -174,7 +174,7 @@ def compiled(machine: Machine) -> Iterator[Row]:
         require(
             abs(losses[0] - losses[1]) < 0.05, f"the losses are {losses[0]} eager and {losses[1]} compiled"
         )
-        yield row._replace(found=f"{row.found}, eager {losses[0]}")
+        yield row._replace(found=f"{row.found}, eager {losses[0]:.3f}")
 
 
 def metric(machine: Machine) -> Iterator[Row]:
@@ -236,9 +236,9 @@ def resume(machine: Machine) -> Iterator[Row]:
 
 def ranks(machine: Machine) -> Iterator[Row]:
     """DDP on every device; one process measures the same of its weights."""
-    count, name = machine.ranks, f"residual, equilibrium, {machine.ranks} ranks"
+    count, name = machine.ranks, f"contraction, equilibrium, {machine.ranks} ranks"
     options = ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
-    run = machine.process([*machine.arguments(name, "residual", "equilibrium"), *options])
+    run = machine.process([*machine.arguments(name, "contraction", "equilibrium"), *options])
     try:
         errors = run.communicate(timeout=LIMIT)[1]
     finally:

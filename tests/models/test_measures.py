@@ -79,7 +79,7 @@ def test_uneven_batches_add_up_to_the_whole_split():
         measures.update(h[part], logits, y[part], F.cross_entropy(logits, y[part]), classifier, None)
     values = measures.compute()
     assert "residual" not in values
-    torch.testing.assert_close(values["loss"], F.cross_entropy(classifier(h), y))
+    torch.testing.assert_close(values["loss"], F.cross_entropy(classifier(h), y), check_dtype=False)
     torch.testing.assert_close(
         values["accuracy"], (classifier(h).argmax(1) == y).double().mean(), check_dtype=False
     )
@@ -87,6 +87,15 @@ def test_uneven_batches_add_up_to_the_whole_split():
     plain.update(h, y, classifier.weight, classifier.bias)
     for name, value in plain.compute().items():
         torch.testing.assert_close(values[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_the_loss_is_summed_in_float64_wherever_it_was_moved():
+    classifier, h, y = data()
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1",), {}).to("cpu")
+    third = torch.tensor(1 / 3, dtype=torch.float64)
+    for _ in range(7):
+        measures.update(h, classifier(h), y, third, classifier, None)
+    assert float(measures.compute()["loss"]) == pytest.approx(1 / 3, rel=1e-15)
 
 
 def test_the_worst_residual_and_the_mean_evaluations_of_a_solver_are_told():
