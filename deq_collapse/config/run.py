@@ -96,6 +96,7 @@ def _silence() -> None:
         "The `srun` command is available",  # a cell of a study may well run beside SLURM
         "The dirpath has changed",  # a checkpoint may be measured from anywhere
         "The .grad attribute of a Tensor that is not a leaf",  # torch.compile, of its own doing
+        "You're using the WeightAveraging callback, but loading",  # a checkpoint has the average for weights
         ".*exists and is not empty",  # the manifest lies there before the checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)

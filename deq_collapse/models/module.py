@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -171,11 +172,6 @@ class CollapseModule(LightningModule):
             if name is not None and (self._measured or name.partition("/")[0] not in SPLITS):
                 follow(config.scheduler, self.trainer.callback_metrics)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Steps a schedule that follows the epochs; for the others see `on_train_epoch_end`."""
-        if monitored(scheduler) is None:
-            super().lr_scheduler_step(scheduler, metric)
-
     def on_validation_epoch_start(self) -> None:
         """Measures afresh, under the weights of the criterion for this epoch: an average of the network's
         weights has one of these too.
@@ -229,7 +225,8 @@ class CollapseModule(LightningModule):
         monitor = monitored(schedule)
         if monitor is None:
             return [optimizer], [schedule]
-        return [optimizer], [{"scheduler": schedule, "monitor": monitor, "strict": False}]
+        # Not by Lightning: see `on_train_epoch_end`.
+        return [optimizer], [{"scheduler": schedule, "monitor": monitor, "frequency": sys.maxsize}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the weights of another architecture in one sentence.

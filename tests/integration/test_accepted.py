@@ -8,6 +8,10 @@ import yaml
 
 from deq_collapse.cli import main
 from deq_collapse.config.run import lightning_main
+from deq_collapse.study.check import check_study
+from deq_collapse.study.grid import read_study_file
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def _callback(name: str, **init_args: object) -> dict[str, object]:
@@ -41,3 +45,17 @@ def test_a_run_may_show_nothing(small_fit, tmp_path: Path, capsys):
     assert main(small_fit(tmp_path, "--trainer.enable_progress_bar", "false", epochs=1)) == 0
     assert capsys.readouterr().out == f"Run: {tmp_path}\n"
     assert (tmp_path / "result.json").exists()
+
+
+def test_a_label_of_a_study_may_be_written_as_a_power_of_ten(tmp_path: Path):
+    content = {
+        "name": "rates",
+        "output": str(tmp_path / "studies"),
+        "config": [str(CONF / "run/digits.yaml"), str(CONF / "model/explicit.yaml")],
+        "override": [{"trainer": {"max_epochs": 1}}],
+    }
+    axes = "axes: {lr: {model.optimizer.init_args.lr: [1e-2, 1e-05]}}\n"
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content) + axes)
+    planned = check_study(read_study_file(tmp_path / "study.yaml"))
+    assert [cell.axes["lr"] for cell in planned] == ["1e-2", "1e-05"]
+    assert planned[0].hash != planned[1].hash
