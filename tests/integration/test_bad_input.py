@@ -39,7 +39,7 @@ MISTAKES = {
     "key": (["--trainer.max_epoch", "3"], ["trainer.max_epoch;", "did you mean trainer.max_epochs"]),
     "key in YAML": (
         ["--config", "{modle: {metrics: null}}"],
-        ["modle.metrics", "mean model.metrics?"],
+        ["modle.metrics", "mean model.metrics"],
     ),
     "option": (["--model.encoder.init_args.widht", "3"], ["ConvEncoder has no option widht", "width?"]),
     "type": (["--trainer.max_epochs", "many"], ["trainer.max_epochs is many", "a whole number"]),
