@@ -106,7 +106,7 @@ def read_study(directory: Path) -> Study:
     results = read_json(path)
     try:
         runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
-        imbalances = _imbalances(directory, results.get("cells", ()))
+        imbalances = _imbalances(directory, runs, results.get("cells", ()))
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
         contrasts = tuple(Contrast(**entry) for entry in results.get("contrasts", ()))
@@ -121,12 +121,14 @@ def read_study(directory: Path) -> Study:
         raise UserError(f"{path} is not a study's results ({reason(error)}); run the study again.") from error
 
 
-def _imbalances(directory: Path, cells: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """The words of every label of an imbalance, each from one of the runs that have it."""
-    found: dict[str, dict[str, str]] = {}
+def _imbalances(
+    directory: Path, runs: Iterable[Run], cells: Iterable[Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """The words of every label of an imbalance, each from one of the runs that have it, finished or begun."""
+    found = {run.axes["imbalance"]: run.saved.imbalance for run in runs if "imbalance" in run.axes}
     for cell in cells:
         label = cell["axes"].get("imbalance")
-        if label is not None and not found.get(label):
+        if label is not None and "name" in cell and not found.get(label):
             found[label] = read_saved(directory / cell["name"]).imbalance
     return found
 
