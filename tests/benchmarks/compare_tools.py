@@ -162,7 +162,7 @@ def deviation(found: float | None, expected: float) -> str:
         return "fails"
     if not np.isfinite(found) or expected == 0 or abs(found / expected - 1) > 0.1:
         return f"**{found:.6g}**" if found != expected else "exact"
-    return f"{abs(found / expected - 1):.0e}"
+    return f"{abs(found / expected - 1):.0e}" if found != expected else "exact"
 
 
 def print_times(samples: int, width: int, rounds: int) -> None:
