@@ -160,8 +160,8 @@ def _nearest_to_means(moments: Moments, x: Tensor, bucket: Tensor, wanted: Tenso
 
     """
     if x.device.type == "cpu":
-        rows = wanted[bucket].nonzero().flatten()
-        classes, own = torch.unique(bucket[rows], return_inverse=True)
+        rows, classes = wanted[bucket].nonzero().flatten(), wanted.nonzero().flatten()
+        own = torch.searchsorted(classes, bucket[rows])
     else:
         rows, classes = (torch.arange(len(of), device=x.device) for of in (x, wanted))
         own = bucket

@@ -160,8 +160,10 @@ def deviation(found: float | None, expected: float) -> str:
     """A relative error, or the value where that says more."""
     if found is None:
         return "fails"
+    if found == expected:
+        return "exact"
     if not np.isfinite(found) or expected == 0 or abs(found / expected - 1) > 0.1:
-        return f"**{found:.6g}**" if found != expected else "exact"
+        return f"**{found:.6g}**"
     return f"{abs(found / expected - 1):.0e}"
 
 
