@@ -63,6 +63,6 @@ def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: Collap
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            "the last batch of an epoch has 1 image, of which batch norm takes no spread: set another"
+            "batch norm cannot normalise the last batch of an epoch, which has 1 image: set another"
             f" data.batch_size than {data.batch_size}."
         ) from error

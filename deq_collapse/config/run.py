@@ -97,6 +97,7 @@ def _silence() -> None:
         "The dirpath has changed",  # a checkpoint may be measured from anywhere
         "The .grad attribute of a Tensor that is not a leaf",  # torch.compile, of its own doing
         "You're using the WeightAveraging callback, but loading",  # a checkpoint has the average for weights
+        r"\s*Unable to serialize instance cpu",  # a callback's default, which is refused or not by itself
         ".*exists and is not empty",  # the manifest lies there before the checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -105,7 +105,7 @@ MISTAKES = {
             *("--config", json.dumps({"model": {"encoder": TO_ONE_PIXEL}})),
             *(f"{STEP}.n_max", "30", "--data.batch_size", "110"),
         ],
-        ["last batch of an epoch has 1 image", "data.batch_size than 110"],
+        ["last batch of an epoch, which has 1 image", "data.batch_size than 110"],
     ),
     "half a DEQ": ([*EQUILIBRIUM, "--trainer.precision", "bf16-true"], ["64-true, bf16-mixed"]),
     "seed": (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
