@@ -187,7 +187,7 @@ def test_svg_is_deterministic_and_needs_nothing_from_outside(study: Study) -> No
     first, second = (svg(collapse_curves(_cell(study, 0), scales), "a", 'x "<y>"') for _ in range(2))
     assert first == second
     assert "http" not in first
-    assert 'aria-label="x &quot;&lt;y>&quot;"' in first
+    assert 'aria-label="x &quot;&lt;y&gt;&quot;"' in first
     ids = re.findall(r'\bid="([^"]*)"', first)
     assert all(name.startswith("a-") for name in ids)
     references = set(re.findall(r"(?:url\(#|href=\"#)([^\")]*)", first))
