@@ -59,11 +59,14 @@ def is_whole(trainer: Trainer) -> bool:
 
 def _limit(trainer: Trainer) -> str | None:
     """Which of the two limits is reached."""
+    steps = 0 <= trainer.max_steps <= trainer.global_step
+    if steps and not is_whole(trainer):  # be it in the last epoch, which counts as processed when it is cut
+        return STEPS
     epochs: Any = trainer.fit_loop.epoch_progress.current
     done = epochs.ready if is_whole(trainer) else epochs.processed
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= max(done, epochs.processed):
         return EPOCHS
-    return STEPS if 0 <= trainer.max_steps <= trainer.global_step else None
+    return STEPS if steps else None
 
 
 def _may_stop(callback: object) -> bool:

@@ -51,6 +51,7 @@ def stopping():
 ENDS = {
     "whole": ({}, [], "epochs", 5),
     "steps amid an epoch": ({"max_steps": 2 * STEPS + 2}, [], "steps", 3),
+    "steps amid the last epoch": ({"max_epochs": 3, "max_steps": 2 * STEPS + 2}, [], "steps", 3),
     "steps after an epoch": ({"max_steps": 3 * STEPS}, [], "steps", 3),
     "steps alone": ({"max_epochs": -1, "max_steps": 2 * STEPS + 1}, [], "steps", 3),
     "time": ({"max_epochs": 500}, lambda: timed(2 * STEPS + 3), "time", 3),
