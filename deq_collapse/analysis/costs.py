@@ -33,9 +33,10 @@ def _solver(key: str, title: str, value: Callable[[Solver], float | None], form:
 
 def _minutes_to_collapse(run: Run) -> float | None:
     """Training alone, without measurements, up to the epoch from which on the run stayed collapsed."""
-    if run.collapsed_epoch is None or run.seconds_per_step is None:
+    epoch = run.collapsed_epoch
+    if epoch is None or run.seconds_per_step is None:
         return None
-    return run.collapsed_epoch * run.steps / run.epochs * run.seconds_per_step / 60
+    return epoch * run.steps / run.epochs * run.seconds_per_step / 60
 
 
 COSTS = (

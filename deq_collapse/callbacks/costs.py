@@ -75,9 +75,12 @@ def cost_images(data: CollapseDataModule, device: torch.device) -> Tensor:
     by class; (n, C, H, W).
     """
     test = data.source.test
-    count = len(test.labels)
-    kept = torch.linspace(0, count - 1, min(count, 64), dtype=torch.float32).round().long()
-    return data.normalise(test.images[kept]).to(device)
+    return data.normalise(test.images[spread(len(test.labels), 64)]).to(device)
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Which of so many samples stand for all: `most` of them at most, evenly spread, int64."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float32).round().long()
 
 
 def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:

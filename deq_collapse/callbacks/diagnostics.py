@@ -102,9 +102,8 @@ class Diagnostics(Callback):
         if refinement is not None and dataloader_idx == 0 and batch_idx in self._places:
             assert refinement.state is not None
             some = self._places[batch_idx]
-            with torch.inference_mode(
-                False
-            ):  # Lightning measures in it, and no derivative can be taken there
+            # Lightning measures in inference mode, where no derivative can be taken.
+            with torch.inference_mode(False):
                 self._probed.append((batch[0][some].clone(), refinement.state[some].clone()))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deq_collapse import fit_end
 from deq_collapse.callbacks.averaging import settle
-from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image
+from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image, spread
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.history import History
 from deq_collapse.data import CollapseDataModule
@@ -19,7 +19,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
-from deq_collapse.models.module import CollapseModule
+from deq_collapse.models.module import CollapseModule, precise
 from deq_collapse.models.solvers import name_of
 from deq_collapse.runs.files import RESULT, SPLITS
 from deq_collapse.runs.geometry import write_geometry
@@ -165,13 +165,12 @@ def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -
 
 
 def _array(values: Tensor) -> Any:
-    return values.to(torch.promote_types(values.dtype, torch.float32)).cpu().numpy()
+    return precise(values).cpu().numpy()
 
 
 def _kept(data: CollapseDataModule) -> Tensor:
     """Evenly spread over the test split, which may be sorted by class."""
-    n = len(data.source.test.labels)
-    return torch.linspace(0, n - 1, min(n, FEATURES_KEPT), dtype=torch.float32).round().long()
+    return spread(len(data.source.test.labels), FEATURES_KEPT)
 
 
 def _test_images(data: CollapseDataModule, device: torch.device) -> Tensor:

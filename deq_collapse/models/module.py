@@ -209,7 +209,7 @@ class CollapseModule(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Labels (N,), predicted classes (N,) and their probability (N,)."""
         x, y = batch
-        probability, predicted = _precise(self(x)).softmax(1).max(1)
+        probability, predicted = precise(self(x)).softmax(1).max(1)
         return {"label": y, "predicted": predicted, "probability": probability}
 
     def configure_optimizers(self) -> Any:
@@ -279,7 +279,7 @@ class CollapseModule(LightningModule):
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch
         h = self.network.features(x)
-        logits = _precise(self.network.classifier(h))
+        logits = precise(self.network.classifier(h))
         solve = getattr(self.network.refinement, "forward_solve", None)
         self._split(split).update(h, logits, y, self.criterion(logits, y), self.network.classifier, solve)
         if split == "test":
@@ -319,9 +319,9 @@ class _Shared:
         return self
 
 
-def _precise(logits: Tensor) -> Tensor:
+def precise(values: Tensor) -> Tensor:
     """In float32 at least: what is measured of a network of half precision is not rounded to it again."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

@@ -137,12 +137,14 @@ class Run:
     @property
     def collapsed_epoch(self) -> int | None:
         """The first measured epoch from which on it stayed collapsed; None where it did not end so."""
+        if not self.collapsed:
+            return None
         levels = {"error": 0.0, **COLLAPSED}
         curves = {name: self.curve("train", name) for name in levels}
         measured = pd.DataFrame(curves).dropna()
         above = measured.index[(measured > pd.Series(levels)).any(axis=1)]
         after = measured.index[measured.index > max(above, default=0)]
-        return int(after[0]) if self.collapsed and len(after) else None
+        return int(after[0]) if len(after) else None
 
     @property
     def variability_collapsed(self) -> bool:

@@ -120,11 +120,10 @@ def solve(
                 watch(order.samples(samples.result))
             if k + 1 == max_iter or samples.done:
                 break
-            rows = samples.left() if narrowed else None
-            if narrowed and rows is not None:
-                assert samples.at is not None
+            if narrowed and (left := samples.left()):
+                rows, at = left
                 step.keep(rows)
-                x, fx, func = x[rows], fx[rows], narrowed(samples.at)
+                x, fx, func = x[rows], fx[rows], narrowed(at)
             x = step(x, fx)
             value = func(order.samples(x))
     stats = SolverStat(rel_lowest=samples.residual, rel_trace=torch.stack(trace, 1))
@@ -173,19 +172,21 @@ class _Samples:
         """Whether no sample is left."""
         return not (self._all_active or bool(self._active.any()))
 
-    def left(self) -> Tensor | None:
+    def left(self) -> tuple[Tensor, Tensor] | None:
         """Leaves out the samples that are done, where they are at least half of those that are evaluated.
 
         Returns:
-            The positions of the others among those that were evaluated, int64; None where all stay.
+            The positions of the others among those that were evaluated, and in the batch, int64; None where
+            all stay.
         """
         if self._all_active:
             return None
-        rows = self._at(self._active).nonzero()[:, 0]
-        if 2 * len(rows) > len(self._at(self._active)):
+        active = self._at(self._active)
+        rows = active.nonzero()[:, 0]
+        if 2 * len(rows) > len(active):
             return None
         self.at = rows if self.at is None else self.at[rows]
-        return rows
+        return rows, self.at
 
     @property
     def status(self) -> Tensor:
