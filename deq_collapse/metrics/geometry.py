@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Rows of two matrices that are compared at a time.
+ROWS = 128
+
 
 class Geometry(NamedTuple):
     """Gram matrices of a target, each (K, K), float64 and of unit Frobenius norm.
@@ -37,9 +40,11 @@ def normalised(matrix: Tensor) -> Tensor:
 
 
 def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
-    """|| left/||left||_F - right/||right||_F ||_F, a scalar, with one matrix of that size beside the two."""
-    difference = normalised(left).addcmul_(right, inverse_norm(right), value=-1)
-    return difference.square_().sum().sqrt()
+    """|| left/||left||_F - right/||right||_F ||_F, a scalar; some rows at a time, to need no third matrix."""
+    a, b = inverse_norm(left), inverse_norm(right)
+    pieces = zip(torch.split(left, ROWS), torch.split(right, ROWS), strict=True)
+    squared = [(x * a).addcmul_(y, b, value=-1).square_().sum() for x, y in pieces]
+    return torch.stack(squared).sum().sqrt()
 
 
 def centred_rows(matrix: Tensor) -> Tensor:

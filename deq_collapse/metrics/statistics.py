@@ -193,9 +193,9 @@ class ClassStatistics:
             return self.counts[self.present] @ means / self.counts.sum()
         return means.mean(0)
 
-    @cached_property
+    @property
     def centred(self) -> Tensor:
-        """M, rows mu_c - mu_G of the classes present, (K', d)."""
+        """M, rows mu_c - mu_G of the classes present, (K', d); found anew, being as large as the means."""
         return self.seen(self.means) - self.global_mean
 
     @cached_property
@@ -206,11 +206,12 @@ class ClassStatistics:
     @property
     def distances(self) -> Tensor:
         """||mu_a - mu_b|| of the classes present, (K', K'), found anew; exactly 0 on the diagonal."""
-        M, sizes = self.centred, self.gram.diagonal()
-        total = sizes[:, None] + sizes
-        squared = torch.sub(total, self.gram, alpha=2).clamp_(min=0)
+        sizes = self.gram.diagonal()
+        squared = (sizes[:, None] + sizes).sub_(self.gram, alpha=2).clamp_(min=0)
         # Where the means are close to each other the expanded square cancels: those pairs are subtracted.
-        for pairs in torch.split((squared < total.mul_(1e-4)).triu_(1).nonzero(), PAIRS):
+        close = (squared < (sizes[:, None] + sizes).mul_(1e-4)).triu_(1).nonzero()
+        M = self.centred if len(close) else self.means
+        for pairs in torch.split(close, PAIRS):
             a, b = pairs.T
             squared[a, b] = squared[b, a] = (M[a] - M[b]).square().sum(1)
         return squared.fill_diagonal_(0).sqrt_()
@@ -232,11 +233,10 @@ class ClassStatistics:
         below = int((values <= self.resolution**2 / 2).sum())
         return values[below:], vectors[:, below:]
 
-    @property
-    def directions(self) -> Tensor:
-        """Unit eigenvectors of Sigma_B in feature space, (r, d), in the order of `between`."""
+    def directions(self, those: slice = slice(None)) -> Tensor:
+        """Unit eigenvectors of Sigma_B in feature space, (r, d), ordered like `between`, or some of them."""
         values, vectors = self.between
-        return (vectors.T @ self.centred).div_(values.sqrt()[:, None])
+        return (vectors[:, those].T @ self.centred).div_(values[those].sqrt()[:, None])
 
     @property
     def resolution(self) -> float:

@@ -55,7 +55,7 @@ class Rule:
         if spread and stats.between[0].numel():
             values, vectors = stats.between
             scale = values[-1]
-            first = stats.directions.mul_((scale / values).sqrt()[:, None])
+            first = stats.directions().mul_((scale / values).sqrt()[:, None])
             second = stats.means.new_zeros(len(values), K)
             second[:, present] = (vectors * (values / scale.sqrt())).T
             second = second.to(dtype)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.moments import strips
 from deq_collapse.metrics.statistics import ClassStatistics
 
 
@@ -28,7 +29,9 @@ def nc1(stats: ClassStatistics) -> Tensor:
     if not values.numel():
         return stats.means.new_tensor(math.inf)
     # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
-    return stats.scatter.along(stats.directions.div_(values.sqrt()[:, None]))
+    # Some at a time, for all of them are as large as the class means.
+    parts = (stats.directions(some).div_(values[some].sqrt()[:, None]) for some in strips(len(values)))
+    return sum((stats.scatter.along(part) for part in parts), values.new_zeros(()))
 
 
 def nc1_per_class(stats: ClassStatistics, spread: Tensor) -> Tensor:
