@@ -13,7 +13,7 @@ from deq_collapse.analysis.measures import Family, Measure
 from deq_collapse.analysis.pairing import compare
 from deq_collapse.analysis.settings import Setting, Slot, fair, settings
 from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
-from deq_collapse.runs.record import Run
+from deq_collapse.runs.record import Run, Split
 from deq_collapse.runs.setting import short
 from deq_collapse.runs.study import Study
 
@@ -77,19 +77,18 @@ def _entry(measure: Measure, setting: Setting, one: str, two: str) -> Entry:
     """Runs of one seed, both at the higher final loss of the two."""
     first: dict[str, float | None] = {}
     second: dict[str, float | None] = {}
-    for pair in _pairs(setting.slots[one], setting.slots[two]):
+    held_out = measure.key == "held_out_accuracy"
+    metric = "accuracy" if held_out else measure.key.removeprefix("train_")
+    slots = [setting.slots[name] for name in (one, two)]
+    split = slots[0].runs[0].held_out if held_out else measure.split
+    for pair in _pairs(slots[0], slots[1], split):
         finals = [run.train.get("loss", math.nan) for run in pair]
         for side, run in zip((first, second), pair, strict=True):
-            split, metric = (
-                (run.held_out, "accuracy")
-                if measure.key == "held_out_accuracy"
-                else ("train", measure.key.removeprefix("train_"))
-            )
             side[run.axes.get("seed", run.name)] = at_loss(run, max(finals), split, metric)
     return Entry(measure, first, second, compare(first, second, measure.kind == "factor"), math.nan)
 
 
-def _pairs(one: Slot, two: Slot) -> list[tuple[Run, Run]]:
-    first, second = fair(one.runs, two.runs)
+def _pairs(one: Slot, two: Slot, split: Split) -> list[tuple[Run, Run]]:
+    first, second = fair(one.runs, two.runs, split)
     others = {run.axes.get("seed"): run for run in second}
     return [(run, others[run.axes.get("seed")]) for run in first if run.axes.get("seed") in others]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from deq_collapse.runs.record import Run
+from deq_collapse.runs.record import Run, Split
 
 Kind = Literal["share", "plain", "factor"]
 """A share is told in per cent and compared in points; a plain value is compared as it is; a measure that
@@ -23,6 +23,7 @@ class Measure:
         kind: how it is told and compared.
         value: reads it from a run; None where the run has none.
         absent: what a run without a value is called, as `never` for the terminal phase.
+        split: whose images it was measured on.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Measure:
     kind: Kind
     value: Callable[[Run], float | None]
     absent: str = ""
+    split: Split = "train"
 
     @property
     def heading(self) -> str:
@@ -55,9 +57,9 @@ class Family:
     imbalance: str | None = None
 
 
-def logged(split: str, metric: str, title: str, kind: Kind = "plain") -> Measure:
+def logged(split: Split, metric: str, title: str, kind: Kind = "plain") -> Measure:
     """The final value of a metric on a split: `train`, `validation` or `test`."""
-    return Measure(f"{split}_{metric}", title, kind, lambda run: getattr(run, split).get(metric))
+    return Measure(f"{split}_{metric}", title, kind, lambda run: getattr(run, split).get(metric), split=split)
 
 
 def minority_accuracy(title: str) -> Measure:
@@ -67,10 +69,11 @@ def minority_accuracy(title: str) -> Measure:
         title,
         "share",
         lambda run: run.test.get("accuracy_minority", run.test.get("accuracy_few")),
+        split="test",
     )
 
 
-def collapse(split: str) -> tuple[Measure, ...]:
+def collapse(split: Split) -> tuple[Measure, ...]:
     """NC1 to NC4 on a split."""
     return (
         logged(split, "nc1", "NC1", "factor"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deq_collapse.analysis.imbalance import imbalance_kind
 from deq_collapse.analysis.measures import Measure
 from deq_collapse.analysis.pairing import Comparison, compare
-from deq_collapse.runs.record import Run
+from deq_collapse.runs.record import Run, Split
 from deq_collapse.runs.setting import AXES_OF_IMBALANCE, in_words, setting_in_words
 from deq_collapse.runs.study import Study
 
@@ -122,22 +122,22 @@ def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
     }
 
 
-def fair(one: Sequence[Run], two: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """The runs of two sides whose values may be compared seed by seed: those with fixed points, without the
-    seeds of which one run ended before its plan and the other did not train equally long.
+def fair(one: Sequence[Run], two: Sequence[Run], split: Split) -> tuple[list[Run], list[Run]]:
+    """The runs of two sides whose values of a split may be compared seed by seed: those `solved` there,
+    without the seeds of which one run ended before its plan and the other did not train equally long.
     """
-    first, second = ([run for run in runs if run.converged] for runs in (one, two))
+    first, second = ([run for run in runs if run.solved(split)] for runs in (one, two))
 
     def kept(run: Run, others: list[Run]) -> bool:
         partners = [other for other in others if other.axes.get("seed") == run.axes.get("seed")]
-        return all(run.comparable(partner) for partner in partners)
+        return all(run.as_long(partner) for partner in partners)
 
     return [run for run in first if kept(run, second)], [run for run in second if kept(run, first)]
 
 
 def compared(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
     """What the second side adds to the first, over the seeds at which their runs are `fair`."""
-    first, second = (by_seed(runs, measure) for runs in fair(one, two))
+    first, second = (by_seed(runs, measure) for runs in fair(one, two, measure.split))
     return compare(first, second, ratio=measure.kind == "factor")
 
 

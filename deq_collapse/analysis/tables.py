@@ -46,8 +46,10 @@ class Line:
 
     @property
     def unconverged(self) -> int:
-        """Runs behind the line that missed fixed points, and enter no comparison."""
-        return sum(not run.converged for slot in self.slots.values() for run in slot.runs)
+        """Runs behind the line that missed fixed points, and enter no comparison of some value of it."""
+        splits = {entry.measure.split for entry in self.entries}
+        runs = [run for slot in self.slots.values() for run in slot.runs]
+        return sum(not all(run.solved(split) for split in splits) for run in runs)
 
     @property
     def cut(self) -> int:

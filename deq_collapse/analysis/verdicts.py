@@ -105,10 +105,11 @@ COLLAPSES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim put to one setting, or to all imbalanced ones of a group."""
+    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group."""
 
     claim: Claim
     group: str
+    deq: str
     setting: Setting | None
     settings: int
     comparison: Comparison
@@ -188,11 +189,15 @@ def verdicts(study: Study) -> Verdicts:
         for deq in setting.implicit
         for claim in CLAIMS
     ]
-    groups = list(dict.fromkeys(verdict.group for verdict in single))
+    members: dict[str, list[Verdict]] = {}
+    for verdict in single:
+        members.setdefault(verdict.group, []).append(verdict)
+    if len(members) > 1:
+        members = {ALL: _everywhere(single)} | members
     pooled = [
-        _pooled(claim, group, [v for v in single if group in (ALL, v.group) and v.claim is claim])
+        _pooled(claim, group, [verdict for verdict in some if verdict.claim is claim])
         for claim in CLAIMS
-        for group in ([ALL] if len(groups) > 1 else []) + groups
+        for group, some in members.items()
     ]
     return Verdicts(_shares(every), _adjusted(pooled), _adjusted(single))
 
@@ -256,7 +261,7 @@ def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
         names = dict.fromkeys(name for setting in members for name in (*setting.implicit, *setting.slots))
         for name in names:
             slots = [setting.slots[name] for setting in members if name in setting.slots]
-            runs = [run for slot in slots for run in slot.runs if run.sound]
+            runs = [run for slot in slots for run in slot.runs if run.sound("train")]
             if runs:
                 implicit = any(slot.implicit for slot in slots)
                 found.append(Share(group, name, implicit, sum(run.collapsed for run in runs), len(runs)))
@@ -270,12 +275,23 @@ def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
     group = setting.group
     if len(setting.implicit) > 1:
         group = ", ".join(filter(None, (group, deq)))
-    return Verdict(claim, group, setting, 1, comparison)
+    return Verdict(claim, group, deq, setting, 1, comparison)
+
+
+def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
+    """Those of DEQs that every setting has, lest a family with a second DEQ counts twice; all if none is."""
+    found: dict[int, set[str]] = {}
+    for verdict in single:
+        found.setdefault(id(verdict.setting), set()).add(verdict.deq)
+    common = set.intersection(*found.values())
+    return [verdict for verdict in single if verdict.deq in common or not common]
 
 
 def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
     some = sum(verdict.comparison.n > 0 for verdict in single)
-    return Verdict(claim, group, None, some, pool([verdict.comparison for verdict in single]))
+    deqs = dict.fromkeys(verdict.deq for verdict in single)
+    comparisons = [verdict.comparison for verdict in single]
+    return Verdict(claim, group, ", ".join(deqs), None, some, pool(comparisons))
 
 
 def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:

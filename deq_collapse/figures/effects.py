@@ -104,7 +104,7 @@ def _finish(axes: Axes, measure: Measure) -> None:
 
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
     """Every family's refinements side by side, a panel for every measure: a small mark for each seed, a bar
-    at the mean (of logarithms where the measure spans decades), hollow for runs that missed fixed points.
+    at the mean (of logarithms where the measure spans decades), hollow where fixed points were missed.
     """
     labels = list(dict.fromkeys(run.axes[axis] for run in runs))
     implicit = {run.refinement for run in runs if run.implicit}
@@ -139,7 +139,11 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
 
 def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: str) -> None:
     factor, look = (100.0 if measure.kind == "share" else 1.0), series(name)
-    values = [(factor * value, run.sound) for run in runs if (value := measure.value(run)) is not None]
+    values = [
+        (factor * value, run.sound(measure.split))
+        for run in runs
+        if (value := measure.value(run)) is not None
+    ]
     for k, (value, sound) in enumerate(values):
         offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds that agree do not hide each other
         axes.plot(

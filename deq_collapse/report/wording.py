@@ -127,7 +127,7 @@ def outcome(run: Run) -> tuple[str, str]:
     names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
     values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)
     word = "variability only" if run.variability_collapsed else "not collapsed"
-    mark = ("" if run.converged else " †") + ("" if run.complete else " ‡")
+    mark = ("" if run.solved("train") else " †") + ("" if run.complete else " ‡")
     return "collapsed" if run.collapsed else word, f"{phase}, {values}{mark}"
 
 
@@ -154,6 +154,12 @@ def solver_warning(run: Run) -> str | None:
             f" solver's tolerance of {number(solver.tolerance)} ({percent(solver.unconverged)} in the last"
             " epoch); such features are not fixed points."
         )
+    for split, values in (("training", run.train), ("validation", run.validation), ("test", run.test)):
+        if (share := values.get("unconverged", 0.0)) > MISSED:
+            sentences.append(
+                f"where the {split} split was measured, {percent(share)} of its images missed the tolerance;"
+                " what was measured of them is not of fixed points."
+            )
     missed = solver.backward_unconverged_worst_epoch or 0.0
     if missed > MISSED:
         sentences.append(
@@ -174,8 +180,8 @@ def headline(study: Study) -> str:
     more = f" In {some} more within-class variability alone did." if some else ""
     missed = sum(not run.converged for run in study.runs)
     unconverged = (
-        f" {missed} runs, marked †, missed fixed points for more than {MISSED:.1%} of samples; they enter no"
-        " comparison."
+        f" {missed} runs, marked †, missed fixed points for more than {MISSED:.1%} of a split’s images; what"
+        " was measured there enters no comparison, and nothing does of a run that missed them in training."
         if missed
         else ""
     )

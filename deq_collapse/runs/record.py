@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,9 +22,10 @@ features deviate within classes by a fifth of what class means do, along the dir
 """
 SAME_SIZE = 0.01
 """Networks are equal in size where their parameters differ by at most this share."""
+Split = Literal["train", "validation", "test"]
 MISSED = 1e-3
-"""The largest share of samples, in any epoch and where the geometry is measured, that may miss a solver's
-tolerance in a run that enters a comparison."""
+"""The largest share of training samples in any epoch, and of a split's where it is measured, that may miss a
+solver's tolerance in a run whose values of that split enter a comparison."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Run:
         return setting_in_words(self.words) or self.dataset
 
     @property
-    def held_out(self) -> str:
+    def held_out(self) -> Split:
         """The split measured beside the training split whenever that was: `validation`, or else `test`."""
         return "validation" if self.validation else "test"
 
@@ -153,32 +154,32 @@ class Run:
 
     @property
     def converged(self) -> bool:
-        """Whether its features are fixed points: at most a share of `MISSED` missed the tolerance in any
-        epoch, and where train and test split were measured. True of what has no solver.
+        """Whether its features are fixed points throughout: `solved` on training and held-out images."""
+        return all(self.solved(split) for split in ("train", "validation", "test"))
+
+    def solved(self, split: Split) -> bool:
+        """Whether what was measured of a split is of fixed points: at most a share of `MISSED` of its images
+        missed the tolerance, and of the training images none more in any epoch nor where they were measured,
+        for else the network is not one that was trained at fixed points. True of what has no solver.
         """
         if self.solver is None:
             return True
-        measured = (self.train.get("unconverged", 0.0), self.test.get("unconverged", 0.0))
-        return max(self.solver.unconverged_worst_epoch, *measured) <= MISSED
+        measured = (values.get("unconverged", 0.0) for values in (self.train, getattr(self, split)))
+        worst = max(self.solver.unconverged_worst_epoch, *measured)
+        return worst <= MISSED * (1 + 1e-6)  # a share of float32 is that much off
 
     @property
     def complete(self) -> bool:
         """Whether it trained for as long as was planned."""
         return self.end is None or self.end.as_planned
 
-    @property
-    def sound(self) -> bool:
-        """Whether its final values are those of the trained network that was asked for."""
-        return self.converged and self.complete
+    def sound(self, split: Split) -> bool:
+        """Whether its final values of a split are those of the trained network that was asked for."""
+        return self.solved(split) and self.complete
 
-    def comparable(self, other: Run) -> bool:
-        """Whether its values may be set against those of another run: both have fixed points, and ended as
-        planned or trained equally long.
-        """
-        long = self.complete and other.complete
-        return (self.converged and other.converged) and (
-            long or (self.epochs, self.steps) == (other.epochs, other.steps)
-        )
+    def as_long(self, other: Run) -> bool:
+        """Whether it and another run ended as planned, or else trained equally long."""
+        return (self.complete and other.complete) or (self.epochs, self.steps) == (other.epochs, other.steps)
 
     def curve(self, split: str, metric: str) -> pd.Series[float]:
         """Values of one metric by completed epochs (the last of each epoch); may be empty."""

@@ -84,6 +84,18 @@ def test_a_run_that_missed_fixed_points_is_left_out(study: Study) -> None:
     assert counts["equilibrium", "contraction"] == counts["depth", "free"] == 3
 
 
+def test_test_images_without_fixed_points_leave_the_training_split_as_it_is(study: Study) -> None:
+    first = next(run for run in study.runs if run.refinement == "equilibrium")
+    unsolved = replace(first, test=first.test | {"unconverged": 0.5}, solver=SOLVER)
+    (table,) = effect_tables(
+        replace(study, runs=tuple(unsolved if run is first else run for run in study.runs))
+    )
+    (row,) = [row for row in table.rows if (row.contrast.name, row.place) == ("equilibrium", "free")]
+    counts = {effect.measure.key: effect.comparison.n for effect in row.effects}
+    assert counts == {measure.key: 2 if measure.split == "test" else 3 for measure in EFFECTS}
+    assert set(counts.values()) == {2, 3}
+
+
 def test_every_measure_is_a_family_of_tests_of_its_own(study: Study) -> None:
     (table,) = effect_tables(study)
     tests = [

@@ -141,6 +141,19 @@ def test_any_labels_of_the_refinement_are_compared(made_up: MakeUp) -> None:
     assert minority[1].comparison.effect == pytest.approx(0.701 - 0.8)
 
 
+def test_a_second_deq_of_one_setting_does_not_count_it_twice(made_up: MakeUp) -> None:
+    study = made_up(
+        refinements=("explicit", "equilibrium", "light"), imbalances=("step_ka3_r10", "step_ka5_r10")
+    )
+    light = {run.name: run.refinement == "light" for run in study.runs}
+    kept = [run for run in study.runs if not light[run.name] or run.axes["imbalance"] == "step_ka3_r10"]
+    runs = tuple(replace(run, solver=SOLVER) if light[run.name] else run for run in kept)
+    found = verdicts(replace(study, runs=runs, planned=tuple(run.name for run in runs)))
+    groups = {verdict.group: verdict for verdict in found.claims[0]}
+    assert groups["all together"].settings == 2
+    assert groups["all together"].deq == "equilibrium"
+
+
 def test_a_run_that_missed_fixed_points_enters_no_verdict(made_up: MakeUp) -> None:
     def values(imbalance: str, refinement: str, seed: int) -> dict:
         missed = 0.0011 if seed == 1 else 0.0

@@ -127,6 +127,16 @@ def test_missed_fixed_points_are_warned_of_above_one_in_a_thousand(
     assert warning is None or "1.01% of the training samples missed the solver's tolerance" in warning
 
 
+def test_test_images_without_fixed_points_are_warned_of(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        results["runs"][0]["test"]["unconverged"] = 0.0017
+
+    study = make_study(imbalances=("balanced",), refinements=("equilibrium",), edit=edit)
+    warning = solver_warning(read_study(study).runs[0])
+    assert warning is not None
+    assert "where the test split was measured, 0.17% of its images missed the tolerance" in warning
+
+
 @pytest.mark.parametrize(("share", "warned"), [(0.001, False), (0.0101, True), (None, False)])
 def test_missed_gradients_are_warned_of_above_one_in_a_thousand(
     make_study: MakeStudy, share: float | None, warned: bool

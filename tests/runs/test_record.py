@@ -78,16 +78,17 @@ def test_collapse_asks_for_every_level_and_the_terminal_phase(
 
 
 @pytest.mark.parametrize(
-    ("worst", "train", "test", "converged"),
+    ("worst", "train", "test", "solved_train", "solved_test"),
     [
-        (0.001, 0.0, 0.001, True),
-        (0.0011, 0.0, 0.0, False),
-        (0.0, 0.002, 0.0, False),
-        (0.0, 0.0, 0.002, False),
+        (0.001, 0.0, 0.001, True, True),
+        (0.0, float(np.float32(1e-3)), 0.0, True, True),
+        (0.0011, 0.0, 0.0, False, False),
+        (0.0, 0.002, 0.0, False, False),
+        (0.0, 0.0, 0.002, True, False),
     ],
 )
-def test_a_run_is_converged_where_few_samples_missed_the_tolerance(
-    make_study: MakeStudy, worst: float, train: float, test: float, converged: bool
+def test_a_split_is_solved_where_few_of_its_images_and_of_those_in_training_missed_the_tolerance(
+    make_study: MakeStudy, worst: float, train: float, test: float, solved_train: bool, solved_test: bool
 ) -> None:
     def edit(results: dict[str, Any]) -> None:
         record = next(record for record in results["runs"] if record["solver"])
@@ -95,7 +96,12 @@ def test_a_run_is_converged_where_few_samples_missed_the_tolerance(
         record["train"]["unconverged"], record["test"]["unconverged"] = train, test
 
     found = read_study(make_study(edit=edit)).runs
-    assert next(run for run in found if run.solver).converged is converged
+    run = next(run for run in found if run.solver)
+    assert (run.solved("train"), run.solved("test"), run.converged) == (
+        solved_train,
+        solved_test,
+        solved_test,
+    )
     assert all(run.converged for run in found if not run.solver)
 
 
