@@ -13,7 +13,7 @@ from deq_collapse.models.cells import (
     TransformerCell,
 )
 from deq_collapse.models.classifiers import CosineClassifier, FixedETF
-from deq_collapse.models.encoders import ConvEncoder, PatchEncoder, VectorEncoder
+from deq_collapse.models.encoders import ConvEncoder, LinearEncoder, PatchEncoder, VectorEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrolled
@@ -42,6 +42,7 @@ __all__ = [
     "Implicit",
     "JacobianFree",
     "LinearCell",
+    "LinearEncoder",
     "MDEQCell",
     "MLPCell",
     "MonotoneCell",

@@ -52,6 +52,23 @@ class VectorEncoder(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(pixels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
 
 
+class LinearEncoder(nn.Sequential):
+    """The pixels through one affine map, with nothing after it: images ``(N, C, H, W)`` to ``(N, width)``.
+
+    The injection ``U x + b`` of a DEQ on vectors, whose cell applies the nonlinearity (Winston & Kolter,
+    "Monotone Operator Equilibrium Networks", NeurIPS 2020).
+
+    Args:
+        image_shape: channels, height and width of an image.
+        width: length of H0.
+    """
+
+    def __init__(self, image_shape: Shape, width: int = 64) -> None:
+        if width < 1:
+            raise UserError(f"width is {width}, but H0 has at least 1 number.")
+        super().__init__(nn.Flatten(), nn.Linear(math.prod(image_shape), width))
+
+
 class PatchEncoder(nn.Module):
     """Square patches of the image through one matrix, and an embedding of their positions (Dosovitskiy et
     al., "An Image is Worth 16x16 Words", ICLR 2021).

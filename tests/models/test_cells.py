@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
@@ -18,6 +18,7 @@ from deq_collapse.models import (
     Equilibrium,
     Explicit,
     LinearCell,
+    LinearEncoder,
     MLPCell,
     MonotoneCell,
     MultiscaleCell,
@@ -265,6 +266,7 @@ def test_the_linear_cells_fixed_point_and_its_gradients_are_the_closed_form():
         (partial(OptEqCell, (2,), mu=math.nan), "mu is nan"),
         (partial(OptEqCell, (2,), inner_width=0), "inner_width is 0"),
         (partial(VectorEncoder, (1, 2, 2), width=0), "width is 0"),
+        (partial(LinearEncoder, (1, 2, 2), width=0), "width is 0"),
     ],
 )
 def test_an_argument_that_cannot_be_is_refused_in_one_sentence(wrong, said):
@@ -276,3 +278,16 @@ def test_the_vector_encoder_maps_images_to_vectors_that_relu_leaves():
     h0 = VectorEncoder((2, 3, 4), width=5)(torch.randn(6, 2, 3, 4))
     assert h0.shape == (6, 5)
     assert (h0 >= 0).all()
+
+
+def test_the_fully_connected_mondeq_has_the_size_and_the_fixed_point_of_its_publication():
+    encoder, cell = LinearEncoder((1, 28, 28), width=87), MonotoneCell((87,), m=1.0)
+    size = sum(p.numel() for part in (encoder, cell, nn.Linear(87, 10)) for p in part.parameters())
+    assert size == 784 * 87 + 87 + 2 * 87**2 + 87 * 10 + 10  # 84 thousand
+    h0 = encoder(torch.randn(4, 1, 28, 28)).detach()
+    refinement = Equilibrium((87,), lambda shape: cell, solver="fixed_point_relative", eval_tol=1e-6).eval()
+    with torch.no_grad():
+        z = refinement(h0)
+        A, B = cell.A.weight, cell.B.weight
+        W = -A.T @ A + B - B.T
+        torch.testing.assert_close(z, torch.relu(z @ W.T + h0), rtol=1e-4, atol=1e-5)
