@@ -11,12 +11,12 @@ import torch
 import torchdeq
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
-from torchdeq.loss import jac_reg
 from torchdeq.solver.stat import SolverStat
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import CellFactory, Shape
 from deq_collapse.models.gradients import Gradient, Unrolled, refuse_second_derivatives
+from deq_collapse.models.jacobian import check_jacobian_weight, jacobian_term
 from deq_collapse.models.solution import Solution, Solve
 from deq_collapse.models.solvers import Solver, norms, registered, relative_residual, solver_of
 from deq_collapse.models.spectral import spectral_radius
@@ -79,8 +79,7 @@ class Equilibrium(nn.Module):
         jacobian_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        if not jacobian_weight >= 0:
-            raise UserError(f"jacobian_weight is {jacobian_weight}, but it is at least 0.")
+        check_jacobian_weight(jacobian_weight)
         self.solver = solver_of(solver)
         self.backward_solver = self.solver if backward_solver is None else solver_of(backward_solver)
         self.gradient = Gradient.of(gradient)
@@ -197,9 +196,7 @@ class Equilibrium(nn.Module):
     def _jacobian(self, f: Function, z: Tensor) -> Tensor | None:
         if not (self.jacobian_weight and torch.is_grad_enabled()):
             return None
-        z = z.clone().requires_grad_()
-        term: Tensor = jac_reg(f(z), z)
-        return term
+        return jacobian_term(f, z)
 
     @torch.no_grad()
     def spectral_radius(self, h0: Tensor, state: Tensor) -> Tensor:

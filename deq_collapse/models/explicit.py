@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Cell, CellFactory, Shape
+from deq_collapse.models.jacobian import check_jacobian_weight, jacobian_term
 from deq_collapse.models.matching import matched_widths
 
 
@@ -26,16 +29,32 @@ class Explicit(nn.Module):
         tied: the same block every time.
         matched: give the blocks the inner widths, at most 1 apart, at which all of them together have the
             parameters of one block at its own width. The block must take ``inner_width``.
+        jacobian_weight: weight in the training loss of ``||J_f(z)||_F^2 / dim z`` of the last block at the
+            features z, the term that an :class:`~deq_collapse.models.Equilibrium` may have at its fixed
+            point; see :func:`~deq_collapse.models.jacobian.jacobian_term`. 0 costs nothing.
+
+    Attributes:
+        jacobian: the term of the latest call, a scalar with a graph of its own; None without a weight, and
+            where no gradient is asked for.
 
     Raises:
-        UserError: for a depth below 1, for ``tied`` and ``matched`` at once, and where no inner widths bring
-            the parameters within 1% of one block's.
+        UserError: for a depth below 1, for ``tied`` and ``matched`` at once, where no inner widths bring
+            the parameters within 1% of one block's, and for a weight below 0.
     """
 
+    jacobian: Tensor | None
+
     def __init__(
-        self, shape: Shape, block: CellFactory, depth: int = 1, tied: bool = False, matched: bool = False
+        self,
+        shape: Shape,
+        block: CellFactory,
+        depth: int = 1,
+        tied: bool = False,
+        matched: bool = False,
+        jacobian_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        check_jacobian_weight(jacobian_weight)
         if depth < 1:
             raise UserError(f"depth is {depth}, but an explicit refinement applies a block at least once.")
         if tied and matched:
@@ -43,6 +62,7 @@ class Explicit(nn.Module):
                 "tied blocks are one block, whose parameters need no matching: leave out matched."
             )
         self.depth, self.tied = depth, tied
+        self.jacobian_weight, self.jacobian = jacobian_weight, None
         self.inner_widths = matched_widths(block, shape, depth) if matched and depth > 1 else []
         make: Callable[..., Cell] = block
         narrow = [make(shape, inner_width=width) for width in self.inner_widths]
@@ -54,7 +74,12 @@ class Explicit(nn.Module):
         z = first.lift(h0)
         for step in range(self.depth):
             z = self._cell(step)(z, h0)
+        weighed = self.training and self.jacobian_weight and torch.is_grad_enabled()
+        self.jacobian = jacobian_term(lambda at: last(at, h0), z) if weighed else None
         return z if z.shape == h0.shape else last.output(z)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"jacobian": None}  # a copy has no graph of a call of its own
 
     def _cell(self, step: int) -> Cell:
         cell = self.blocks[0 if self.tied else step]

@@ -22,6 +22,7 @@ from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import Shape
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
+from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.lr_schedules import follow, monitored
 from deq_collapse.models.measures import SplitMeasures, class_groups
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
@@ -125,9 +126,15 @@ class CollapseModule(LightningModule):
         """Compiles where that is asked for.
 
         Raises:
-            UserError: on a CPU without a C++ compiler.
+            UserError: on a CPU without a C++ compiler, and for an explicit refinement with a Jacobian term.
         """
         if self.compiled:
+            refinement = self.network.refinement
+            if isinstance(refinement, Explicit) and refinement.jacobian_weight:
+                raise UserError(
+                    "model.compile and the jacobian_weight of an explicit refinement exclude each other: the"
+                    " term needs a second derivative, which compiled code does not have."
+                )
             compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
             if on_cpu and not any(map(shutil.which, compilers)):
@@ -143,8 +150,8 @@ class CollapseModule(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The criterion on one batch, logged as ``fit/loss``, and an equilibrium's Jacobian term where it has
-        a weight, logged without it as ``fit/jacobian``.
+        """The criterion on one batch, logged as ``fit/loss``, and the refinement's Jacobian term where it
+        has a weight, logged without it as ``fit/jacobian``.
         """
         x, y = batch
         options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
@@ -152,7 +159,7 @@ class CollapseModule(LightningModule):
         loss: Tensor = self.criterion(self(x), y)
         self.log("fit/loss", loss, **options)
         refinement = self.network.refinement
-        if isinstance(refinement, Equilibrium) and refinement.jacobian is not None:
+        if isinstance(refinement, Equilibrium | Explicit) and refinement.jacobian is not None:
             self.log("fit/jacobian", refinement.jacobian, **options)
             loss = loss + refinement.jacobian_weight * refinement.jacobian
         return loss

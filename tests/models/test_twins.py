@@ -1,5 +1,6 @@
 """The explicit twins of an equilibrium: one block, tied blocks, and matched blocks of equal parameters."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from deq_collapse.callbacks.costs import flops_per_image
 from deq_collapse.errors import UserError
-from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit
+from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, LinearCell
 
 FREE = partial(ConvCell, lipschitz=None)
 
@@ -55,6 +56,32 @@ def test_tied_blocks_of_a_contraction_approach_its_fixed_point_as_fast_as_banach
     start = (h0 - equilibrium(h0)).flatten(1).norm(dim=1)
     for depth, error in enumerate(errors, 1):
         assert (error <= 1.01 * 0.5**depth * start + 1e-5).all()
+
+
+def test_tied_blocks_have_the_jacobian_term_of_the_equilibrium_that_they_approach():
+    """For a linear cell it is ``||A||_F^2 / d`` wherever it is taken, and reaches the weights alone."""
+    torch.manual_seed(0)
+    tied = Explicit((6,), partial(LinearCell, lipschitz=None), depth=3, tied=True, jacobian_weight=0.5)
+    h0 = torch.randn(20_000, 6)
+    z = tied(h0)
+    A = tied.blocks[0].A.weight
+    torch.testing.assert_close(tied.jacobian.detach(), A.detach().square().sum() / 6, rtol=0.05, atol=0)
+    (gradient,) = torch.autograd.grad(tied.jacobian, A)
+    torch.testing.assert_close(gradient, 2 * A.detach() / 6, rtol=0, atol=0.05 * float(A.detach().norm()))
+    assert torch.equal(z, Explicit.forward(copy.deepcopy(tied).eval(), h0))
+
+
+@pytest.mark.parametrize("state", ["eval", "no_grad", "no weight"])
+def test_the_jacobian_term_costs_nothing_where_it_is_not_asked_for(state):
+    weight = 0.0 if state == "no weight" else 1.0
+    tied = Explicit((6,), LinearCell, depth=2, tied=True, jacobian_weight=weight)
+    calls = []
+    tied.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    tied.train(state != "eval")
+    with torch.set_grad_enabled(state != "no_grad"):
+        tied(torch.randn(4, 6))
+    assert tied.jacobian is None
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("tied", "calls"), [(True, [4]), (False, [1, 1, 1, 1])])

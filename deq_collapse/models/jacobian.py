@@ -1,0 +1,33 @@
+"""The Jacobian term, which keeps a cell's map from being steep where a network comes to rest (Bai et al.,
+"Stabilizing Equilibrium Models by Jacobian Regularization", ICML 2021).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchdeq.loss import jac_reg
+
+from deq_collapse.errors import UserError
+
+
+def jacobian_term(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """``||J_f(z)||_F^2 / dim z`` in the mean over samples, estimated with one random vector; a scalar.
+
+    It has a graph to what f holds, its weights and H0, and none to z. It costs about an evaluation of f and
+    its second derivative.
+    """
+    z = z.detach().clone().requires_grad_()
+    with torch.autocast(z.device.type, enabled=False):
+        term: Tensor = jac_reg(f(z), z)
+    return term
+
+
+def check_jacobian_weight(weight: float) -> None:
+    """Refuses a weight of the term that is no number of at least 0.
+
+    Raises:
+        UserError: for such a weight.
+    """
+    if not weight >= 0:
+        raise UserError(f"jacobian_weight is {weight}, but it is at least 0.")
