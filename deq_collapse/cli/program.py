@@ -16,6 +16,7 @@ COMMANDS = {
     "along": "draw how trained networks collapse along their computation",
     "theory": "what layer-peeled models predict of a collapse",
     "conf": "list the configurations that come with the package",
+    "cite": "print BibTeX of the methods that a run used",
     "init": "write a start of your own: an encoder, a run and a study",
 }
 
@@ -45,6 +46,10 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.conf import conf_main
 
         return conf_main(rest)
+    if command == "cite":
+        from deq_collapse.cli.cite import cite_main
+
+        return cite_main(rest)
     if command == "init":
         from deq_collapse.cli.conf import init_main
 

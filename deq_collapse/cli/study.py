@@ -4,9 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deq_collapse.errors import UserError
 from deq_collapse.tracking import PROJECT
+
+if TYPE_CHECKING:
+    from deq_collapse.study.grid import StudyFile
 
 
 def study_main(args: Sequence[str]) -> int:
@@ -44,10 +48,21 @@ def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
     try:
         with sigterm_as_exit():
             Runner(study, plan_study(study, command), jobs, retry).run()
-            return _report(study.directory)
+            code = _report(study.directory)
+            _tell_unsent(study)
+            return code
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
+
+
+def _tell_unsent(study: "StudyFile") -> None:
+    """Which runs a wandb server has not got: each run told so in its own log alone."""
+    from deq_collapse.tracking.unsent import command, unsent
+
+    if left := unsent(study.directory / cell.name for cell in study.cells):
+        of = f"{len(left)} of the study's runs" if len(left) > 1 else "a run of the study"
+        print(f"wandb's server has not got all of {of}; this brings the rest:\n  {command(left)}")
 
 
 def _submit(options: argparse.Namespace) -> int:
