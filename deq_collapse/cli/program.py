@@ -18,6 +18,7 @@ COMMANDS = {
     "conf": "list the configurations that come with the package",
     "cite": "print BibTeX of the methods that a run used",
     "init": "write a start of your own: an encoder, a run and a study",
+    "completion": "print a script by which bash or zsh completes all this",
 }
 
 
@@ -50,6 +51,10 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.cite import cite_main
 
         return cite_main(rest)
+    if command == "completion":
+        from deq_collapse.cli.completion import completion_main
+
+        return completion_main(rest, COMMANDS)
     if command == "init":
         from deq_collapse.cli.conf import init_main
 
@@ -62,6 +67,9 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.theory.command import theory_main
 
         return theory_main(rest)
+    from deq_collapse.config.early import check_early
+
+    check_early(rest)
     from deq_collapse.config.run import lightning_main
 
     lightning_main([command, *rest])

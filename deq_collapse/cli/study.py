@@ -19,7 +19,7 @@ def study_main(args: Sequence[str]) -> int:
     Raises:
         UserError: for a mistake in the study file, or a directory that holds no study.
     """
-    options = _parser().parse_args(args)
+    options = study_parser().parse_args(args)
     if options.command == "run":
         return _run(options.file, options.jobs, options.retry, options.seeds)
     if options.command == "submit":
@@ -121,7 +121,8 @@ def _directory(study: Path) -> Path:
     return read_study_file(study).directory
 
 
-def _parser() -> argparse.ArgumentParser:
+def study_parser() -> argparse.ArgumentParser:
+    """Of the command, with its options."""
     parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run what is missing of a study, then write its report and figures")

@@ -169,7 +169,7 @@ class CollapseWandbLogger(WandbLogger):
             directory = Path(self._wandb_init["dir"])
             directory.mkdir(parents=True, exist_ok=True)  # wandb looks from there for the commit
             file = directory / ID_FILE
-            self._id = file.read_text().strip() if file.exists() else secrets.token_hex(4)
+            self._id = file.read_text().strip() if file.exists() else _new_id()
             self._wandb_init["id"] = self._id
             write_atomically(file, f"{self._id}\n")
             self._since = time.monotonic()
@@ -253,6 +253,12 @@ def _check_login() -> None:
         raise UserError(
             "wandb cannot go online without a login: run `wandb login`, or keep the logger's mode offline."
         )
+
+
+def _new_id() -> str:
+    """Under a sweep the agent has chosen it."""
+    chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return chosen or secrets.token_hex(4)
 
 
 def _start(settings: dict[str, Any], directory: Path) -> "Run":
