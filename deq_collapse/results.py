@@ -22,7 +22,8 @@ def read_study(path: str | Path) -> StudyResults:
     """Reads what finished runs left.
 
     Args:
-        path: the directory of a study, as ``outputs/studies/demo``; of runs, as ``outputs/runs``; or of one run.
+        path: the directory of a study, as ``outputs/studies/demo``, of runs, as ``outputs/runs``, or of one
+            run.
 
     Raises:
         UserError: where there is no finished run, or a file is damaged.
@@ -30,7 +31,9 @@ def read_study(path: str | Path) -> StudyResults:
     directory = Path(path)
     found = gathered(directory)
     if not found["runs"]:
-        raise UserError(f"there is no finished run in {directory}: give the directory of a study, or of runs.")
+        raise UserError(
+            f"there is no finished run in {directory}: give the directory of a study, or of runs."
+        )
     return StudyResults(study_of(directory, found))
 
 

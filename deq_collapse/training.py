@@ -58,8 +58,8 @@ def run_trainer(
         axes: see `run_callbacks`.
         schedule: after which epochs to measure; by default the first 20 and then ever fewer.
         along: whether to measure the trained network along its computation too.
-        options: of Lightning's ``Trainer``, as ``max_epochs`` and ``accelerator``; its ``callbacks`` are added
-            to ours.
+        options: of Lightning's ``Trainer``, as ``max_epochs`` and ``accelerator``; its ``callbacks`` are
+            added to ours.
 
     Returns:
         The trainer, whose ``fit`` takes a `CollapseModule` and a `CollapseDataModule`.
@@ -69,7 +69,9 @@ def run_trainer(
     """
     place = Path(directory)
     if (place / RESULT).exists():
-        raise UserError(f"{place} holds a finished run, and nothing is overwritten: choose another directory.")
+        raise UserError(
+            f"{place} holds a finished run, and nothing is overwritten: choose another directory."
+        )
     given = options.pop("callbacks", None) or []
     own: Sequence[Callback] = given if isinstance(given, list | tuple) else [given]
     progress = options.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in own)

@@ -39,7 +39,7 @@ def uses(path: Path | None) -> dict[str, list[str]]:
     """What is to be cited, by key, and for what.
 
     Args:
-        path: the directory of a run, or of a study or other directory of runs; ``None`` for the package alone.
+        path: the directory of a run, a study, or other directory of runs; ``None`` for the package alone.
 
     Raises:
         UserError: for a directory without a saved configuration.
@@ -50,7 +50,8 @@ def uses(path: Path | None) -> dict[str, list[str]]:
     runs = [path] if alone else sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
     if not runs:
         raise UserError(
-            f"there is no {CONFIG} in {path} or a directory of it: give the directory of a run, or of a study."
+            f"there is no {CONFIG} in {path} or a directory of it: give the directory of a run, or of a"
+            " study."
         )
     found: dict[str, list[str]] = {key: [] for key in (*ALWAYS, *(() if alone else STUDY))}
     for run in runs:

@@ -35,6 +35,10 @@ def _dispatch(args: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else f": it is one of {', '.join(COMMANDS)}."
         raise UserError(f"{args[0]} is no command{hint}")
     command, rest = _parser().parse_known_args(args[:1])[0].command, args[1:]
+    if command in (*LIGHTNING, "summary"):
+        from deq_collapse.config.early import check_early
+
+        check_early(rest)
     if command == "summary":
         from deq_collapse.cli.summary.command import summary_main
 
@@ -67,9 +71,6 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.theory.command import theory_main
 
         return theory_main(rest)
-    from deq_collapse.config.early import check_early
-
-    check_early(rest)
     from deq_collapse.config.run import lightning_main
 
     lightning_main([command, *rest])

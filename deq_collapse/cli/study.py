@@ -40,11 +40,10 @@ def study_main(args: Sequence[str]) -> int:
 
 
 def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
-    from deq_collapse.study.grid import read_study_file
+    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
+    study = _read(file, seeds)
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
 
-    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
-    study = read_study_file(file, seeds)
     try:
         with sigterm_as_exit():
             Runner(study, plan_study(study, command), jobs, retry).run()
@@ -54,6 +53,17 @@ def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
+
+
+def _read(file: Path, seeds: int | None) -> "StudyFile":
+    """The study of a file, whose configurations are looked through before torch is imported."""
+    from deq_collapse.config.early import check_early
+    from deq_collapse.study.grid import read_study_file
+
+    study = read_study_file(file, seeds)
+    for config in dict.fromkeys(config for cell in study.cells for config in cell.configs):
+        check_early(["--config", config])
+    return study
 
 
 def _tell_unsent(study: "StudyFile") -> None:
@@ -67,10 +77,9 @@ def _tell_unsent(study: "StudyFile") -> None:
 
 def _submit(options: argparse.Namespace) -> int:
     from deq_collapse.study.cluster import read_options, submit_study
-    from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.runner import plan_study
 
-    study, asked = read_study_file(options.file, options.seeds), read_options(options.set)
+    study, asked = _read(options.file, options.seeds), read_options(options.set)
     plan = plan_study(study, f"deq-collapse study submit {options.file}")
     jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
     for name, job in jobs.items():

@@ -134,8 +134,8 @@ class CollapseCLI(LightningCLI):
             value = settings.get(found.place)
             if value is not None and rank_zero_only.rank == 0:
                 _say_once(
-                    f"deq-collapse: {found.key} is {found.now} with {found.option} {value}, which was given for"
-                    f" {found.given_for}: set {found.place} if that is not meant."
+                    f"deq-collapse: {found.key} is {found.now} with {found.option} {value}, which was given"
+                    f" for {found.given_for}: set {found.place} if that is not meant."
                 )
 
     @property

@@ -20,14 +20,10 @@ deq_collapse.config.keys` writes it anew, and a test compares it with the parser
 FREE = ("config", "print_config", "print_shtab", "help")
 OF_STUDIES = {"config", "grids", "seeds", "override", "contrasts", "output"}
 """Keys that a study file has, and a run's configuration has not."""
-CLASS = ("class_path", "encoder", "refinement", "readout", "classifier", "criterion", "cell", "block") + (
-    "optimizer",
-    "lr_scheduler",
-    "source",
-    "imbalance",
-    "augment",
-    "sampler",
-)
+CLASS = {
+    *("class_path", "encoder", "refinement", "readout", "classifier", "criterion", "cell", "block"),
+    *("optimizer", "lr_scheduler", "source", "imbalance", "augment", "sampler"),
+}
 """Last parts of keys whose value may be an import path."""
 
 
@@ -38,8 +34,8 @@ def check_early(args: Sequence[str]) -> None:
         args: after the subcommand.
 
     Raises:
-        UserError: for a file without its ``--config``, one that is missing, is not YAML or is a study's, a key
-            that there is not, and a module or class of the user's own that there is not.
+        UserError: for a file without its ``--config``, one that is missing, is not YAML or is a study's, a
+            key that there is not, and a module or class of the user's own that there is not.
     """
     _check_alone(args)
     for file in _files(args):

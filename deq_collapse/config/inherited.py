@@ -47,7 +47,11 @@ def inherited(arguments: Sequence[str]) -> list[Inherited]:
             classes[key] = str(value).rpartition(".")[2]
         elif key in classes:
             given[key, option] = classes[key]
-    return [Inherited(key, option, old, classes[key]) for (key, option), old in given.items() if classes[key] != old]
+    return [
+        Inherited(key, option, old, classes[key])
+        for (key, option), old in given.items()
+        if classes[key] != old
+    ]
 
 
 def _steps(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, Any]]:

@@ -103,7 +103,9 @@ def _wrong_type(found: re.Match[str], keys: list[str]) -> str:
 def _wrong_option(found: re.Match[str], keys: list[str]) -> str:
     point = found["value"].replace(",", ".")
     hint = f": a number has a point, {point}" if re.fullmatch(r"-?\d+\.\d+", point) else ""
-    return f"{found['key']}.init_args.{found['inner']} is {found['value']}, but it takes {_kinds(found)}{hint}."
+    return (
+        f"{found['key']}.init_args.{found['inner']} is {found['value']}, but it takes {_kinds(found)}{hint}."
+    )
 
 
 def _no_module(found: re.Match[str], keys: list[str]) -> str:
@@ -116,7 +118,10 @@ def _wrong_inner_type(found: re.Match[str], keys: list[str]) -> str:
 
 def _kinds(found: re.Match[str]) -> str:
     kinds = {"NoneType": "null", "str": "text", "float": "a number", "int": "a whole number"}
-    kinds |= dict.fromkeys(("Sequence", "list", "tuple"), "a list") | {"dict": "a mapping", "bool": "true or false"}
+    kinds |= dict.fromkeys(("Sequence", "list", "tuple"), "a list") | {
+        "dict": "a mapping",
+        "bool": "true or false",
+    }
     named = re.findall(r"\b(Sequence|list|tuple|dict)(?=\[)|<class '(?:\w+\.)*(\w+)'>", found["kinds"])
     words = " or ".join(dict.fromkeys(kinds.get(name, name) for pair in named for name in pair if name))
     value = found["value"].strip()
@@ -150,8 +155,8 @@ RULES = {
     ),
     r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
     r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
-    r"Parser key \"(?P<key>[^\"]+)\": Type .*Parser key \"(?P<inner>\w+)\": .*(?P<kinds>Subtypes: \[.*?\]) Errors:"
-    r".*Given value: (?P<value>\S+)\. Got value: Namespace": _wrong_option,
+    r"Parser key \"(?P<key>[^\"]+)\": Type .*Parser key \"(?P<inner>\w+)\": .*"
+    r"(?P<kinds>Subtypes: \[.*?\]) Errors:.*Given value: (?P<value>\S+)\. Got value: Namespace": _wrong_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*No module named '(?P<module>[^']+)'": _no_module,
     r"Parser key \"(?P<key>[^\"]+)\": .*has no attribute '\w+'\. Got value: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<name>[\w.]+)'": _unknown_class,

@@ -31,6 +31,10 @@ from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Netwo
 from deq_collapse.models.readouts import GlobalAverage
 from deq_collapse.runs.files import SPLITS
 
+CONTRACTION: RefinementFactory = partial(Equilibrium, cell=ConvCell)
+USUAL_SGD: OptimizerCallable = partial(SGD, lr=0.05, momentum=0.9, weight_decay=5e-3)
+"""What `CollapseModule.for_data` takes where nothing is given, the optimizer of ``conf/model/common.yaml``."""
+
 
 class Facts(Protocol):
     """What a network must know of its data; a `CollapseDataModule` knows it."""
@@ -146,8 +150,8 @@ class CollapseModule(LightningModule):
         data: Facts,
         *,
         encoder: EncoderFactory = ConvEncoder,
-        refinement: RefinementFactory = partial(Equilibrium, cell=ConvCell),
-        optimizer: OptimizerCallable = partial(SGD, lr=0.05, momentum=0.9, weight_decay=5e-3),
+        refinement: RefinementFactory = CONTRACTION,
+        optimizer: OptimizerCallable = USUAL_SGD,
         **options: Any,
     ) -> "CollapseModule":
         """A module for a data module's images and classes, in plain Python.
@@ -172,7 +176,11 @@ class CollapseModule(LightningModule):
             torch.Size([2, 10])
 
         """
-        facts = {"image_shape": data.image_shape, "class_counts": data.class_counts, "majority": data.majority}
+        facts = {
+            "image_shape": data.image_shape,
+            "class_counts": data.class_counts,
+            "majority": data.majority,
+        }
         return cls(encoder=encoder, refinement=refinement, optimizer=optimizer, **facts, **options)
 
     def setup(self, stage: str) -> None:

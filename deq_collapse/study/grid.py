@@ -69,8 +69,8 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its labels then.
     ``{}`` adds nothing.
 
-    What the study file says itself holds against what its files say, wherever it stands: in a run the files of
-    ``config`` and of the axes come first, then configurations, then keys with values, then ``override``.
+    What the study file says itself holds against what its files say, wherever it stands: in a run the files
+    of ``config`` and of the axes come first, then configurations, then keys with values, then ``override``.
 
     ``contrasts`` names what the report compares beside refinements, each two labels of one axis:
     ``contrasts: {bound: {family: [free, contraction]}}``.
@@ -201,12 +201,14 @@ def _axes(path: Path, axes: Any) -> dict[str, dict[str, _Label]]:
 def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]:
     """What each label of an axis adds."""
     if all(_is_added(entry) for entry in entries.values()):
-        lists = {str(label): entry if isinstance(entry, list) else [entry] for label, entry in entries.items()}
+        lists = {
+            str(label): entry if isinstance(entry, list) else [entry] for label, entry in entries.items()
+        }
         return {label: _Label(tuple(_config(path, part) for part in parts)) for label, parts in lists.items()}
     if len(entries) > 1:
         raise UserError(
-            f"{path}: the axis {axis} has more than one key with values; it takes one, or labels of which each"
-            " is a file, a configuration, or a list of those."
+            f"{path}: the axis {axis} has more than one key with values; it takes one, or labels of which"
+            " each is a file, a configuration, or a list of those."
         )
     ((key, values),) = entries.items()
     return {str(value): _Label((_config(path, {key: value}),), key_with_value=True) for value in values}
@@ -214,8 +216,11 @@ def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]
 
 def _is_added(entry: Any) -> bool:
     """Whether a label adds it; else it is the list of a key's values."""
-    return not isinstance(entry, list) or bool(entry) and all(
-        isinstance(part, dict) or (isinstance(part, str) and part.endswith(SUFFIXES)) for part in entry
+    return not isinstance(entry, list) or (
+        bool(entry)
+        and all(
+            isinstance(part, dict) or (isinstance(part, str) and part.endswith(SUFFIXES)) for part in entry
+        )
     )
 
 
@@ -256,6 +261,11 @@ def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -
             near = get_close_matches(str(key), allowed, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             kind = "study file" if "name" in allowed else "grid"
+            if key in ("data", "model", "trainer") and kind == "study file":
+                raise UserError(
+                    f"{path} is the configuration of one run, for it has the key {key}: deq-collapse fit"
+                    f" --config {path}; a study lists it in its config."
+                )
             raise UserError(f"{path}: unknown key {key}{hint}; a {kind} has {', '.join(allowed)}.")
 
 

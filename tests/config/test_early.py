@@ -28,7 +28,10 @@ MISTAKES = {
     "no --config": (["conf/run/digits.yaml"], "conf/run/digits.yaml stands alone: every file has a --config"),
     "one --config for two": ([*DIGITS, "conf/model/explicit.yaml"], "conf/model/explicit.yaml stands alone"),
     "a list without quotes": (["--model.metrics", "[nc1,", "nc2]"], "nc2] is the value of no option"),
-    "a study": (["--config", "conf/study/demo.yaml"], "is a study file, of several runs: deq-collapse study run"),
+    "a study": (
+        ["--config", "conf/study/demo.yaml"],
+        "is a study file, of several runs: deq-collapse study run",
+    ),
     "a file": (["--config", "conf/run/digitz.yaml"], "cannot be read"),
     "lr": (["--model.lr", "0.1"], "there is no key model.lr; did you mean model.optimizer.init_args.lr?"),
     "rate": (["--lr=0.1"], "did you mean model.optimizer.init_args.lr?"),

@@ -178,17 +178,23 @@ def test_options_before_their_class_name_the_cure(refused: Refused):
     assert "model.optimizer.init_args.lr is given before anything names the class of model.optimizer" in told
 
 
-def test_a_class_that_takes_over_options_says_so(small_fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_class_that_takes_over_options_says_so(
+    small_fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     rate = ["--model.optimizer.init_args.lr", "0.001"]
     args = small_fit(tmp_path / "run", "--model.optimizer", "torch.optim.AdamW", *rate, epochs=1)
     assert main(args) == 0
-    assert "model.optimizer is AdamW with weight_decay 0.005, which was given for SGD" in capsys.readouterr().err
+    assert (
+        "model.optimizer is AdamW with weight_decay 0.005, which was given for SGD" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, {"state_dict": {}}, [1]])
 def test_a_checkpoint_of_something_else_is_no_runs(content, small_fit, tmp_path: Path, refused: Refused):
     torch.save(content, tmp_path / "foreign.ckpt")
-    told = refused("validate", *small_fit(tmp_path / "run")[1:], "--ckpt_path", str(tmp_path / "foreign.ckpt"))
+    told = refused(
+        "validate", *small_fit(tmp_path / "run")[1:], "--ckpt_path", str(tmp_path / "foreign.ckpt")
+    )
     assert "foreign.ckpt is no checkpoint of a run" in told
 
 

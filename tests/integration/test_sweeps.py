@@ -24,7 +24,11 @@ def test_wandbs_agent_starts_a_run_of_the_sweep(tmp_path: Path, monkeypatch: pyt
     sweep = yaml.safe_load(block("yaml"))
     chosen = {"model.optimizer.init_args.lr": 0.0625, "model.optimizer.init_args.weight_decay": 0.001}
     assert chosen.keys() == sweep["parameters"].keys()
-    small = ["--trainer.max_epochs=1", "--model.encoder.init_args.width=8", "--trainer.logger.init_args.mode=offline"]
+    small = [
+        "--trainer.max_epochs=1",
+        "--model.encoder.init_args.width=8",
+        "--trainer.logger.init_args.mode=offline",
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR"):  # that the agent sets

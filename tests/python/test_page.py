@@ -39,14 +39,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 def test_every_block_runs_and_the_working_directory_gets_what_it_names(
     page: tuple[Path, dict[str, Any]],
 ) -> None:
-    place, variables = page
+    place, _ = page
     assert {path.name for path in place.iterdir()} == {"outputs", "curves.pdf"}
     left = {path.name for path in (place / "outputs/python/equilibrium").iterdir()}
     assert {"history.csv", "result.json", "manifest.json", "along.csv", "last.ckpt"} <= left
 
 
 def test_a_study_is_read_as_tables_and_figures(page: tuple[Path, dict[str, Any]]) -> None:
-    place, variables = page
+    place, _ = page
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
     study = read_study(place / "outputs/python")
     assert list(study.runs["refinement"]) == ["equilibrium", "explicit"]

@@ -156,7 +156,11 @@ def test_what_a_study_says_itself_holds_against_its_files_wherever_it_stands(tmp
     )
     shown = [Path(text).stem if text.endswith(".yaml") else text for text in study.cells[0].configs]
     assert shown[:2] == ["base", "net"]
-    assert [next(iter(yaml.safe_load(text)["model"])) for text in shown[2:5]] == ["optimizer", "depth", "optimizer"]
+    assert [next(iter(yaml.safe_load(text)["model"])) for text in shown[2:5]] == [
+        "optimizer",
+        "depth",
+        "optimizer",
+    ]
     assert shown[5:] == ["last", "seed_everything: 0\n"]
 
 

@@ -49,6 +49,8 @@ def curve(options: argparse.Namespace) -> list[str]:
         options.classes, options.majority, options.weight_energy, options.feature_energy, options.largest
     )
     _print(table[table["program"] != "reduced"])
+    if table["minority_cosine"].isna().any():
+        print("nan: minority classifiers are 0 there, and have no angle to each other.")
     return _write(options.directory / "curve", table, curve_figure(table))
 
 
