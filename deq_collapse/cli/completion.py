@@ -52,7 +52,7 @@ def completion_main(args: Sequence[str], commands: dict[str, str]) -> int:
     files = " ".join(
         f"conf/{path.relative_to(SHIPPED).as_posix()}" for path in sorted(SHIPPED.rglob("*.yaml"))
     )
-    preamble = {name: text.format(name=CONFIGURATIONS, files=files) for name, text in PREAMBLE.items()}
+    preamble = PREAMBLE[shell].format(name=CONFIGURATIONS, files=files)
     print(shtab.complete(whole_parser(commands), shell, preamble=preamble))
     return 0
 
@@ -62,7 +62,8 @@ def completion_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deq-collapse completion",
         description="Prints a script for a shell: put `source <(deq-collapse completion bash)` into"
-        " ~/.bashrc, or write what `deq-collapse completion zsh` prints to a file _deq-collapse in the fpath.",
+        " ~/.bashrc, or write what `deq-collapse completion zsh` prints to a file _deq-collapse in the"
+        " fpath.",
     )
     parser.add_argument("shell", choices=sorted(PREAMBLE))
     return parser

@@ -51,6 +51,7 @@ NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 """Keys in which two starts of the same run may differ."""
 
 
+@rank_zero_only
 @cache
 def _say_once(message: str) -> None:
     """The cells of a study say the same."""
@@ -132,7 +133,7 @@ class CollapseCLI(LightningCLI):
         """Says which options a class has from the one that was named before it."""
         for found in inherited([str(arg) for arg in args or ()]):
             value = settings.get(found.place)
-            if value is not None and rank_zero_only.rank == 0:
+            if value is not None:
                 _say_once(
                     f"deq-collapse: {found.key} is {found.now} with {found.option} {value}, which was given"
                     f" for {found.given_for}: set {found.place} if that is not meant."

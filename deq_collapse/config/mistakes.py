@@ -156,7 +156,9 @@ RULES = {
     r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
     r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
     r"Parser key \"(?P<key>[^\"]+)\": Type .*Parser key \"(?P<inner>\w+)\": .*"
-    r"(?P<kinds>Subtypes: \[.*?\]) Errors:.*Given value: (?P<value>\S+)\. Got value: Namespace": _wrong_option,
+    r"(?P<kinds>Subtypes: \[.*?\]) Errors:.*Given value: (?P<value>\S+)\. Got value: Namespace": (
+        _wrong_option
+    ),
     r"Parser key \"(?P<key>[^\"]+)\": .*No module named '(?P<module>[^']+)'": _no_module,
     r"Parser key \"(?P<key>[^\"]+)\": .*has no attribute '\w+'\. Got value: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<name>[\w.]+)'": _unknown_class,

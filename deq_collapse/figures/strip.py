@@ -14,8 +14,8 @@ WIDTH, HEIGHT, REACH = 132, 18, 60  # pixels; REACH from the middle to where the
 def strip(verdict: Verdict) -> Markup:
     """The strip, scaled by its own longest part: it tells direction and certainty, not size.
 
-    A vertical rule is no effect, a line the 95% interval, a dot the effect; nothing where there is no interval,
-    for then there is no scale: the dot of one pair would stand at an end however small its effect.
+    A vertical rule is no effect, a line the 95% interval, a dot the effect; nothing where there is no
+    interval, for then there is no scale: the dot of one pair would stand at an end, however small its effect.
     """
     comparison = verdict.comparison
     if not (comparison.n and math.isfinite(comparison.low)):

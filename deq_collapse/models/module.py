@@ -33,7 +33,7 @@ from deq_collapse.runs.files import SPLITS
 
 CONTRACTION: RefinementFactory = partial(Equilibrium, cell=ConvCell)
 USUAL_SGD: OptimizerCallable = partial(SGD, lr=0.05, momentum=0.9, weight_decay=5e-3)
-"""What `CollapseModule.for_data` takes where nothing is given, the optimizer of ``conf/model/common.yaml``."""
+"""Where `CollapseModule.for_data` is given none: the optimizer of ``conf/model/common.yaml``."""
 
 
 class Facts(Protocol):
@@ -176,12 +176,15 @@ class CollapseModule(LightningModule):
             torch.Size([2, 10])
 
         """
-        facts = {
-            "image_shape": data.image_shape,
-            "class_counts": data.class_counts,
-            "majority": data.majority,
-        }
-        return cls(encoder=encoder, refinement=refinement, optimizer=optimizer, **facts, **options)
+        return cls(
+            encoder,
+            refinement,
+            optimizer,
+            image_shape=data.image_shape,
+            class_counts=data.class_counts,
+            majority=data.majority,
+            **options,
+        )
 
     def setup(self, stage: str) -> None:
         """Compiles where that is asked for.

@@ -308,8 +308,8 @@ def _theory(study: Study) -> Section:
     others = dict.fromkeys(run.saved.criterion for run in study.runs if run.saved.criterion not in OF_THEORY)
     if others:
         note += (
-            " SELI and the layer-peeled optimum are those of cross entropy, GOF is that of squared error; these"
-            f" runs, or some, were trained with {' and '.join(map(str, others))}."
+            " SELI and the layer-peeled optimum are those of cross entropy, GOF is that of squared error;"
+            f" these runs, or some, were trained with {' and '.join(map(str, others))}."
         )
     if any(run.majority for run in study.runs):
         note += " Black lines divide the majority classes, which come first, from the minority."

@@ -71,7 +71,8 @@ def _call(value: Any) -> str:
         key: option for key, option in (value.get("init_args") or {}).items() if option not in (None, False)
     }
     options = ", ".join(f"{key}={_call(option)}" for key, option in given.items() if key not in USUAL)
-    return value["class_path"].rpartition(".")[2] + (f"({options})" if options else "")
+    name = str(value["class_path"]).rpartition(".")[2]
+    return f"{name}({options})" if options else name
 
 
 def imbalance_words(imbalance: Mapping[str, Any]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def command(wandb: Iterable[Path]) -> str:
 
 def is_whole(wandb: Path) -> bool:
     """Whether the local file of a start ends with its exit record: then all that was logged is in it."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     files = list(wandb.glob("*.wandb"))
     records = _records(files[0].read_bytes()) if files else iter(())
