@@ -1,7 +1,8 @@
 """The one exception that stands for a user's mistake, and how a program tells it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 
 
 class UserError(ValueError):
@@ -17,6 +18,12 @@ class RankLost(UserError):  # noqa: N818 - it is what happened to the run
 
 class Diverged(UserError):  # noqa: N818 - it is what happened to the run
     """Training led to a loss, or to features, that are not finite."""
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """``did you mean ...?`` with the nearest of the names, or all of them where none is near."""
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(sorted(names))}."
 
 
 def exit_code(program: Callable[[], object]) -> int:

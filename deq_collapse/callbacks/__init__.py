@@ -2,7 +2,7 @@
 
 from deq_collapse.callbacks.along import Along
 from deq_collapse.callbacks.averaging import check_averaging
-from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint, damage
+from deq_collapse.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint, damage, lacks
 from deq_collapse.callbacks.confusion import Confusion
 from deq_collapse.callbacks.costs import Costs
 from deq_collapse.callbacks.diagnostics import Diagnostics
@@ -42,4 +42,5 @@ __all__ = [
     "check_averaging",
     "check_whole",
     "damage",
+    "lacks",
 ]

@@ -153,17 +153,34 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
     try:
         watched = named_modules(network, blocks(network.refinement) if patterns is None else patterns)
         names = list(dict.fromkeys([H0, *watched]))
-        with Taps(network, names, pool) as taps:
-            network.features(images)
-            called = {name for name, _ in taps.take()}
+        named = {H0, *watched} if patterns is None else {H0, *patterns}
+        # What a pattern finds beside what gives features, as a container of blocks, is left out.
+        giving = _called(network, names, lambda state: _features(state, pool), images)
+        kept = [name for name in names if name in named | giving]
+        called = _called(network, kept, pool, images)
     except ValueError as error:
         raise UserError(f"modules watched along the computation: {error}") from error
-    idle = [name for name in names if name not in called]
+    idle = [name for name in kept if name not in called] or ([] if called - {H0} else names[1:])
     if idle:
         raise UserError(
             f"{idle[0]} cannot be watched along the computation: no pass to the features calls it."
         )
-    return names, pool
+    return kept, pool
+
+
+def _called(network: Network, names: Sequence[str], pool: Pool, images: Tensor) -> set[str]:
+    """Those of the modules that a pass calls and that give features."""
+    with Taps(network, names, pool) as taps:
+        network.features(images)
+        return {name for name, features in taps.take() if features.numel()}
+
+
+def _features(state: Any, pool: Pool) -> Tensor:
+    """Features, empty where the state has none."""
+    try:
+        return pool(state)
+    except ValueError:
+        return torch.empty(0)
 
 
 def blocks(refinement: nn.Module) -> list[str]:

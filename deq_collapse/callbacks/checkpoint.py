@@ -40,6 +40,18 @@ def damage(path: Path) -> str | None:
     return f"the checksum of {broken} in it is another" if broken else None
 
 
+def lacks(path: Path) -> str | None:
+    """What a checkpoint would have if it were one of Lightning's; ``None`` where it has all. No weights are
+    read.
+    """
+    try:
+        content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
+    except Exception:  # of a class that is not allowed, say: what loads it will tell
+        return None
+    needed = ("state_dict", "pytorch-lightning_version")
+    return next((key for key in needed if not isinstance(content, dict) or key not in content), None)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before.
 

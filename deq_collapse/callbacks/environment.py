@@ -42,6 +42,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         "commit": commit(),
+        "commit of own code": own_commit(),
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         "processes": processes,
         "threads": torch.get_num_threads(),
@@ -53,21 +54,28 @@ def commit() -> str:
     """The commit of this package: from git, or as an image records it; with ``-dirty`` where files differ
     from it.
     """
-    recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
-    if recorded:
-        return recorded
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    return os.environ.get("DEQ_COLLAPSE_COMMIT") or _described(Path(__file__).parent) or "unknown"
+
+
+def own_commit() -> str:
+    """The commit of the working directory, where the user's own parts are; ``none`` outside of git, and where
+    it is the package's own.
+    """
+    here, there = (
+        _git(directory, "rev-parse", "--show-toplevel") for directory in (Path(), Path(__file__).parent)
+    )
+    return (_described(Path()) if here and here != there else None) or "none"
+
+
+def _described(directory: Path) -> str | None:
+    """The commit that a directory is at, with ``-dirty`` where files differ from it."""
+    return _git(directory, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(directory: Path, *args: str) -> str | None:
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
+        command = ["git", "-C", str(directory), *args]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return None
+    return done.stdout.strip() or None

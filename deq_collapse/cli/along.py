@@ -14,12 +14,13 @@ def along_main(args: Sequence[str]) -> int:
     Raises:
         UserError: see `draw`.
     """
-    options = _parser().parse_args(args)
+    options = along_parser().parse_args(args)
     print(f"Figure: {draw(options.runs, options.modules, options.figure)}, as svg, png and pdf")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def along_parser() -> argparse.ArgumentParser:
+    """Of the command, with its options."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse along",
         description="Measures trained networks at H0 and after every evaluation of a block, from their last"
@@ -30,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         "--modules",
         nargs="+",
         metavar="NAME",
-        help="modules of the network to watch instead of its blocks or iterates, as 'encoder.*'",
+        help="modules of the network to watch instead of its blocks or iterates, as 'encoder.*'; they have"
+        " a table and a figure of their own, along-modules",
     )
     parser.add_argument(
         "--figure",
@@ -42,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -> Path:
-    """Writes each run's ``along.csv`` anew from its last checkpoint, and the figure of all.
+    """Writes each run's ``along.csv`` anew from its last checkpoint, and the figure of all; of modules that
+    are asked for ``along-modules.csv``, beside it.
 
     Args:
         runs: their directories.
@@ -63,15 +66,15 @@ def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -
 
     for directory in runs:
         check_run(directory)
-    settings = lines([measure(load(directory, modules)) for directory in runs])
+    settings = lines([measure(load(directory, modules), modules) for directory in runs])
     if not settings:
         raise UserError("no run has a finite value of NC1, NC2 or NC3: there is nothing to draw.")
-    place = figure or _beside(runs)
+    place = figure or _beside(runs, "along" if modules is None else "along-modules")
     write_figure(place, along_figure(settings, along_scales(settings)))
     return place
 
 
-def _beside(runs: Sequence[Path]) -> Path:
+def _beside(runs: Sequence[Path], name: str) -> Path:
     """A figure's place, without its suffix: in the directory that holds all the runs."""
     common = os.path.commonpath([run.absolute() for run in runs])
-    return Path(os.path.relpath(common), "along")
+    return Path(os.path.relpath(common), name)

@@ -18,14 +18,7 @@ def conf_main(args: Sequence[str]) -> int:
     Raises:
         UserError: for a folder that there is not.
     """
-    parser = argparse.ArgumentParser(
-        prog="deq-collapse conf",
-        description="Lists the configurations that come with the package. Each works under its name from any"
-        " directory; a file of that name in the working directory is used instead.",
-    )
-    folders = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
-    parser.add_argument("folder", nargs="?", help=f"one of {', '.join(folders)}; all of them by default")
-    folder = parser.parse_args(args).folder
+    folder, folders = conf_parser().parse_args(args).folder, _folders()
     if folder is not None and folder not in folders:
         raise UserError(f"there is no folder {folder} of configurations; there are {', '.join(folders)}.")
     from rich.console import Console
@@ -37,6 +30,21 @@ def conf_main(args: Sequence[str]) -> int:
         table.add_row(f"conf/{path.relative_to(SHIPPED).as_posix()}", first_sentence(path))
     Console(soft_wrap=False).print(table)
     return 0
+
+
+def conf_parser() -> argparse.ArgumentParser:
+    """Of ``conf``."""
+    parser = argparse.ArgumentParser(
+        prog="deq-collapse conf",
+        description="Lists the configurations that come with the package. Each works under its name from any"
+        " directory; a file of that name in the working directory is used instead.",
+    )
+    parser.add_argument("folder", nargs="?", help=f"one of {', '.join(_folders())}; all of them by default")
+    return parser
+
+
+def _folders() -> list[str]:
+    return sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 
 
 def first_sentence(path: Path) -> str:
@@ -52,13 +60,7 @@ def init_main(args: Sequence[str]) -> int:
     Raises:
         UserError: where one of its files exists, or the directory cannot be written.
     """
-    parser = argparse.ArgumentParser(
-        prog="deq-collapse init",
-        description="Writes a start of your own: an encoder, a run and a study of it, which build on the"
-        " configurations that come with the package.",
-    )
-    parser.add_argument("directory", type=Path, help="where the files go; made where there is none")
-    directory: Path = parser.parse_args(args).directory
+    directory: Path = init_parser().parse_args(args).directory
     names = sorted(path.name for path in START.iterdir() if path.is_file())
     for name in names:
         if (directory / name).exists():
@@ -73,3 +75,14 @@ def init_main(args: Sequence[str]) -> int:
     print("  deq-collapse fit --config run.yaml --name first")
     print("  deq-collapse study run study.yaml --jobs 2")
     return 0
+
+
+def init_parser() -> argparse.ArgumentParser:
+    """Of ``init``."""
+    parser = argparse.ArgumentParser(
+        prog="deq-collapse init",
+        description="Writes a start of your own: an encoder, a run and a study of it, which build on the"
+        " configurations that come with the package.",
+    )
+    parser.add_argument("directory", type=Path, help="where the files go; made where there is none")
+    return parser

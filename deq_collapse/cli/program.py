@@ -16,7 +16,9 @@ COMMANDS = {
     "along": "draw how trained networks collapse along their computation",
     "theory": "what layer-peeled models predict of a collapse",
     "conf": "list the configurations that come with the package",
+    "cite": "print BibTeX of the methods that a run used",
     "init": "write a start of your own: an encoder, a run and a study",
+    "completion": "print a script by which bash or zsh completes all this",
 }
 
 
@@ -33,6 +35,10 @@ def _dispatch(args: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else f": it is one of {', '.join(COMMANDS)}."
         raise UserError(f"{args[0]} is no command{hint}")
     command, rest = _parser().parse_known_args(args[:1])[0].command, args[1:]
+    if command in (*LIGHTNING, "summary"):
+        from deq_collapse.config.early import check_early
+
+        check_early(rest)
     if command == "summary":
         from deq_collapse.cli.summary.command import summary_main
 
@@ -45,6 +51,14 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.conf import conf_main
 
         return conf_main(rest)
+    if command == "cite":
+        from deq_collapse.cli.cite import cite_main
+
+        return cite_main(rest)
+    if command == "completion":
+        from deq_collapse.cli.completion import completion_main
+
+        return completion_main(rest, COMMANDS)
     if command == "init":
         from deq_collapse.cli.conf import init_main
 

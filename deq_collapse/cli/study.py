@@ -4,9 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deq_collapse.errors import UserError
 from deq_collapse.tracking import PROJECT
+
+if TYPE_CHECKING:
+    from deq_collapse.study.grid import StudyFile
 
 
 def study_main(args: Sequence[str]) -> int:
@@ -15,7 +19,7 @@ def study_main(args: Sequence[str]) -> int:
     Raises:
         UserError: for a mistake in the study file, or a directory that holds no study.
     """
-    options = _parser().parse_args(args)
+    options = study_parser().parse_args(args)
     if options.command == "run":
         return _run(options.file, options.jobs, options.retry, options.seeds)
     if options.command == "submit":
@@ -36,26 +40,46 @@ def study_main(args: Sequence[str]) -> int:
 
 
 def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
-    from deq_collapse.study.grid import read_study_file
+    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
+    study = _read(file, seeds)
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
 
-    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
-    study = read_study_file(file, seeds)
     try:
         with sigterm_as_exit():
             Runner(study, plan_study(study, command), jobs, retry).run()
-            return _report(study.directory)
+            code = _report(study.directory)
+            _tell_unsent(study)
+            return code
     except (KeyboardInterrupt, SystemExit):
         print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
         return 130
 
 
+def _read(file: Path, seeds: int | None) -> "StudyFile":
+    """The study of a file, whose configurations are looked through before torch is imported."""
+    from deq_collapse.config.early import check_early
+    from deq_collapse.study.grid import read_study_file
+
+    study = read_study_file(file, seeds)
+    for config in dict.fromkeys(config for cell in study.cells for config in cell.configs):
+        check_early(["--config", config])
+    return study
+
+
+def _tell_unsent(study: "StudyFile") -> None:
+    """Which runs a wandb server has not got: each run told so in its own log alone."""
+    from deq_collapse.tracking.unsent import command, unsent
+
+    if left := unsent(study.directory / cell.name for cell in study.cells):
+        of = f"{len(left)} of the study's runs" if len(left) > 1 else "a run of the study"
+        print(f"wandb's server has not got all of {of}; this brings the rest:\n  {command(left)}")
+
+
 def _submit(options: argparse.Namespace) -> int:
     from deq_collapse.study.cluster import read_options, submit_study
-    from deq_collapse.study.grid import read_study_file
     from deq_collapse.study.runner import plan_study
 
-    study, asked = read_study_file(options.file, options.seeds), read_options(options.set)
+    study, asked = _read(options.file, options.seeds), read_options(options.set)
     plan = plan_study(study, f"deq-collapse study submit {options.file}")
     jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
     for name, job in jobs.items():
@@ -106,7 +130,8 @@ def _directory(study: Path) -> Path:
     return read_study_file(study).directory
 
 
-def _parser() -> argparse.ArgumentParser:
+def study_parser() -> argparse.ArgumentParser:
+    """Of the command, with its options."""
     parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run what is missing of a study, then write its report and figures")

@@ -10,8 +10,7 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 
-from deq_collapse.config.mistakes import nearest
-from deq_collapse.errors import UserError
+from deq_collapse.errors import UserError, nearest
 
 STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "single_device")
 LARGEST_SEED = 2**32 - 1

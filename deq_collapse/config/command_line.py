@@ -1,7 +1,9 @@
 """The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
 
 import math
+import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +29,7 @@ from deq_collapse.config.checks import (
 )
 from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, first_difference, linked, sentence
+from deq_collapse.config.inherited import inherited
 from deq_collapse.config.mistakes import explain
 from deq_collapse.config.ranks import limit_patience
 from deq_collapse.errors import Diverged, UserError
@@ -42,9 +45,17 @@ from deq_collapse.runs.files import (
     RESULT,
     SPLITS,
 )
+from deq_collapse.training import run_callbacks
 
 NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 """Keys in which two starts of the same run may differ."""
+
+
+@rank_zero_only
+@cache
+def _say_once(message: str) -> None:
+    """The cells of a study say the same."""
+    print(message, file=sys.stderr, flush=True)
 
 
 class FinishedRun(UserError):  # noqa: N818 - it is news, not an error
@@ -116,6 +127,17 @@ class CollapseCLI(LightningCLI):
             raise UserError(explain(str(error), keys)) from error
         settings = self.config.get(str(self.config.get("subcommand")), self.config)
         check_seed(settings.seed_everything)
+        self._tell_inherited(settings, args)
+
+    def _tell_inherited(self, settings: Any, args: Any) -> None:
+        """Says which options a class has from the one that was named before it."""
+        for found in inherited([str(arg) for arg in args or ()]):
+            value = settings.get(found.place)
+            if value is not None:
+                _say_once(
+                    f"deq-collapse: {found.key} is {found.now} with {found.option} {value}, which was given"
+                    f" for {found.given_for}: set {found.place} if that is not meant."
+                )
 
     @property
     def settings(self) -> Any:
@@ -162,6 +184,11 @@ class CollapseCLI(LightningCLI):
             raise UserError(f"there is no checkpoint at {path}.")
         if path and (found := callbacks.damage(Path(path))):
             raise UserError(f"{path} is not a whole checkpoint: {found}.")
+        if path and (lacking := callbacks.lacks(Path(path))):
+            raise UserError(
+                f"{path} is no checkpoint of a run, for it has no {lacking}: weights of your own are measured"
+                " by deq_collapse.measure, see docs/python.md."
+            )
         if not path and self.subcommand not in ("fit", None):
             raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
         self.settings.ckpt_path = path
@@ -239,19 +266,7 @@ class CollapseCLI(LightningCLI):
         settings = self.settings
         own_bar = any(isinstance(callback, ProgressBar) for callback in self._given("callbacks"))
         hidden = own_bar or settings.trainer.enable_progress_bar is False
-        return [
-            callbacks.Environment(),
-            callbacks.Divergence(),
-            callbacks.Costs(),
-            callbacks.Diagnostics(),
-            callbacks.History(),
-            *([] if hidden else [callbacks.RunProgress(settings.name)]),
-            callbacks.PredictionWriter(),
-            callbacks.Confusion(),
-            callbacks.RunRecord(settings.name, settings.study, dict(settings.axes)),
-            callbacks.Ending(),
-            callbacks.LastCheckpoint(),
-        ]
+        return run_callbacks(settings.name, settings.study, dict(settings.axes), not hidden)
 
     def _given(self, name: str) -> list[Any]:
         """What the configuration gives the trainer, one or several, as a list."""

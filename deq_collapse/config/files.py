@@ -77,9 +77,9 @@ def _check_files(value: Any, directory: Path) -> None:
 
 
 def beside(path: Path, name: str) -> Path:
-    """What a file calls by a name: a file relative to it, else a shipped one."""
-    there, shipped = path.parent / name, found(Path(name))
-    return shipped if shipped.is_relative_to(SHIPPED) and not there.exists() else there
+    """What a file calls by a name: a file relative to it, else, for ``conf/...``, what `found` gives."""
+    there, named = path.parent / name, Path(name)
+    return found(named) if named.is_relative_to("conf") and not there.exists() else there
 
 
 def _once(text: str) -> str:

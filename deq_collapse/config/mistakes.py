@@ -2,8 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable
 from pydoc import locate
 from types import ModuleType
 
@@ -12,6 +11,8 @@ from torch import nn
 from deq_collapse import data, losses, models
 from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import sentence
+from deq_collapse.config.unknown import unknown_key
+from deq_collapse.errors import nearest
 
 FACTS = ("image_shape", "shape", "num_features", "num_classes")
 """What parts of a network are told of the parts before them."""
@@ -36,19 +37,8 @@ def explain(message: str, keys: Iterable[str]) -> str:
     return message if len(message) <= LONGEST else message[:LONGEST].rsplit(" ", 1)[0] + " ..."
 
 
-def nearest(name: str, names: Collection[str]) -> str:
-    """``; did you mean ...?`` with the nearest of the names, or all of them where none is near."""
-    near = get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(sorted(names))}."
-
-
 def _unknown_key(found: re.Match[str], keys: list[str]) -> str:
-    key = found["key"].removeprefix("--").split("=")[0]
-    depth = key.count(".") + 1
-    names = {".".join(k.split(".")[:depth]) for k in keys}
-    if "." in key and not get_close_matches(key, names, n=1):
-        key, names = key.split(".")[0], {k.split(".")[0] for k in keys}
-    return f"there is no key {key}; {nearest(key, names)}"
+    return unknown_key(found["key"].removeprefix("--").split("=")[0], keys)
 
 
 def _unknown_class(found: re.Match[str], keys: list[str]) -> str:
@@ -92,6 +82,11 @@ def _asks(kind: type, *first: str) -> bool:
 
 def _unknown_option(found: re.Match[str], keys: list[str]) -> str:
     kind = locate(found["path"])
+    if found["path"] in BASES or inspect.isabstract(kind):
+        return (
+            f"{found['key']}.init_args.{found['name']} is given before anything names the class of"
+            f" {found['key']}: give it after the file that does."
+        )
     names = list(inspect.signature(kind).parameters) if callable(kind) else []
     name, owner = found["name"], found["path"].split(".")[-1]
     return f"{found['key']}: {owner} has no option {name}; {nearest(name, names)}"
@@ -105,14 +100,33 @@ def _wrong_type(found: re.Match[str], keys: list[str]) -> str:
     return f"{found['key']} is {found['value']}, but it takes {_kinds(found)}."
 
 
+def _wrong_option(found: re.Match[str], keys: list[str]) -> str:
+    point = found["value"].replace(",", ".")
+    hint = f": a number has a point, {point}" if re.fullmatch(r"-?\d+\.\d+", point) else ""
+    return (
+        f"{found['key']}.init_args.{found['inner']} is {found['value']}, but it takes {_kinds(found)}{hint}."
+    )
+
+
+def _no_module(found: re.Match[str], keys: list[str]) -> str:
+    return f"{found['key']}: there is no module {found['module']}, installed or in this directory."
+
+
 def _wrong_inner_type(found: re.Match[str], keys: list[str]) -> str:
     return f"{found['key']}: {found['inner']} is {found['value']}, but it takes {_kinds(found)}."
 
 
 def _kinds(found: re.Match[str]) -> str:
     kinds = {"NoneType": "null", "str": "text", "float": "a number", "int": "a whole number"}
-    named = re.findall(r"<class '(?:\w+\.)*(\w+)'>", found["kinds"])
-    return " or ".join(dict.fromkeys(kinds.get(name, name) for name in named))
+    kinds |= dict.fromkeys(("Sequence", "list", "tuple"), "a list") | {
+        "dict": "a mapping",
+        "bool": "true or false",
+    }
+    named = re.findall(r"\b(Sequence|list|tuple|dict)(?=\[)|<class '(?:\w+\.)*(\w+)'>", found["kinds"])
+    words = " or ".join(dict.fromkeys(kinds.get(name, name) for pair in named for name in pair if name))
+    value = found["value"].strip()
+    listed = "a list" in words and re.fullmatch(r"[\w.]+(,\s*[\w.]+)+", value)
+    return f"{words}, as [{value}]" if listed else words
 
 
 def _null(found: re.Match[str], keys: list[str]) -> str:
@@ -123,6 +137,9 @@ def _missing(found: re.Match[str], keys: list[str]) -> str:
     names = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "", found["names"])
     return f"the configuration lacks {names}; compose it by --config, from what `deq-collapse conf` lists."
 
+
+BASES = ("torch.optim.optimizer.Optimizer", "torch.optim.Optimizer", "torch.nn.modules.module.Module")
+"""What the parser takes options for, where no class has been named."""
 
 RULES = {
     r"arguments are required: (?P<names>.*)": _missing,
@@ -138,6 +155,11 @@ RULES = {
     ),
     r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
     r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
+    r"Parser key \"(?P<key>[^\"]+)\": Type .*Parser key \"(?P<inner>\w+)\": .*"
+    r"(?P<kinds>Subtypes: \[.*?\]) Errors:.*Given value: (?P<value>\S+)\. Got value: Namespace": (
+        _wrong_option
+    ),
+    r"Parser key \"(?P<key>[^\"]+)\": .*No module named '(?P<module>[^']+)'": _no_module,
     r"Parser key \"(?P<key>[^\"]+)\": .*has no attribute '\w+'\. Got value: (?P<name>[\w.]+)": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<name>[\w.]+)'": _unknown_class,
     r"Parser key \"(?P<key>[^\"]+)\": .*dot import path string: (?P<name>[\w.]+)": _unknown_class,

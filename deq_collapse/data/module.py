@@ -1,6 +1,7 @@
 """The LightningDataModule: a source, an imbalance, and batches of them for every rank."""
 
 import math
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from deq_collapse.data.batches import (
     Withheld,
 )
 from deq_collapse.data.image_set import ImageSet
-from deq_collapse.data.imbalance import Imbalance, hold_out
+from deq_collapse.data.imbalance import Imbalance, Natural, hold_out
 from deq_collapse.data.manifest import manifest, verify, write
 from deq_collapse.data.sampler import Sampler, Shuffled
 from deq_collapse.data.source import Source
@@ -40,11 +41,11 @@ class CollapseDataModule(LightningDataModule):
     vectors; y int64 (N,). Training batches under `mixup` have probabilities y float32 (N, K) instead. Data
     are loaded (and downloaded, once per machine) when a property or a loader first needs them, and lie on the
     training device where it has room. The images a run trains on are written to `manifest.json` beside it,
-    and a run that continues there must train on the same.
+    where its trainer was given a directory, and a run that continues there must train on the same.
 
     Args:
         source: the data set.
-        imbalance: images per class of the training split. The test split is never changed.
+        imbalance: images per class of the training split; by default all. The test split is never changed.
         batch_size: training images per batch and rank.
         eval_batch_size: the most images per batch and rank of an evaluation. On a CPU more than a few
             hundred leave its cache, which doubles the time; a GPU takes thousands.
@@ -61,7 +62,7 @@ class CollapseDataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        imbalance: Imbalance,
+        imbalance: Imbalance | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 256,
         seed: int = 0,
@@ -78,7 +79,7 @@ class CollapseDataModule(LightningDataModule):
         if seed < 0:
             raise UserError(f"the seed of the data is {seed}, but a seed is not negative")
         self.source = source
-        self.imbalance = imbalance
+        self.imbalance = imbalance or Natural()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -184,6 +185,8 @@ class CollapseDataModule(LightningDataModule):
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
         self.sampler.check(fit_end.length(self.trainer, self._batches(self.trainer)))
+        if self.trainer.default_root_dir == os.getcwd():  # noqa: PTH109 - Lightning's own, where none was given
+            return
         path = Path(self.trainer.default_root_dir) / MANIFEST
         content = manifest(self.source, self.imbalance, self.seed, self.indices, self.validation_indices)
         if path.exists():

@@ -6,12 +6,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from deq_collapse import fit_end
 from deq_collapse.errors import Diverged, UserError
@@ -19,15 +21,36 @@ from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.alternatives import Alternatives
-from deq_collapse.models.cells import Shape
+from deq_collapse.models.cells import ConvCell, Shape
 from deq_collapse.models.classifiers import linear_map
+from deq_collapse.models.encoders import ConvEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.lr_schedules import follow, monitored
 from deq_collapse.models.measures import SplitMeasures, class_groups
-from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory
+from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory, make
 from deq_collapse.models.readouts import GlobalAverage
 from deq_collapse.runs.files import SPLITS
+
+CONTRACTION: RefinementFactory = partial(Equilibrium, cell=ConvCell)
+USUAL_SGD: OptimizerCallable = partial(SGD, lr=0.05, momentum=0.9, weight_decay=5e-3)
+"""Where `CollapseModule.for_data` is given none: the optimizer of ``conf/model/common.yaml``."""
+
+
+class Facts(Protocol):
+    """What a network must know of its data; a `CollapseDataModule` knows it."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images per class."""
+
+    @property
+    def majority(self) -> tuple[int, ...] | None:
+        """The majority classes of a step imbalance, else ``None``."""
 
 
 class CollapseModule(LightningModule):
@@ -94,7 +117,7 @@ class CollapseModule(LightningModule):
             classifier,
             channels_last,
         )
-        self.criterion = criterion(class_counts)
+        self.criterion = make("criterion", criterion, class_counts)
         if isinstance(self.criterion, Criterion):
             self.criterion.check(self.network.classifier)
         self.groups = class_groups(class_counts, majority, many, few)
@@ -121,6 +144,48 @@ class CollapseModule(LightningModule):
         self.confusions: dict[str, Tensor] = {}
         self._train_means: Tensor | None = None  # of the present weights
         self._measured = False  # in this epoch
+
+    @classmethod
+    def for_data(
+        cls,
+        data: Facts,
+        *,
+        encoder: EncoderFactory = ConvEncoder,
+        refinement: RefinementFactory = CONTRACTION,
+        optimizer: OptimizerCallable = USUAL_SGD,
+        **options: Any,
+    ) -> "CollapseModule":
+        """A module for a data module's images and classes, in plain Python.
+
+        ``refinement=partial(Explicit, block=ConvCell)`` makes the explicit twin of the default.
+
+        Args:
+            data: whose image shape, class counts and majority are taken.
+            encoder: makes the encoder from the image shape; a class or a ``partial`` of one.
+            refinement: makes the refinement from the shape of H0.
+            optimizer: makes the optimizer from the parameters; by default that of the shipped configurations.
+            options: as the class takes them.
+
+        Raises:
+            UserError: where the parts do not fit the images or each other.
+
+        Example:
+            >>> from deq_collapse.data import CollapseDataModule, Digits, Step
+            >>> data = CollapseDataModule(Digits(), Step(num_majority=3, ratio=10))
+            >>> module = CollapseModule.for_data(data, encoder=partial(ConvEncoder, width=8))
+            >>> module(torch.zeros(2, 1, 8, 8)).shape
+            torch.Size([2, 10])
+
+        """
+        return cls(
+            encoder,
+            refinement,
+            optimizer,
+            image_shape=data.image_shape,
+            class_counts=data.class_counts,
+            majority=data.majority,
+            **options,
+        )
 
     def setup(self, stage: str) -> None:
         """Compiles where that is asked for.

@@ -1,6 +1,8 @@
 """The network: encoder -> refinement -> readout -> classifier, as a plain module without any training."""
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,41 @@ ClassifierFactory = Callable[[int, int], nn.Module]
 """Makes a classifier from the feature width d and the number of classes K; see
 :mod:`deq_collapse.models.classifiers`.
 """
+
+
+def make(name: str, maker: Callable[..., nn.Module], *facts: Any) -> nn.Module:
+    """Makes a part of what trains.
+
+    Args:
+        name: of the part, in words.
+        maker: a class, or a function.
+        facts: what it is told: the image shape, say.
+
+    Raises:
+        UserError: where it cannot be made of them, with the line of the user's own code.
+    """
+    try:
+        return maker(*facts)
+    except UserError:
+        raise
+    except Exception as error:
+        told = ", ".join(map(str, facts))
+        raise UserError(f"the {name} cannot be made for {told}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What happened, and in which line of a file that is no installed library."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if _own(frame.filename)]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    kind = "" if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}{where}"
+
+
+def _own(file: str) -> bool:
+    return not Path(file).is_relative_to(Path(__file__).parents[1]) and not {
+        "site-packages",
+        "dist-packages",
+    } & {*Path(file).parts}
 
 
 class Network(nn.Module):
@@ -51,14 +88,14 @@ class Network(nn.Module):
         super().__init__()
         # Convolutions give maps in the format of their kernels.
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.encoder = encoder(image_shape).to(memory_format=memory_format)
+        self.encoder = make("encoder", encoder, image_shape).to(memory_format=memory_format)
         h0 = self._probe(self.encoder, torch.zeros(1, *image_shape), "encoder")
-        self.refinement = refinement(tuple(h0.shape[1:])).to(memory_format=memory_format)
+        self.refinement = make("refinement", refinement, tuple(h0.shape[1:])).to(memory_format=memory_format)
         refined = self._probe(self.refinement, h0, "refinement")
         self.readout = readout
         h = self._probe(self.readout, refined, "readout", vectors=True)
         self.num_features = h.shape[1]
-        self.classifier = classifier(self.num_features, num_classes)
+        self.classifier = make("classifier", classifier, self.num_features, num_classes)
         if getattr(self.classifier, "normalises", False):
             self.readout = nn.Sequential(readout, UnitLength())
 
@@ -71,9 +108,10 @@ class Network(nn.Module):
             y = module.eval()(x)
         except UserError:
             raise
-        except (RuntimeError, ValueError, IndexError) as error:  # what torch says of shapes
-            reason = " ".join(str(error).split())
-            raise UserError(f"the {name} cannot take an input of shape {tuple(x.shape)}: {reason}") from error
+        except Exception as error:  # what torch says of shapes, or a part of the user's own of anything
+            raise UserError(
+                f"the {name} cannot take an input of shape {tuple(x.shape)}: {_reason(error)}"
+            ) from error
         module.train(training)
         if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != 1 or (vectors and y.dim() > 2):
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__

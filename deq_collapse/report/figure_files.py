@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from deq_collapse.figures.files import write_figure
+from deq_collapse.figures.files import METADATA, write_figure
+from deq_collapse.report.leftovers import keep_only
 from deq_collapse.report.sections import all_drawings, figure_sections
 from deq_collapse.runs.study import read_study
 
 
 def write_figures(study_dir: Path) -> Path:
-    """Writes every figure of a study as svg, png and pdf.
+    """Writes every figure of a study as svg, png and pdf, and removes those of the report before that it has
+    no more.
 
     Returns:
         Their folder, ``<study_dir>/figures``.
@@ -17,6 +19,8 @@ def write_figures(study_dir: Path) -> Path:
         UserError: where the folder is not a study's, or a figure cannot be written.
     """
     folder = study_dir / "figures"
-    for drawing in all_drawings(figure_sections(read_study(study_dir))):
+    drawings = list(all_drawings(figure_sections(read_study(study_dir))))
+    for drawing in drawings:
         write_figure(folder / drawing.name, drawing.draw())
+    keep_only(folder, [f"{drawing.name}.{kind}" for drawing in drawings for kind in METADATA])
     return folder

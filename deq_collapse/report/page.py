@@ -128,10 +128,10 @@ def _deviation(text: str) -> Markup:
 
 
 def _provenance(study: Study) -> dict[str, str]:
-    """What the runs wrote in `environment.json`; where they differ, every value."""
+    """What was trained, and where, as the runs wrote it; where they differ, every value."""
     found: dict[str, dict[str, None]] = {}
     for run in study.runs:
-        for key, value in run.environment.items():
+        for key, value in (run.saved.recipe | run.environment).items():
             found.setdefault(key.replace("_", " "), {})[_flat(value)] = None
     return {key: " | ".join(values) for key, values in found.items()}
 

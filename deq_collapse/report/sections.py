@@ -34,6 +34,8 @@ from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import axes_in_words
 from deq_collapse.runs.study import Study
 
+OF_THEORY = ("cross entropy", None)
+"""Criteria that SELI and the layer-peeled optimum are of; an old run does not say its own."""
 MANY = 3
 """More settings than this are drawn as small multiples, one metric at a time."""
 
@@ -303,6 +305,12 @@ def _theory(study: Study) -> Section:
         " E<sub>W</sub> is the mean square of centred classifier rows, E<sub>H</sub> that of centred class"
         " means on the training split. Rows and means are centred but where GOF is compared."
     )
+    others = dict.fromkeys(run.saved.criterion for run in study.runs if run.saved.criterion not in OF_THEORY)
+    if others:
+        note += (
+            " SELI and the layer-peeled optimum are those of cross entropy, GOF is that of squared error;"
+            f" these runs, or some, were trained with {' and '.join(map(str, others))}."
+        )
     if any(run.majority for run in study.runs):
         note += " Black lines divide the majority classes, which come first, from the minority."
     if files:

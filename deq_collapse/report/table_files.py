@@ -19,6 +19,7 @@ from deq_collapse.analysis.verdicts import records, verdicts
 from deq_collapse.files import write_atomically, write_json
 from deq_collapse.report.costs import cost_table
 from deq_collapse.report.latex import cost_latex, differences_table, document, values_table, verdicts_table
+from deq_collapse.report.leftovers import keep_only
 from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study
@@ -31,7 +32,8 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     refinement and measure, and LaTeX of its values and of its differences; `costs`; `verdicts` as csv, json
     and LaTeX; and `all.tex`, which holds all that is LaTeX.
 
-    They can be made again from the runs, so the disk is not waited for.
+    They can be made again from the runs, so the disk is not waited for. What the report before had and this
+    one has not is removed.
 
     Returns:
         Their folder, `<study_dir>/tables`.
@@ -54,13 +56,20 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     if study.runs:
         _write_csv(folder / "costs.csv", _costs(study))
         tex["costs"] = cost_latex(cost_table(study))
-    if effects := effect_tables(study):
+    effects = effect_tables(study)
+    if effects:
         _write_csv(folder / "effects.csv", [row for table in effects for row in effect_records(table)])
     _write_csv(folder / "verdicts.csv", records(found))
     write_json(folder / "verdicts.json", records(found))
     for name, text in tex.items():
         write_atomically(folder / f"{name}.tex", text, through=False)
     write_atomically(folder / "all.tex", document(tex), through=False)
+    csv = [table.family.name for table in tables] + ["runs", "verdicts"]
+    csv += ["costs"] * bool(study.runs) + ["effects"] * bool(effects)
+    keep_only(
+        folder,
+        [*(f"{name}.csv" for name in csv), *(f"{name}.tex" for name in (*tex, "all")), "verdicts.json"],
+    )
     return folder
 
 

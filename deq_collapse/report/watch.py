@@ -60,6 +60,11 @@ class Watch:
         return self.study.directory / PAGE
 
     @property
+    def pause(self) -> float:
+        """Seconds between two looks, and after which a browser loads the page anew."""
+        return max(self._every, self._pause)
+
+    @property
     def over(self) -> bool:
         """Whether nothing can change any more, as far as a study file tells."""
         states = [state_of(self.study.directory / name) for name in self.study.runs]
@@ -74,13 +79,13 @@ class Watch:
             self._seen = seen
             self._draw_report()
             start = time.process_time()
-            self.write(reload=max(self._every, self._pause))
+            self.write(reload=self.pause)
             self._pause = (time.process_time() - start) / SHARE
-        return max(self._every, self._pause)
+        return self.pause
 
     def finish(self) -> None:
-        """Writes the page as it stays."""
-        self._report_due = 0.0
+        """Writes the page as it stays, drawn once more: a run leaves files after its record, too."""
+        self._report_due, self._of = 0.0, None
         self._draw_report()
         self.write(reload=None)
 
@@ -127,16 +132,19 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
     watched = Watch(path, every)
     watched.look()
     server = None if port is None else _serve(watched.study.directory, port)
-    address = watched.page if server is None else f"http://127.0.0.1:{server.server_port}/{PAGE}"
+    address = watched.page if server is None else f"http://127.0.0.1:{server.server_port}/"
     print(f"Watching {watched.study.name}: {address}  (Ctrl-C ends watching, not the study)", flush=True)
     try:
         while not watched.over:
             time.sleep(watched.look())
-        print(f"All runs have ended: {watched.page}")
+        watched.finish()
+        print(f"All runs have ended: {watched.page}", flush=True)
+        if server is not None:
+            time.sleep(watched.pause + 1)  # so that open browsers load the last page
     except KeyboardInterrupt:
+        watched.finish()
         print("Stopped watching.", file=sys.stderr)
     finally:
-        watched.finish()
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -163,6 +171,13 @@ def _changes(study: Located, names: tuple[str, ...]) -> dict[str, float]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    """Serves a study's files, and its page at ``/``."""
+
+    def send_head(self) -> Any:
+        if self.path.partition("?")[0] == "/":
+            self.path = f"/{PAGE}"
+        return super().send_head()
+
     def log_message(self, *args: Any) -> None:
         """Nothing: the terminal is for other news."""
 

@@ -15,9 +15,10 @@ from deq_collapse.runs.reading import read_table
 COLUMNS = ("split", "evaluations", "module", "metric", "value")
 
 
-def write_along(table: pd.DataFrame, directory: Path) -> None:
-    """Writes the table into a run's directory."""
-    write_atomically(directory / ALONG, table.to_csv(index=False))
+def write_along(table: pd.DataFrame, directory: Path, name: str = ALONG) -> Path:
+    """Writes the table into a run's directory; gives the file."""
+    write_atomically(directory / name, table.to_csv(index=False))
+    return directory / name
 
 
 def read_along(directory: Path) -> pd.DataFrame | None:

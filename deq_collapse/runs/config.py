@@ -14,6 +14,9 @@ from deq_collapse.runs.files import CONFIG
 
 SIGNS = {"num_majority": "K_A", "ratio": "R"}
 """The letters of those options of an imbalance that its label may name: ``step_ka3_r10``."""
+PARTS = ("encoder", "refinement", "readout", "classifier", "criterion", "optimizer", "lr_scheduler")
+USUAL = ("dampening", "eps", "last_epoch", "eta_min")
+"""Options of torch's own that nobody asks for."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Where libyaml is there, 2 ms a file instead of 16."""
 
@@ -25,10 +28,12 @@ class Saved:
     Attributes:
         imbalance: see `imbalance_words`.
         criterion: the training loss.
+        recipe: see `recipe`.
     """
 
     imbalance: dict[str, str] = field(default_factory=dict)
     criterion: str | None = None
+    recipe: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def read_saved(directory: Path) -> Saved:
@@ -41,7 +46,33 @@ def read_saved(directory: Path) -> Saved:
     return Saved(
         imbalance_words(imbalance) if imbalance else {},
         criterion_words(criterion) if criterion else None,
+        recipe(config),
     )
+
+
+def recipe(config: Any) -> dict[str, str]:
+    """What was trained, and how, as a configuration names it: classes with their options.
+
+    >>> options = {"lr": 0.05, "weight_decay": 0.01, "foreach": None}
+    >>> sgd = {"class_path": "torch.optim.SGD", "init_args": options}
+    >>> recipe({"model": {"optimizer": sgd}})
+    {'optimizer': 'SGD(lr=0.05, weight_decay=0.01)'}
+    """
+    model = config.get("model") if isinstance(config, dict) else None
+    parts = {name: model.get(name) for name in PARTS} if isinstance(model, dict) else {}
+    return {name.replace("lr_scheduler", "schedule"): _call(part) for name, part in parts.items() if part}
+
+
+def _call(value: Any) -> str:
+    """A class of a configuration with those of its options that have a value, as one would write it."""
+    if not isinstance(value, dict) or not isinstance(value.get("class_path"), str):
+        return str(value)
+    given = {
+        key: option for key, option in (value.get("init_args") or {}).items() if option not in (None, False)
+    }
+    options = ", ".join(f"{key}={_call(option)}" for key, option in given.items() if key not in USUAL)
+    name = str(value["class_path"]).rpartition(".")[2]
+    return f"{name}({options})" if options else name
 
 
 def imbalance_words(imbalance: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,8 @@ HISTORY, CHECKPOINT, PREVIOUS, CHECKSUMS = "history.csv", "last.ckpt", "previous
 """Written every epoch: the checkpoint after it, the one before that, and SHA-256 sums of both."""
 ALONG, CONFUSION, GEOMETRY, RESULT = "along.csv", "confusion.csv", "geometry.npz", "result.json"
 """Written when a run ends; the last of them says that it is finished."""
+ALONG_MODULES = "along-modules.csv"
+"""Written by ``deq-collapse along --modules``."""
 RESULTS = "results.json"
 """Of a study: the records of its finished runs."""
 PUBLISHED = "published.csv"

@@ -14,7 +14,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.runs.along import read_along
 from deq_collapse.runs.beside import read_beside
 from deq_collapse.runs.config import read_saved
-from deq_collapse.runs.files import ENVIRONMENT, RESULTS, SPLITS
+from deq_collapse.runs.files import ENVIRONMENT, RESULT, RESULTS, SPLITS
 from deq_collapse.runs.geometry import read_geometry
 from deq_collapse.runs.history import read_history
 from deq_collapse.runs.published import read_published
@@ -102,10 +102,18 @@ def read_study(directory: Path) -> Study:
     Raises:
         UserError: a file is missing or does not hold what it should; the message names the file.
     """
+    return study_of(directory, read_json(directory / RESULTS))
+
+
+def study_of(directory: Path, results: dict[str, Any]) -> Study:
+    """The same of results that are not written down; a directory that is itself a run has that run alone.
+
+    Raises:
+        UserError: see `read_study`.
+    """
     path = directory / RESULTS
-    results = read_json(path)
     try:
-        runs = tuple(_run(directory / record["name"], record) for record in results["runs"])
+        runs = tuple(_run(_place(directory, record["name"]), record) for record in results["runs"])
         imbalances = _imbalances(directory, runs, results.get("cells", ()))
         failed = tuple(Failure(entry["name"], entry["reason"]) for entry in results["failed"])
         planned = tuple(dict(cell["axes"]) for cell in results.get("cells", ()))
@@ -119,6 +127,10 @@ def read_study(directory: Path) -> Study:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a study's results ({reason(error)}); run the study again.") from error
+
+
+def _place(directory: Path, name: str) -> Path:
+    return directory if (directory / RESULT).exists() else directory / name
 
 
 def _imbalances(

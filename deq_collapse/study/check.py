@@ -1,7 +1,8 @@
 """Finds the mistakes of a study before its first run: every cell is parsed, every kind of cell is built."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,19 @@ def check_study(study: StudyFile) -> list[Planned]:
     """
     cli = lightning_main(arguments(study, study.cells[0]), partial(_Checking, study))
     assert isinstance(cli, _Checking)
+    for first, second in same(cli.planned):
+        print(
+            f"deq-collapse: {first.name} and {second.name} are one and the same run: the label in which they"
+            " differ changes nothing.",
+            file=sys.stderr,
+        )
     return cli.planned
+
+
+def same(planned: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
+    """Pairs of cells, the first and another of its kind, whose resolved configurations are the same."""
+    firsts: dict[str, Planned] = {}
+    return [(first, cell) for cell in planned if (first := firsts.setdefault(cell.hash, cell)) is not cell]
 
 
 class _Checking(CollapseCLI):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deq_collapse.config.files import beside, found, read_yaml
+from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration, read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import in_words, setting_in_words, short
 
@@ -64,9 +64,13 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     axes after its own, and the study's seeds unless it has its own. Files are named relative to the study
     file, or as shipped ones (``conf/...``).
 
-    An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``),
-    or one key, dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its
-    labels then. ``{}`` adds nothing.
+    An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``)
+    or to lists of those (``{wide: [b.yaml, {model.encoder.init_args.width: 96}]}``), or it maps one key,
+    dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its labels then.
+    ``{}`` adds nothing.
+
+    What the study file says itself holds against what its files say, wherever it stands: in a run the files
+    of ``config`` and of the axes come first, then configurations, then keys with values, then ``override``.
 
     ``contrasts`` names what the report compares beside refinements, each two labels of one axis:
     ``contrasts: {bound: {family: [free, contraction]}}``.
@@ -155,9 +159,21 @@ def _cells(
         last = (*after, yaml.safe_dump({"seed_everything": seed}))
         places = (dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values()))
         yield tuple(
-            Cell(place | {"seed": str(seed)}, (*before, *(axes[axis][place[axis]] for axis in place), *last))
+            Cell(
+                place | {"seed": str(seed)},
+                (*_ordered(before, [axes[axis][label] for axis, label in place.items()]), *last),
+            )
             for place in places
         )
+
+
+def _ordered(shared: list[str], added: list["_Label"]) -> list[str]:
+    """What a study names, files first: an option that the study itself gives is of what the files make, and
+    holds against theirs.
+    """
+    labels = [config for label in added if not label.key_with_value for config in label.configs]
+    values = [config for label in added if label.key_with_value for config in label.configs]
+    return [*sorted([*shared, *labels], key=is_configuration), *values]
 
 
 def _as_many(seeds: list[Any], number: int) -> list[Any]:
@@ -165,7 +181,15 @@ def _as_many(seeds: list[Any], number: int) -> list[Any]:
     return [*seeds, *itertools.islice(others, max(0, number - len(seeds)))][:number]
 
 
-def _axes(path: Path, axes: Any) -> dict[str, dict[str, str]]:
+@dataclass(frozen=True)
+class _Label:
+    """What a label of an axis adds, and whether it is the value of a key."""
+
+    configs: tuple[str, ...]
+    key_with_value: bool = False
+
+
+def _axes(path: Path, axes: Any) -> dict[str, dict[str, _Label]]:
     if not isinstance(axes, dict) or not all(isinstance(labels, dict) for labels in axes.values()):
         raise UserError(
             f"{path}: axes maps each axis to its labels, and each label to a file or a configuration, or each"
@@ -174,14 +198,30 @@ def _axes(path: Path, axes: Any) -> dict[str, dict[str, str]]:
     return {str(axis): _labels(path, str(axis), entries) for axis, entries in axes.items()}
 
 
-def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, str]:
+def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]:
     """What each label of an axis adds."""
-    if not any(isinstance(entry, list) for entry in entries.values()):
-        return {str(label): _config(path, entry) for label, entry in entries.items()}
+    if all(_is_added(entry) for entry in entries.values()):
+        lists = {
+            str(label): entry if isinstance(entry, list) else [entry] for label, entry in entries.items()
+        }
+        return {label: _Label(tuple(_config(path, part) for part in parts)) for label, parts in lists.items()}
     if len(entries) > 1:
-        raise UserError(f"{path}: the axis {axis} has more than one key with values; it takes one.")
+        raise UserError(
+            f"{path}: the axis {axis} has more than one key with values; it takes one, or labels of which"
+            " each is a file, a configuration, or a list of those."
+        )
     ((key, values),) = entries.items()
-    return {str(value): _config(path, {key: value}) for value in values}
+    return {str(value): _Label((_config(path, {key: value}),), key_with_value=True) for value in values}
+
+
+def _is_added(entry: Any) -> bool:
+    """Whether a label adds it; else it is the list of a key's values."""
+    return not isinstance(entry, list) or (
+        bool(entry)
+        and all(
+            isinstance(part, dict) or (isinstance(part, str) and part.endswith(SUFFIXES)) for part in entry
+        )
+    )
 
 
 def _config(path: Path, entry: Any) -> str:
@@ -221,6 +261,11 @@ def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -
             near = get_close_matches(str(key), allowed, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             kind = "study file" if "name" in allowed else "grid"
+            if key in ("data", "model", "trainer") and kind == "study file":
+                raise UserError(
+                    f"{path} is the configuration of one run, for it has the key {key}: deq-collapse fit"
+                    f" --config {path}; a study lists it in its config."
+                )
             raise UserError(f"{path}: unknown key {key}{hint}; a {kind} has {', '.join(allowed)}.")
 
 

@@ -11,7 +11,7 @@ from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import UserError
 from deq_collapse.runs.along import Course, write_along
 from deq_collapse.runs.config import read_saved
-from deq_collapse.runs.files import ALONG, CHECKPOINT, CONFIG
+from deq_collapse.runs.files import ALONG, ALONG_MODULES, CHECKPOINT, CONFIG
 from deq_collapse.runs.setting import in_words, setting_in_words
 
 
@@ -64,8 +64,8 @@ def load(directory: Path, modules: list[str] | None) -> CollapseCLI:
     return cli
 
 
-def measure(cli: CollapseCLI) -> Course:
-    """Writes the table beside the run.
+def measure(cli: CollapseCLI, modules: list[str] | None) -> Course:
+    """Writes the table beside the run, of modules that were asked for beside the run's own table.
 
     Raises:
         UserError: where features have no collapse to measure, and where the table cannot be written.
@@ -74,8 +74,7 @@ def measure(cli: CollapseCLI) -> Course:
         table = cli.along.measure(cli.trainer, cli.model, cli.datamodule)
     except ValueError as error:
         raise UserError(f"{cli.directory}: {error}") from error
-    write_along(table, cli.directory)
-    print(f"Along: {cli.directory / ALONG}")
+    print(f"Along: {write_along(table, cli.directory, ALONG if modules is None else ALONG_MODULES)}")
     axes = dict(cli.settings.axes)
     words = in_words(axes, read_saved(cli.directory).imbalance)
     return Course(

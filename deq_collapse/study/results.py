@@ -6,6 +6,7 @@ from typing import Any
 
 from deq_collapse.files import write_json
 from deq_collapse.runs.files import RESULT, RESULTS
+from deq_collapse.runs.reading import read_json
 from deq_collapse.study.plan import Plan, read_plan
 from deq_collapse.study.singles import placed
 from deq_collapse.study.state import lock, read_state, state_of
@@ -49,12 +50,26 @@ def gather(directory: Path) -> None:
     plan = read_plan(directory)
     if plan is not None:
         write_results(directory, plan)
-        return
-    records = sorted(directory.glob(f"*/{RESULT}"))
+    elif (found := gathered(directory))["runs"] and found["command"] == SINGLE:
+        write_json(directory / RESULTS, found)
+
+
+def gathered(directory: Path) -> dict[str, Any]:
+    """What `gather` would write; of a directory that is itself a run, of that run alone.
+
+    Raises:
+        UserError: where ``study.json`` is damaged.
+    """
+    plan = read_plan(directory)
+    if plan is not None:
+        return results(directory, plan)
     path = directory / RESULTS
-    if records and (not path.exists() or _read(path).get("command") == SINGLE):
-        runs = placed([record.parent for record in records], [_read(record) for record in records])
-        write_json(path, {"study": directory.name, "command": SINGLE, "runs": runs, "failed": []})
+    if path.exists() and (kept := read_json(path)).get("command") != SINGLE:
+        return kept
+    alone = directory / RESULT
+    records = [alone] if alone.exists() else sorted(directory.glob(f"*/{RESULT}"))
+    runs = placed([record.parent for record in records], [_read(record) for record in records])
+    return {"study": directory.absolute().name, "command": SINGLE, "runs": runs, "failed": []}
 
 
 def _read(path: Path) -> Any:

@@ -25,7 +25,8 @@ def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) ->
     """The records of runs, each with the axes that tell it from the others beside its own.
 
     Args:
-        directories: of the runs, each with its configuration; one without any is a setting of its own.
+        directories: of the runs, each with its configuration; one without any, as from Python, is placed by
+            the axes it was given, and without those is a setting of its own.
         records: of the same runs.
     """
     keys = [_keys(directory / CONFIG) for directory in directories]
@@ -35,12 +36,14 @@ def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) ->
     told = [key for key in differing if key.startswith(REFINEMENT)]
     return [
         dict(record)
-        | {
-            "axes": record["axes"]
-            | ({"run": record["name"]} if found is None else _axes(record, found, names, told))
-        }
+        | {"axes": _given(record) if found is None else record["axes"] | _axes(record, found, names, told)}
         for record, found in zip(records, keys, strict=True)
     ]
+
+
+def _given(record: Mapping[str, Any]) -> dict[str, str]:
+    """The axes of a run without a configuration."""
+    return dict(record["axes"]) or {"run": record["name"]}
 
 
 def _axes(

@@ -26,7 +26,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ("NC3: distance of classifier to class means", ("train/nc3",), True),
         ("NC4: share not classified by the nearest class mean", ("train/nc4",), False),
         ("Training error", ("train/error",), False),
-        ("Training cross entropy", ("train/loss",), True),
+        ("Training loss", ("train/loss",), True),
     ),
     "Held-out images": (
         ("Accuracy", ("test/accuracy", "validation/accuracy"), False),

@@ -22,6 +22,7 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.tracking import PROJECT
 from deq_collapse.tracking.outcome import log_outcome
+from deq_collapse.tracking.unsent import command, is_whole, note
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -35,9 +36,16 @@ SETTINGS = {
     "reinit": "create_new",  # a run whose end failed is no part of the next one
     "init_timeout": 20,
     "finish_timeout": 30,
+    "finish_timeout_raises": True,  # else an end that was cut off looks like any other
+    # Seconds after which values are in the local file. With the default of 15 a process that ends, or is
+    # killed, leaves its file cut in the middle of a record.
+    "x_transaction_log_flush_interval": 1.0,
 }
 AT_MOST, AT_LEAST = 0.02, 5.0
 """The share of a run's time that its end may wait for a server, and seconds that it may wait in any case."""
+PATIENCE, LOOK = 60.0, 0.1
+"""Seconds for which a run's end waits, whatever the server does, until the local file is whole; and between
+two looks at it."""
 
 
 class _Thread:
@@ -89,8 +97,9 @@ class CollapseWandbLogger(WandbLogger):
 
     Training never waits for wandb: a thread starts the run, logs, and ends it. Where the server of an online
     run cannot be reached when it starts, or refuses the login, the run goes on offline; where the server is
-    lost later, wandb keeps the values on disk. Either is told on the standard error, and ``wandb sync``
-    uploads afterwards.
+    lost later, or slow, wandb keeps the values on disk, and the process does not end before its file is
+    whole. Either is told on the standard error with the ``wandb sync`` that uploads afterwards, and is noted
+    in ``wandb-unsent.txt``.
 
     The wandb id is written to ``wandb-id.txt`` when the run starts, and a resumed run goes on under it. A
     finished run logs its final measures as a table, its checkpoint and its manifest as artifacts.
@@ -160,11 +169,11 @@ class CollapseWandbLogger(WandbLogger):
             directory = Path(self._wandb_init["dir"])
             directory.mkdir(parents=True, exist_ok=True)  # wandb looks from there for the commit
             file = directory / ID_FILE
-            self._id = file.read_text().strip() if file.exists() else secrets.token_hex(4)
+            self._id = file.read_text().strip() if file.exists() else _new_id()
             self._wandb_init["id"] = self._id
             write_atomically(file, f"{self._id}\n")
             self._since = time.monotonic()
-            self._run = _thread().submit(_start, dict(self._wandb_init))
+            self._run = _thread().submit(_start, dict(self._wandb_init), directory)
         return self._run
 
     def _later(self, call: "Callable[[Run], object]") -> "Future[None]":
@@ -179,10 +188,14 @@ class CollapseWandbLogger(WandbLogger):
             call(run)
         except Exception as error:
             if not self._failed:
-                _say(
-                    f"wandb failed: {_reason(error)} What is missing there, `wandb sync {run.dir}` may bring."
-                )
+                reason = _reason(error).rstrip(".")
+                self._tell_unsent(run, f"wandb failed ({reason}), and its server may not have everything")
             self._failed = True
+
+    def _tell_unsent(self, run: "Run", what: str) -> None:
+        directory = _directory(run)
+        note(Path(self._wandb_init["dir"]), directory)
+        _say(f"{what}: `{command([directory])}` brings the rest")
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -204,18 +217,21 @@ class CollapseWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         """Ends the wandb run: another run of the same process starts its own.
 
-        Waits for the upload, but not longer than `AT_MOST` and `AT_LEAST` say.
+        Waits for the upload, but not longer than `AT_MOST` and `AT_LEAST` say; then until the local file is
+        whole, which does not depend on the server.
         """
         if self._run is None:
             return
         directory = Path(self._wandb_init["dir"])
         self._later(partial(log_outcome, directory=directory, checkpoint=self._checkpoint))
         ended = self._later(lambda run: run.finish(exit_code=0 if status == "success" else 1))
-        wait([self._run])  # bounded by init_timeout; from now on all is on disk, whatever happens
+        wait([self._run])  # bounded by init_timeout
         limit = max(AT_LEAST, AT_MOST * (time.monotonic() - self._since))
         if not wait([ended], timeout=limit).done:
-            command = f"wandb sync --include-online {directory}/wandb/run-*"
-            _say(f"wandb's server has not taken everything yet: `{command}` brings the rest")
+            run = self._run.result()
+            self._tell_unsent(run, "wandb's server has not taken everything yet")
+            if not _becomes_whole(_directory(run), ended):
+                _say(f"wandb's own file in {_directory(run)} may lack its end, which history.csv has")
         self._run = None
 
 
@@ -239,7 +255,13 @@ def _check_login() -> None:
         )
 
 
-def _start(settings: dict[str, Any]) -> "Run":
+def _new_id() -> str:
+    """Under a sweep the agent has chosen it."""
+    chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return chosen or secrets.token_hex(4)
+
+
+def _start(settings: dict[str, Any], directory: Path) -> "Run":
     """Starts a run, offline where it cannot be online."""
     import wandb
 
@@ -252,9 +274,25 @@ def _start(settings: dict[str, Any]) -> "Run":
         _say(f"wandb's server does not take the run, it goes on offline: {_reason(error)}")
         _forget()
         run = wandb.init(**settings | {"mode": "offline", "settings": SETTINGS | {"silent": True}})
+        note(directory, _directory(run))
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
     return run
+
+
+def _directory(run: "Run") -> Path:
+    """Of one start of a run, which `wandb sync` takes; wandb calls the folder of uploaded files in it its
+    ``dir``.
+    """
+    return Path(run.dir).parent
+
+
+def _becomes_whole(directory: Path, ended: "Future[None]") -> bool:
+    """Waits until a start's local file has all that was logged; whether it has."""
+    until = time.monotonic() + PATIENCE
+    while not (whole := ended.done() or is_whole(directory)) and time.monotonic() < until:
+        time.sleep(LOOK)
+    return whole
 
 
 def _forget() -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deq_collapse.analysis.imbalance import imbalance_kind
 from deq_collapse.analysis.settings import settings
+from deq_collapse.runs.config import Saved
 from deq_collapse.runs.study import Study, call_data_by_name, read_study
 
 MakeUp = Callable[..., Study]
@@ -53,3 +55,14 @@ def test_a_setting_that_has_begun_is_named_as_when_it_is_finished(make_study: Ca
 
     named = [setting.name for setting in settings(read_study(make_study(edit=edit)))]
     assert named == ["balanced", "step, K_A=3, R=10", "step ka7 r50"]
+
+
+def test_a_data_set_as_it_is_is_no_long_tail_unless_one_class_has_twice_as_many(made_up) -> None:
+    (run, *_) = made_up().runs
+    for counts, saved, kind in [
+        ((129, 150, 168), {"natural": "natural"}, "balanced"),
+        ((60, 150, 168), {"natural": "natural"}, "long-tailed"),
+        ((129, 150, 168), {"long_tailed": "long-tailed"}, "long-tailed"),
+    ]:
+        given = replace(run, class_counts=counts, majority=None, saved=Saved(saved))
+        assert imbalance_kind(given) == kind

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import deq_collapse
-from deq_collapse.callbacks.environment import commit
+from deq_collapse.callbacks.environment import commit, own_commit
 
 
 def test_the_file_lies_beside_the_run(finished):
@@ -45,3 +45,16 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
     monkeypatch.delenv("DEQ_COLLAPSE_COMMIT", raising=False)
     monkeypatch.setenv("PATH", "")
     assert commit() == "unknown"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_of_the_users_own_code_is_told_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert own_commit() == "none"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "first"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert own_commit() == head[:12]
+    monkeypatch.chdir(Path(deq_collapse.__file__).parent)
+    assert own_commit() == "none"  # the package's own, which has its line already

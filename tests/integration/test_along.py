@@ -45,13 +45,23 @@ def test_an_interrupted_run_is_measured_from_its_checkpoint_by_the_modules_named
         str(tmp_path / "f"),
     ]
     assert main(args) == 0
-    table = pd.read_csv(tmp_path / "run" / "along.csv")
+    assert not (tmp_path / "run" / "along.csv").exists()  # that is of the run's own modules
+    table = pd.read_csv(tmp_path / "run" / "along-modules.csv")
     points = table[["evaluations", "module"]].drop_duplicates().values.tolist()
     assert points == [[-1, "encoder.2"], [0, "encoder"], [1, "refinement"]]
     before = pd.read_csv(runs / "a" / "along.csv")
     assert table[table.evaluations == 1].value.tolist() == before[before.evaluations == 2].value.tolist()
     assert (tmp_path / "f.pdf").exists()
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_pattern_leaves_out_what_is_never_called(runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "b", tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert main(["along", str(tmp_path / "run"), "--modules", "refinement.*"]) == 0
+    assert "refinement.iterate" in set(pd.read_csv(tmp_path / "run" / "along-modules.csv").module)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (tmp_path / "run" / "along-modules.svg").exists()
 
 
 def test_modules_named_in_the_configuration_are_watched_and_are_not_the_run(small_fit, tmp_path: Path):

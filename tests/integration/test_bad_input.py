@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from deq_collapse.cli import main
@@ -61,6 +62,22 @@ MISTAKES = {
     "decays": (["--model.decays", "[1e-4, -1]"], ["model.decays", ">= 0", "-1"]),
     "R below 1": ([f"{STEP}.ratio", "0.5"], ["R is 0.5", "R >= 1"]),
     "K_A": ([f"{STEP}.num_majority", "10"], ["K_A", "1..9"]),
+    "a list without brackets": (
+        ["--model.metrics", "nc1,nc2"],
+        ["model.metrics is nc1,nc2", "a list or null, as [nc1,nc2]"],
+    ),
+    "a decimal comma": (
+        ["--model.optimizer.init_args.lr", "0,1"],
+        ["model.optimizer.init_args.lr is 0,1, but it takes a number", "a number has a point, 0.1"],
+    ),
+    "a part that cannot be made": (
+        ["--model.encoder", "tests.parts.Unmade"],
+        ["the encoder cannot be made for (1, 8, 8): IndexError", "parts.py, line 11"],
+    ),
+    "a part that fails": (
+        ["--model.encoder", "tests.parts.Failing"],
+        ["the encoder cannot take an input of shape (1, 1, 8, 8): KeyError", "parts.py, line 21"],
+    ),
     "empty class": ([f"{STEP}.ratio", "1000"], ["no image of class 3", "the largest R allowed is 139"]),
     "too many images": ([f"{STEP}.n_max", "5000"], ["5000"]),
     "expansion": (
@@ -152,6 +169,33 @@ def test_tasks_that_slurm_does_not_place_are_told(small_fit, tmp_path: Path, ref
 def test_an_output_directory_that_cannot_be_written_is_named(small_fit, tmp_path: Path, refused: Refused):
     (tmp_path / "file").write_text("in the way")
     assert f"{tmp_path}/file/run cannot be written" in refused(*small_fit(tmp_path / "file" / "run"))
+
+
+def test_options_before_their_class_name_the_cure(refused: Refused):
+    files = [part for name in ("run/digits", "model/explicit") for part in ("--config", f"conf/{name}.yaml")]
+    first = ["--config", "{model: {optimizer: {init_args: {lr: 0.1}}}}"]
+    told = refused("fit", *first, *files)
+    assert "model.optimizer.init_args.lr is given before anything names the class of model.optimizer" in told
+
+
+def test_a_class_that_takes_over_options_says_so(
+    small_fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rate = ["--model.optimizer.init_args.lr", "0.001"]
+    args = small_fit(tmp_path / "run", "--model.optimizer", "torch.optim.AdamW", *rate, epochs=1)
+    assert main(args) == 0
+    assert (
+        "model.optimizer is AdamW with weight_decay 0.005, which was given for SGD" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, {"state_dict": {}}, [1]])
+def test_a_checkpoint_of_something_else_is_no_runs(content, small_fit, tmp_path: Path, refused: Refused):
+    torch.save(content, tmp_path / "foreign.ckpt")
+    told = refused(
+        "validate", *small_fit(tmp_path / "run")[1:], "--ckpt_path", str(tmp_path / "foreign.ckpt")
+    )
+    assert "foreign.ckpt is no checkpoint of a run" in told
 
 
 def test_a_missing_configuration_is_listed(refused: Refused):

@@ -119,6 +119,19 @@ def test_the_same_study_gives_the_same_files(made_up: MakeUp, noisy: Values, tmp
     assert contents[0] == contents[1]
 
 
+def test_what_an_earlier_report_wrote_and_this_one_does_not_is_removed(
+    made_up: MakeUp, noisy: Values, tmp_path: Path
+) -> None:
+    folder = write_tables(made_up(noisy, imbalances=("step_ka3_r10", "balanced")), tmp_path)
+    (folder / "mine.csv").write_text("a,b\n")
+    before = {path.name for path in folder.iterdir()}
+    assert "accuracy_step.csv" in before
+    write_tables(made_up(noisy, imbalances=("balanced",)), tmp_path)
+    after = {path.name for path in folder.iterdir()}
+    assert not {name for name in after if name.startswith("accuracy_step")}
+    assert {"mine.csv", "accuracy_balanced.csv", "all.tex", "verdicts.json"} <= after < before
+
+
 def test_a_study_without_runs_leaves_files_too(tmp_path: Path) -> None:
     folder = write_tables(Study("empty", "", (), ()), tmp_path)
     assert json.loads((folder / "verdicts.json").read_text()) == []

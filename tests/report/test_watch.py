@@ -17,6 +17,7 @@ import yaml
 from deq_collapse.cli import main
 from deq_collapse.errors import UserError
 from deq_collapse.report.watch import Watch, watch
+from deq_collapse.runs.along import write_along
 
 RELOADS = "location.reload()"
 MakeStudy = Callable[..., Path]
@@ -119,14 +120,29 @@ def test_watching_ends_when_all_runs_of_a_study_file_have_ended(
     assert RELOADS not in page
 
 
+def test_the_last_page_has_what_a_run_left_after_its_record(make_study: MakeStudy) -> None:
+    watched = Watch(make_study(imbalances=("balanced",)), 10)
+    watched.look()
+    run = next(watched.study.directory.glob("*-equilibrium-*"))
+    points = [
+        ("train", n, "refinement", metric, 0.1) for n in (0, 1) for metric in ("nc1", "nc2_etf_means", "nc3")
+    ]
+    write_along(pd.DataFrame(points, columns=["split", "evaluations", "module", "metric", "value"]), run)
+    assert "along the computation" not in watched.page.read_text()
+    watched.finish()
+    assert "along the computation" in watched.page.read_text()
+
+
 def test_ctrl_c_ends_watching_and_the_server_is_of_this_machine_alone(study: Path) -> None:
     command = ["-m", "deq_collapse.cli", "study", "watch", str(study), "--port", "0"]
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        address = re.search(r"http://127\.0\.0\.1:\d+/watch\.html", process.stdout.readline())
+        address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert address
         with urllib.request.urlopen(address[0]) as response:
             assert RELOADS in response.read().decode()
+        with urllib.request.urlopen(f"{address[0]}watch.html") as response:
+            assert "<h1>" in response.read().decode()
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(60) == 0

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from deq_collapse.errors import UserError
+from deq_collapse.study.check import same
 from deq_collapse.study.grid import StudyFile, read_study_file
+from deq_collapse.study.plan import Planned
 
 REFINEMENTS = {"explicit": {"model": 1}, "equilibrium": {"model": 2}}
 
@@ -107,7 +109,7 @@ def test_later_configurations_stand_later(tmp_path: Path):
     )
     configs = [yaml.safe_load(config) for config in study.cells[0].configs]
     ratio = {"data": {"imbalance": {"ratio": 10}}}
-    assert configs == [{"a": 1}, {"a": 2}, ratio, {"a": 3}, {"a": 5}, {"a": 6}, {"seed_everything": 0}]
+    assert configs == [{"a": 1}, {"a": 2}, {"a": 3}, ratio, {"a": 5}, {"a": 6}, {"seed_everything": 0}]
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,49 @@ def test_a_mistake_is_told_in_one_sentence(tmp_path: Path, content: dict, words:
         read(tmp_path, **content)
     assert words in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_label_may_be_a_list_of_files_and_configurations(tmp_path: Path):
+    (tmp_path / "wide.yaml").write_text("model: 1")
+    wide = ["wide.yaml", {"data.batch_size": 8}]
+    study = read(tmp_path, axes={"net": {"wide": wide, "narrow": {"model": 2}}})
+    configs = {cell.axes["net"]: cell.configs for cell in study.cells}
+    assert configs["wide"][0] == str(tmp_path / "wide.yaml")
+    assert [yaml.safe_load(text) for text in configs["wide"][1:]] == [
+        {"data": {"batch_size": 8}},
+        {"seed_everything": 0},
+    ]
+    one = read(tmp_path, axes={"net": {"wide": wide}})  # and is then no key with values
+    assert [cell.axes["net"] for cell in one.cells] == ["wide"]
+
+
+def test_what_a_study_says_itself_holds_against_its_files_wherever_it_stands(tmp_path: Path):
+    for name in ("base", "net", "last"):
+        (tmp_path / f"{name}.yaml").write_text("model: 1")
+    study = read(
+        tmp_path,
+        config=[{"model.optimizer.init_args.momentum": 0.5}, "base.yaml"],
+        axes={"lr": {"model.optimizer.init_args.lr": [0.1]}, "net": {"a": ["net.yaml", {"model.depth": 2}]}},
+        override=["last.yaml"],
+    )
+    shown = [Path(text).stem if text.endswith(".yaml") else text for text in study.cells[0].configs]
+    assert shown[:2] == ["base", "net"]
+    assert [next(iter(yaml.safe_load(text)["model"])) for text in shown[2:5]] == [
+        "optimizer",
+        "depth",
+        "optimizer",
+    ]
+    assert shown[5:] == ["last", "seed_everything: 0\n"]
+
+
+def test_a_shipped_file_keeps_its_name_in_a_study_of_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for place in (Path(__file__).parents[2], tmp_path):  # a checkout, and elsewhere
+        monkeypatch.chdir(place)
+        assert read(tmp_path, config=["conf/data/digits.yaml"]).cells
+
+
+def test_cells_that_are_one_run_are_found():
+    cells = [Planned(name, {}, hash, 1) for name, hash in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "1"))]
+    assert [(first.name, other.name) for first, other in same(cells)] == [("a", "c"), ("a", "d")]

@@ -86,6 +86,23 @@ def test_offline_the_dashboard_is_a_file_and_the_report_an_offline_run(study: Pa
     assert list(run.glob("files/media/images/figures_*.png"))
 
 
+def test_the_definition_is_one_of_the_clients_own_schema(study: Path) -> None:
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.workspaces.internal import View, WorkspaceViewspec
+
+    assert main(["study", "dashboard", str(study), "--offline"]) == 0
+    content = json.loads((study / "wandb-dashboard.json").read_text())
+    spec = WorkspaceViewspec.model_validate(content["spec"])
+    assert (
+        spec.model_dump(mode="json", by_alias=True, exclude_none=True) == content["spec"]
+    )  # no key is left out
+    named = {"entity": "me", "project": content["project"], "display_name": content["name"]}
+    read = ws.Workspace._from_model(View(**named, name="nw-1", id="", spec=spec))
+    assert read.name == content["name"]
+    assert [section.name for section in read.sections][:2] == ["Collapse, training split", "Held-out images"]
+    assert all(section.panels for section in read.sections)
+
+
 def test_a_study_has_one_dashboard_saved_again(study: Path, wandb_server: Any, capsys: Any) -> None:
     for _ in range(2):
         assert main(["study", "dashboard", str(study), "--entity", "me"]) == 0

@@ -22,9 +22,12 @@ from wandb.proto import wandb_internal_pb2
 
 from deq_collapse.callbacks import History
 from deq_collapse.cli import main
+from deq_collapse.cli.study import _tell_unsent
 from deq_collapse.errors import UserError
+from deq_collapse.study.grid import Cell, StudyFile
 from deq_collapse.tracking import logger as module
 from deq_collapse.tracking.logger import CollapseWandbLogger
+from deq_collapse.tracking.unsent import command, is_whole, note, unsent
 
 CONF = Path(__file__).parents[2] / "conf"
 FIT = ["fit", "--config", str(CONF / "run/digits.yaml"), "--config", str(CONF / "model/explicit.yaml")]
@@ -309,14 +312,61 @@ def test_a_server_that_is_lost_later_loses_nothing(
     logger.finalize("success")
     ended()
     (directory,) = tmp_path.glob("wandb/run-*")
-    command = f"wandb sync --include-online {directory.parent}/run-*"
-    assert f"`{command}` brings the rest" in capsys.readouterr().err
+    assert f"`{command([directory])}` brings the rest" in capsys.readouterr().err
+    assert unsent([tmp_path]) == [directory]
     curve = [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert [(row["epoch"], row["train/nc1"]) for row in Logged.read(directory).history] == curve
     wandb_server.conduct = "well"
-    cli.main(["sync", "--include-online", str(directory)], standalone_mode=False)
+    cli.main(command([directory]).split()[1:], standalone_mode=False)
     rows = wandb_server.history[logger.version]
     assert [(row["epoch"], row["train/nc1"]) for row in rows] == curve
+    assert unsent([tmp_path]) == []
+
+
+def test_a_process_that_ends_at_once_leaves_its_file_whole(tmp_path: Path, wandb_server: Any) -> None:
+    """As a process of a study does, whose end lets wandb's own process do nothing more."""
+    script = f"""
+import os
+from deq_collapse.tracking import logger as module
+module.AT_LEAST = 0.5
+logger = module.CollapseWandbLogger("run", {str(tmp_path)!r}, mode="online")
+logger.experiment.id
+for epoch in range(60):
+    logger.log_metrics({{f"train/measure{{i}}": 1.0 for i in range(40)}} | {{"epoch": epoch}})
+print("logged", flush=True)
+input()
+logger.finalize("success")
+os._exit(0)
+"""
+    program = [sys.executable, "-c", script]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "logged\n"
+        wandb_server.conduct = "hangs"
+        process.communicate("\n", timeout=100)
+    (directory,) = tmp_path.glob("wandb/run-*")
+    assert is_whole(directory)
+    assert [row["epoch"] for row in Logged.read(directory).history] == list(range(1, 61))
+    (file,) = directory.glob("*.wandb")
+    file.write_bytes(file.read_bytes()[:32768])
+    assert not is_whole(directory)
+
+
+def test_a_study_says_which_of_its_runs_a_server_has_not_got(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [Cell({"refinement": name}, ()) for name in ("explicit", "equilibrium")]
+    places = [tmp_path / "two" / run.name / "wandb" / "run-1" for run in runs]
+    for place in places:
+        place.mkdir(parents=True)
+        note(place.parents[1], place)
+    _tell_unsent(StudyFile("two", tmp_path / "two", tuple(runs)))
+    assert f"2 of the study's runs; this brings the rest:\n  {command(places)}\n" in capsys.readouterr().out
+    for place in places:
+        (place / "run-1.wandb.synced").touch()
+    _tell_unsent(StudyFile("two", tmp_path / "two", tuple(runs)))
+    assert capsys.readouterr().out == ""
 
 
 def test_wandb_is_not_even_imported_unless_asked_for(tmp_path: Path) -> None:

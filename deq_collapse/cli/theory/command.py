@@ -14,7 +14,7 @@ def theory_main(args: Sequence[str]) -> int:
         UserError: for numbers that make no program, a directory without a run, a missing cvxpy, or a figure
             that cannot be written.
     """
-    options = _parser().parse_args(args)
+    options = theory_parser().parse_args(args)
     try:
         import cvxpy  # noqa: F401
     except ImportError as error:
@@ -35,7 +35,8 @@ def theory_main(args: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def theory_parser() -> argparse.ArgumentParser:
+    """Of the command, with its options."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse theory",
         description="Optima of layer-peeled and unconstrained-feature models; nothing is trained."

@@ -1,6 +1,7 @@
 """What each theory command computes, prints and writes: a table, a figure, a csv file beside it."""
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ from deq_collapse.theory.compare import compare as compare_run
 from deq_collapse.theory.curve import curve_table
 from deq_collapse.theory.phase import phase_table
 
+LONGEST = 100
+"""Characters of the names of runs in the name of a file."""
+
 NAMES = {"loss": "loss", "minority_cosine": "minority cosine", "nc3": "NC3"} | {
     f"{value}_{part}": f"{name} of {part}"
     for value, name in (("nc2_etf", "NC2"), ("seli", "distance to SELI"))
@@ -45,6 +49,8 @@ def curve(options: argparse.Namespace) -> list[str]:
         options.classes, options.majority, options.weight_energy, options.feature_energy, options.largest
     )
     _print(table[table["program"] != "reduced"])
+    if table["minority_cosine"].isna().any():
+        print("nan: minority classifiers are 0 there, and have no angle to each other.")
     return _write(options.directory / "curve", table, curve_figure(table))
 
 
@@ -122,8 +128,17 @@ def compare(options: argparse.Namespace) -> list[str]:
 
 
 def _beside(runs: Sequence[Path]) -> Path:
+    """Where the table of all goes, without its suffix: in the directory that holds the runs, under a name
+    that tells some of its runs from all of them.
+    """
     common = Path(os.path.relpath(os.path.commonpath([run.absolute() for run in runs])))
-    return common / ("theory-compare" if len(runs) == 1 else "theory")
+    if len(runs) == 1:
+        return common / "theory-compare"
+    if len(runs_below(common)) == len(runs):
+        return common / "theory"
+    names = "+".join(run.name for run in runs)
+    digest = hashlib.sha256(names.encode()).hexdigest()[:8]
+    return common / f"theory-{names if len(names) <= LONGEST else f'{len(runs)}-runs-{digest}'}"
 
 
 def _positive(options: argparse.Namespace, name: str, least: float) -> None:

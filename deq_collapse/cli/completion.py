@@ -1,0 +1,119 @@
+"""``deq-collapse completion``: the script by which a shell completes commands, options and configurations."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from deq_collapse.cli.cite import cite_parser
+from deq_collapse.config.commands import COMMANDS as LIGHTNING
+from deq_collapse.config.early import KEYS
+from deq_collapse.config.files import SHIPPED
+from deq_collapse.errors import UserError
+
+CONFIGURATIONS = "_deq_collapse_configurations"
+PREAMBLE = {
+    "bash": """
+{name}() {{
+  {{
+    compgen -W "{files}" -- "$1"
+    compgen -f -X '!*.yaml' -- "$1"
+    compgen -d -S / -- "$1"
+  }} | sort -u
+}}
+""",
+    "zsh": """
+{name}() {{
+  compadd -- {files}
+  _files -g '*.yaml'
+}}
+""",
+}
+"""What completes a configuration: the shipped ones, which are found from any directory, and files here."""
+
+
+def completion_main(args: Sequence[str], commands: dict[str, str]) -> int:
+    """Prints the script; returns the exit code.
+
+    Args:
+        args: of the command.
+        commands: every command, and what it does.
+
+    Raises:
+        UserError: without shtab.
+    """
+    shell = completion_parser().parse_args(args).shell
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "completion needs shtab, which the extra `completion` installs: pip install"
+            " 'deq-collapse[completion]'."
+        ) from error
+    files = " ".join(
+        f"conf/{path.relative_to(SHIPPED).as_posix()}" for path in sorted(SHIPPED.rglob("*.yaml"))
+    )
+    preamble = PREAMBLE[shell].format(name=CONFIGURATIONS, files=files)
+    print(shtab.complete(whole_parser(commands), shell, preamble=preamble))
+    return 0
+
+
+def completion_parser() -> argparse.ArgumentParser:
+    """Of the command."""
+    parser = argparse.ArgumentParser(
+        prog="deq-collapse completion",
+        description="Prints a script for a shell: put `source <(deq-collapse completion bash)` into"
+        " ~/.bashrc, or write what `deq-collapse completion zsh` prints to a file _deq-collapse in the"
+        " fpath.",
+    )
+    parser.add_argument("shell", choices=sorted(PREAMBLE))
+    return parser
+
+
+def whole_parser(commands: dict[str, str]) -> argparse.ArgumentParser:
+    """Every command with its options, as argparse has it; nothing is parsed by it."""
+    from deq_collapse.cli.along import along_parser
+    from deq_collapse.cli.conf import conf_parser, init_parser
+    from deq_collapse.cli.study import study_parser
+    from deq_collapse.cli.theory.command import theory_parser
+
+    own = {
+        "along": along_parser,
+        "cite": cite_parser,
+        "completion": completion_parser,
+        "conf": conf_parser,
+        "init": init_parser,
+        "study": study_parser,
+        "theory": theory_parser,
+    }
+    parser = argparse.ArgumentParser(prog="deq-collapse")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    every = parser.add_subparsers(dest="command")
+    for name, text in commands.items():
+        if name in own:
+            command = every.add_parser(name, help=text, parents=[own[name]()], add_help=False)
+            _complete_files(command)
+        else:
+            _add_keys(every.add_parser(name, help=text), name in LIGHTNING)
+    return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser, with_checkpoint: bool) -> None:
+    """The options of what takes configurations."""
+    _completes(parser.add_argument("--config", help="a configuration"))
+    for key in KEYS.read_text(encoding="utf-8").split()[1:]:
+        if key != "config" and (with_checkpoint or key != "ckpt_path"):
+            parser.add_argument(f"--{key}")
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Positional arguments that are files are configurations, of studies for most."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command)
+        elif not action.option_strings and action.choices is None:
+            _completes(action)
+
+
+def _completes(action: Any) -> None:
+    action.complete = dict.fromkeys(PREAMBLE, CONFIGURATIONS)

@@ -1,0 +1,95 @@
+"""A study, or any directory of runs, as pandas tables and matplotlib figures: nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deq_collapse.errors import UserError, nearest
+from deq_collapse.report.sections import Drawing, all_drawings, figure_sections
+from deq_collapse.report.table_files import flat
+from deq_collapse.runs.record import Run
+from deq_collapse.runs.study import Study, study_of
+from deq_collapse.study.results import gathered
+
+
+def read_study(path: str | Path) -> StudyResults:
+    """Reads what finished runs left.
+
+    Args:
+        path: the directory of a study, as ``outputs/studies/demo``, of runs, as ``outputs/runs``, or of one
+            run.
+
+    Raises:
+        UserError: where there is no finished run, or a file is damaged.
+    """
+    directory = Path(path)
+    found = gathered(directory)
+    if not found["runs"]:
+        raise UserError(
+            f"there is no finished run in {directory}: give the directory of a study, or of runs."
+        )
+    return StudyResults(study_of(directory, found))
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The tables and figures of a study.
+
+    Attributes:
+        study: the same as typed values.
+    """
+
+    study: Study
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per finished run: its name, place, costs, and every final value, as ``train_nc1``."""
+        return pd.DataFrame([flat(run) for run in self.study.runs])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per run and logged value: ``run``, its axes, epoch, step, split, metric, value."""
+        return _joined(self.study.runs, lambda run: run.history)
+
+    @cached_property
+    def along(self) -> pd.DataFrame:
+        """One row per run and value along its computation: ``run``, its axes, split, evaluations, module,
+        metric, value.
+        """
+        return _joined(self.study.runs, lambda run: run.along)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the report's figures, for `figure`."""
+        return tuple(self._drawings)
+
+    def figure(self, name: str) -> Figure:
+        """One of the report's figures, drawn anew; ``savefig`` saves it.
+
+        Raises:
+            UserError: for a name that is not in `figures`.
+        """
+        if name not in self._drawings:
+            raise UserError(f"there is no figure {name}; {nearest(name, self._drawings)}")
+        return self._drawings[name].draw()
+
+    @cached_property
+    def _drawings(self) -> dict[str, Drawing]:
+        return {drawing.name: drawing for drawing in all_drawings(figure_sections(self.study))}
+
+
+def _joined(runs: Iterable[Run], table: Callable[[Run], pd.DataFrame | None]) -> pd.DataFrame:
+    tables = [(run, found) for run in runs if (found := table(run)) is not None]
+    labelled = [found.assign(**run.axes | {"run": run.name}) for run, found in tables]
+    axes = list(dict.fromkeys(axis for run, _ in tables for axis in run.axes if axis != "run"))
+    if not labelled:
+        return pd.DataFrame(columns=["run"])
+    joined = pd.concat(labelled, ignore_index=True)
+    own = [column for column in tables[0][1].columns if column not in axes]
+    return joined[["run", *axes, *own]]

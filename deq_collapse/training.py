@@ -1,0 +1,87 @@
+"""A `Trainer` of one's own that leaves what a run of the command line leaves: no configuration, no CLI."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+
+from deq_collapse import callbacks
+from deq_collapse.errors import UserError
+from deq_collapse.runs.files import RESULT
+
+
+def run_callbacks(
+    name: str, study: str | None = None, axes: Mapping[str, str] | None = None, progress: bool = True
+) -> list[Callback]:
+    """What makes a fit a run: its history, costs, solver's conduct, checkpoints and record.
+
+    `run_trainer` has them and two more, which take options: the `MeasurementSchedule` and `Along`.
+
+    Args:
+        name: what the run is called.
+        study: the study it belongs to, or ``None``.
+        axes: its place among others, label by axis, as ``{"refinement": "equilibrium", "seed": "0"}``.
+        progress: whether a line says how far it is.
+    """
+    return [
+        callbacks.Environment(),
+        callbacks.Divergence(),
+        callbacks.Costs(),
+        callbacks.Diagnostics(),
+        callbacks.History(),
+        *([callbacks.RunProgress(name)] if progress else []),
+        callbacks.PredictionWriter(),
+        callbacks.Confusion(),
+        callbacks.RunRecord(name, study, dict(axes or {})),
+        callbacks.Ending(),
+        callbacks.LastCheckpoint(),
+    ]
+
+
+def run_trainer(
+    directory: str | Path,
+    *,
+    axes: Mapping[str, str] | None = None,
+    schedule: callbacks.MeasurementSchedule | None = None,
+    along: bool = True,
+    **options: Any,
+) -> Trainer:
+    """A Lightning ``Trainer`` that leaves a whole run in a directory, named as the directory is.
+
+    ``deq-collapse study report`` and `read_study` take the directory that holds such runs. An interrupted run
+    goes on by ``trainer.fit(module, data, ckpt_path=directory / "last.ckpt")``.
+
+    Args:
+        directory: where the run leaves its files; made where there is none.
+        axes: see `run_callbacks`.
+        schedule: after which epochs to measure; by default the first 20 and then ever fewer.
+        along: whether to measure the trained network along its computation too.
+        options: of Lightning's ``Trainer``, as ``max_epochs`` and ``accelerator``; its ``callbacks`` are
+            added to ours.
+
+    Returns:
+        The trainer, whose ``fit`` takes a `CollapseModule` and a `CollapseDataModule`.
+
+    Raises:
+        UserError: where the directory holds a finished run.
+    """
+    place = Path(directory)
+    if (place / RESULT).exists():
+        raise UserError(
+            f"{place} holds a finished run, and nothing is overwritten: choose another directory."
+        )
+    given = options.pop("callbacks", None) or []
+    own: Sequence[Callback] = given if isinstance(given, list | tuple) else [given]
+    progress = options.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in own)
+    ours = run_callbacks(place.name, axes=axes, progress=progress)
+    measured = [schedule or callbacks.MeasurementSchedule(), *([callbacks.Along()] if along else [])]
+    defaults = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    plugins = options.pop("plugins", None) or []
+    return Trainer(
+        default_root_dir=place,
+        callbacks=[*own, *ours, *measured],
+        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), callbacks.AtomicCheckpointIO()],
+        **(defaults | options),
+    )

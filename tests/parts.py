@@ -1,0 +1,21 @@
+"""Parts of a user's own that are wrong, for the messages about them."""
+
+from torch import Tensor, nn
+
+
+class Unmade(nn.Module):
+    """Asks for what an image shape does not have."""
+
+    def __init__(self, image_shape: tuple[int, ...], width: int = 8) -> None:
+        super().__init__()
+        self.last = image_shape[3]
+
+
+class Failing(nn.Module):
+    """Fails on the first image."""
+
+    def __init__(self, image_shape: tuple[int, ...], width: int = 8) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return {}["a key that is not there"]
