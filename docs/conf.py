@@ -1,0 +1,78 @@
+"""The documentation site, which `make site` builds; its pages load nothing from other hosts."""
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from deq_collapse import __version__
+
+ROOT = Path(__file__).parents[1]
+
+project = "deq_collapse"
+author = "The deq_collapse authors"
+version = release = __version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+myst_update_mathjax = False
+# Notebooks are stored without outputs; a build runs those that have changed since the last one.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_cache_path = str(ROOT / "build" / "notebooks")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+
+# In docstrings a single backtick marks code.
+default_role = "code"
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "deq_collapse"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_sidebars = {"index": []}
+html_theme_options: dict[str, Any] = {
+    "logo": {"text": "deq_collapse"},
+    "header_links_before_dropdown": 7,
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+copyright = "The deq_collapse authors, Apache-2.0 licence"
+
+
+def _inline_math(translator: Any, node: nodes.math) -> None:
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block_math(translator: Any, node: nodes.math_block) -> None:
+    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def _folder(app: Sphinx, env: Any, node: pending_xref, text: nodes.Element) -> nodes.Element | None:
+    """A link to a folder, which a code host follows, is its name alone here."""
+    target = Path(env.doc2path(node.get("refdoc", "index"))).parent / node.get("reftarget", "")
+    return text if target.is_dir() else None
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Formulas as MathML, which browsers draw by themselves, and links to folders."""
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+    app.connect("missing-reference", _folder)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
