@@ -32,6 +32,8 @@ nb_execution_timeout = 300
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -41,8 +43,10 @@ html_title = "deq_collapse"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
-html_show_sourcelink = False
-html_sidebars = {"index": []}
+html_copy_source = False
+# Pages that stand alone have no section to navigate.
+ALONE = ("index", "first_steps", "gallery", "results/README", "theory", "compared", "glossary", "changelog")
+html_sidebars: dict[str, list[str]] = {page: [] for page in (*ALONE, "search", "genindex")}
 html_theme_options: dict[str, Any] = {
     "logo": {"text": "deq_collapse"},
     "header_links_before_dropdown": 7,
@@ -61,7 +65,7 @@ def _inline_math(translator: Any, node: nodes.math) -> None:
 
 
 def _block_math(translator: Any, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    translator.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 

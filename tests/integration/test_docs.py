@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)
 PAGES = [ROOT / "README.md", *DOCS]
 TESTED_ELSEWHERE = {"metrics.md"}
-BLOCK = re.compile(r"^(<!-- checked, not run: .+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(<!-- checked, not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 PARSERS = {"along": along_parser, "study": study_parser, "theory": theory_parser}
 MAKE = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
@@ -92,7 +92,7 @@ def given(page: Path, make_study: Callable[..., Path]) -> dict[str, Any]:
 
 
 def keep(study: Path, called: str) -> None:
-    """A study of made-up numbers where the page has one of that name, and its runs along their computation."""
+    """A study of made-up numbers where the page has one of that name, with its runs' computations."""
     for run in filter(Path.is_dir, study.iterdir()):
         rows = [f"train,{n},refinement,{metric},{0.5**n}" for metric in ("nc1", "nc3") for n in range(3)]
         (run / "along.csv").write_text("\n".join(["split,evaluations,module,metric,value", *rows]))
