@@ -1,11 +1,11 @@
 """The documentation site, which `make site` builds; its pages load nothing from other hosts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
-from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
@@ -69,14 +69,18 @@ def _block_math(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def _folder(app: Sphinx, env: Any, node: pending_xref, text: nodes.Element) -> nodes.Element | None:
-    """A link to a folder, which a code host follows, is its name alone here."""
-    target = Path(env.doc2path(node.get("refdoc", "index"))).parent / node.get("reftarget", "")
-    return text if target.is_dir() else None
+def _without_folders(app: Sphinx, page: str, source: list[str]) -> None:
+    """A link to a folder, which a code host follows, is its text alone here."""
+    here = Path(app.env.doc2path(page)).parent
+
+    def linked(link: re.Match[str]) -> str:
+        return link[1] if (here / link[2]).is_dir() else link[0]
+
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(([\w./-]+)\)", linked, source[0])
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Formulas as MathML, which browsers draw by themselves, and links to folders."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
-    app.connect("missing-reference", _folder)
+    app.connect("source-read", _without_folders)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)
 PAGES = [ROOT / "README.md", *DOCS]
 TESTED_ELSEWHERE = {"metrics.md"}
-BLOCK = re.compile(r"^(<!-- checked, not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^(<!-- checked, not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
+)
 PARSERS = {"along": along_parser, "study": study_parser, "theory": theory_parser}
 MAKE = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
