@@ -1,4 +1,4 @@
-"""The report's curves that answer to the pointer: every run's values as data, and plotly's bundle, both packed."""
+"""The report's curves that answer to the pointer: every run's values, and plotly's bundle, packed."""
 
 from __future__ import annotations
 
