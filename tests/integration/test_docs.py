@@ -28,7 +28,7 @@ from deq_collapse.cli.theory.command import _parser as theory_parser
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)
 PAGES = [ROOT / "README.md", *DOCS]
-TESTED_ELSEWHERE = {"metrics.md"}
+TESTED_ELSEWHERE = {"metrics.md", "python.md", "sweeps.md"}
 BLOCK = re.compile(
     r"^(<!-- checked, not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
 )
