@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench gpu-check lock clean
+.PHONY: help install demo test lint site bench gpu-check lock clean
 
 help:
 	@echo "make demo    install into $(VENV), run the demo study, write its report"
 	@echo "make test    install into $(VENV), check style and types, run the tests"
+	@echo "make site    install into $(VENV), build the documentation into site/, and fail on any warning"
 	@echo "make bench   time metrics, epochs, data, solvers and training steps, beside others' where there are"
 	@echo "make gpu-check   check everything that needs CUDA, in under 5 minutes on one GPU, and print a table"
 	@echo "make lock    resolve requirements.lock anew (needs uv)"
@@ -35,6 +36,11 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest
 
+# Pages open from disk: site/index.html.
+site: $(INSTALLED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs site
+	@echo "Site: site/index.html"
+
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench_metrics.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/compare_tools.py
@@ -51,4 +57,4 @@ lock:
 		--quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) build site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

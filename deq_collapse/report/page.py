@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deq_collapse.figures.strip import strip
 from deq_collapse.files import write_atomically
 from deq_collapse.report.costs import cost_table
 from deq_collapse.report.entries import baseline_text, effect_text, other_text, runs_text
-from deq_collapse.report.explore import as_script, bundle, curve_data
+from deq_collapse.report.explore import curve_data, library, packed
 from deq_collapse.report.markup import marked, setting_markup
 from deq_collapse.report.sections import figure_sections
 from deq_collapse.report.table_files import write_tables
@@ -34,7 +35,7 @@ from deq_collapse.report.wording import (
     told_p,
     whole,
 )
-from deq_collapse.runs.record import Run
+from deq_collapse.runs.record import COLLAPSED, Run
 from deq_collapse.runs.setting import short
 from deq_collapse.runs.study import Study, read_study
 
@@ -86,25 +87,41 @@ def render(study: Study) -> str:
         "effect": lambda verdict: told_effect(verdict.comparison, verdict.claim.measure),
         "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
+    found, effects = verdicts(study), effect_tables(study)
+    outcomes, sections = outcome_table(study), figure_sections(study)
+    parts = {
+        **{f"figures-{number}": section.title for number, section in enumerate(sections, start=1)},
+        "explore": "Explore",
+        "verdicts": "Verdicts" if found.collapse or found.pooled else None,
+        "effects": "What adds what, in numbers" if effects else None,
+        "tables": "Tables",
+        "cost": "Cost",
+        "outcomes": "Run by run" if outcomes.blocks else None,
+        "every": "Every metric",
+        "rules": "The rule" if found.collapse or found.pooled else None,
+        "ran": "What was run",
+    }
     return environment.get_template("report.html.j2").render(
         study=study,
         headline=headline(study),
-        found=verdicts(study),
+        contents=[(id_, title) for id_, title in parts.items() if title],
+        found=found,
         claim_of_collapse=COLLAPSES,
+        collapsed=COLLAPSED,
         rule=RULE,
         pooling=POOLING,
         settings=settings(study),
-        effects=effect_tables(study),
-        outcomes=outcome_table(study),
+        effects=effects,
+        outcomes=outcomes,
         warnings=[
             (run, text) for run in study.runs for text in (end_warning(run), solver_warning(run)) if text
         ],
         parameter_warnings=parameter_warnings(study),
         tables=[*comparison_tables(study), *equal_loss_tables(study)],
         cost=cost_table(study),
-        sections=figure_sections(study),
-        explore=as_script(curve_data(study)),
-        library=bundle(),
+        sections=sections,
+        explore=packed(json.dumps(curve_data(study), separators=(",", ":"))),
+        library=library(),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
         provenance=_provenance(study),
     )

@@ -28,7 +28,7 @@ from deq_collapse.figures.style import series, spread, svg
 from deq_collapse.figures.tsne import draw_tsne, embed
 from deq_collapse.metrics.functional.imbalance import minority_cosines
 from deq_collapse.metrics.geometry import simplex_etf_gram
-from deq_collapse.report.explore import as_script, bundle, curve_data
+from deq_collapse.report.explore import curve_data, library, packed
 from deq_collapse.report.sections import all_drawings, figure_sections
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study, read_study
@@ -301,7 +301,7 @@ def test_every_drawing_has_a_name_of_its_own(grid: Study) -> None:
 
 
 def test_the_page_carries_every_course_and_plotly_itself(study: Study) -> None:
-    data = json.loads(as_script(curve_data(study)))
+    data = curve_data(study)
     assert [run["name"] for run in data["runs"]] == [run.name for run in study.runs]
     for run, drawn in zip(study.runs, data["runs"], strict=True):
         for split in ("train", "test"):
@@ -309,7 +309,11 @@ def test_the_page_carries_every_course_and_plotly_itself(study: Study) -> None:
             assert course["epochs"] == logged.index.tolist()
             assert course["metrics"]["nc1"] == pytest.approx(logged.tolist(), rel=1e-3)
     assert data["splits"] == ["train", "test"]
-    assert gzip.decompress(base64.b64decode(bundle())).decode() == get_plotlyjs()
+    assert unpacked(library()) == get_plotlyjs()
+
+
+def unpacked(text: str) -> str:
+    return gzip.decompress(base64.b64decode(text)).decode()
 
 
 def test_a_split_measured_once_has_no_course(study: Study) -> None:
@@ -321,9 +325,9 @@ def test_a_split_measured_once_has_no_course(study: Study) -> None:
 
 def test_words_cannot_leave_the_script(study: Study) -> None:
     hostile = replace(study.runs[0], axes={"imbalance": "</script><b>", "refinement": "explicit"})
-    text = as_script(curve_data(replace(study, runs=(hostile,))))
+    text = packed(json.dumps(curve_data(replace(study, runs=(hostile,)))))
     assert "<" not in text
-    assert json.loads(text)["settings"] == ["</script><b>"]
+    assert json.loads(unpacked(text))["settings"] == ["</script><b>"]
 
 
 def test_the_loss_panel_names_the_criterion_that_ran(make_study: MakeStudy) -> None:

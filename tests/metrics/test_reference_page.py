@@ -73,7 +73,7 @@ def test_links_and_named_options_exist():
         path, _, anchor = target.partition("#")
         assert (PAGE.parent / path).exists()
         assert path or anchor in anchors, target
-    assert "## Only the metrics" in (PAGE.parents[1] / "README.md").read_text()
+    assert "## In a loop of your own" in (PAGE.parent / "howto" / "measure.md").read_text()
 
 
 def evaluated(expression: str, K: int, d: int) -> object:

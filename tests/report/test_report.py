@@ -64,8 +64,20 @@ def test_the_page_loads_nothing_and_links_to_the_run_folders(make_study: MakeStu
     assert any(address.startswith("data:") for address in references.loaded)
     runs = {f"{run.name}/" for run in read_study(study).runs}
     assert runs < set(references.links)
-    assert set(references.links) - runs <= {f"tables/{path.name}" for path in (study / "tables").iterdir()}
-    assert all((study / address).exists() for address in references.links)
+    parts = {address for address in references.links if address.startswith("#")}
+    assert parts
+    assert all(f'id="{address[1:]}"' in page for address in parts)
+    files = set(references.links) - parts
+    assert files - runs <= {f"tables/{path.name}" for path in (study / "tables").iterdir()}
+    assert all((study / address).exists() for address in files)
+
+
+def test_curves_come_first_then_tables_then_rules(make_study: MakeStudy) -> None:
+    page = write_report(make_study(seeds=2)).read_text(encoding="utf-8")
+    order = ("figures-1", "verdicts", "tables", "every", "rules", "ran")
+    found = [page.index(f'id="{part}"') for part in order]
+    assert found == sorted(found)
+    assert page.count("<details") == page.count("</details>")
 
 
 @pytest.mark.usefixtures("without_figures")
