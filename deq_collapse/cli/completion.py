@@ -100,6 +100,8 @@ def whole_parser(commands: dict[str, str]) -> argparse.ArgumentParser:
 def _add_keys(parser: argparse.ArgumentParser, with_checkpoint: bool) -> None:
     """The options of what takes configurations."""
     _completes(parser.add_argument("--config", help="a configuration"))
+    if not with_checkpoint:
+        _completes(parser.add_argument("--branch", help="a configuration to lay beside others"))
     for key in KEYS.read_text(encoding="utf-8").split()[1:]:
         if key != "config" and (with_checkpoint or key != "ckpt_path"):
             parser.add_argument(f"--{key}")

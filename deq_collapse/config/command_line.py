@@ -127,12 +127,13 @@ class CollapseCLI(LightningCLI):
             raise UserError(explain(str(error), keys)) from error
         settings = self.config.get(str(self.config.get("subcommand")), self.config)
         check_seed(settings.seed_everything)
-        self._tell_inherited(settings, args)
+        self._inherited = inherited([str(arg) for arg in args or ()])
 
-    def _tell_inherited(self, settings: Any, args: Any) -> None:
-        """Says which options a class has from the one that was named before it."""
-        for found in inherited([str(arg) for arg in args or ()]):
-            value = settings.get(found.place)
+    def instantiate_classes(self) -> None:
+        """Builds everything; then says which options a class has from the one that was named before it."""
+        super().instantiate_classes()
+        for found in self._inherited:
+            value = self.settings.get(found.place)
             if value is not None:
                 _say_once(
                     f"deq-collapse: {found.key} is {found.now} with {found.option} {value}, which was given"

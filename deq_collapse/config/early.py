@@ -17,7 +17,8 @@ from deq_collapse.errors import UserError, nearest
 KEYS = Path(__file__).parent / "keys.txt"
 """Every key of a fit, after the version of Lightning whose Trainer has them; `python -m
 deq_collapse.config.keys` writes it anew, and a test compares it with the parser."""
-FREE = ("config", "print_config", "print_shtab", "help")
+FREE = ("branch", "config", "print_config", "print_shtab", "help")
+"""No keys of a configuration; ``branch`` is of ``summary``."""
 OF_STUDIES = {"config", "grids", "seeds", "override", "contrasts", "output"}
 """Keys that a study file has, and a run's configuration has not."""
 CLASS = {
@@ -80,7 +81,7 @@ def _files(args: Sequence[str]) -> Iterator[Path]:
 
 def _values(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Key and value of a command line whose parts are expanded; what is no YAML is for the parser."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         if not arg.startswith("--"):
             continue
         key, equals, value = arg[2:].partition("=")

@@ -56,7 +56,7 @@ def inherited(arguments: Sequence[str]) -> list[Inherited]:
 
 def _steps(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, Any]]:
     """In order: a key and its class, or a key, an option and its value."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         key, equals, value = argument[2:].partition("=")
         if argument == "--config" and is_configuration(following):
             yield from _of_mapping("", yaml.safe_load(following))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +35,39 @@ def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
     splits = [split for split in SPLITS if split in result]
     measures = dict.fromkeys(name for split in splits for name in result[split])
     rows: list[Iterable[Any]] = [(name, *(result[split].get(name) for split in splits)) for name in measures]
-    run.log({"final": wandb.Table(columns=["measure", *splits], data=rows)})
-    run.summary.update({"parameters": result["parameters"]} | {key: result[key] for key in SUMMARY})
     kept = {"name": result["name"], "axes": result["axes"], "class_counts": result["class_counts"]}
-    if checkpoint:
-        files = [directory / name for name in (CHECKPOINT, CONFIG, RESULT)]
-        _log(run, f"checkpoint-{run.id}", "model", files, kept | {"epochs": result["epochs"]})
+    files = [directory / name for name in (CHECKPOINT, CONFIG, RESULT)]
     manifest = directory / MANIFEST
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
     of_images = {key: result[key] for key in ("dataset", "class_counts")}
-    _log(run, f"images-{digest}", "dataset", [manifest], of_images)
+    _each(
+        lambda: run.summary.update(
+            {"parameters": result["parameters"]} | {key: result[key] for key in SUMMARY}
+        ),
+        lambda: run.log({"final": wandb.Table(columns=["measure", *splits], data=rows)}),
+        lambda: _log(run, f"images-{digest}", "dataset", [manifest], of_images),
+        *(
+            [lambda: _log(run, f"checkpoint-{run.id}", "model", files, kept | {"epochs": result["epochs"]})]
+            if checkpoint
+            else []
+        ),
+    )
+
+
+def _each(*steps: Callable[[], object]) -> None:
+    """Does all, those after one that fails too: for an artifact wandb asks the server, which may be gone.
+
+    Raises:
+        Exception: the first of them, when all have been tried.
+    """
+    errors = []
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _log(run: "Run", name: str, kind: str, files: list[Path], metadata: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Mistakes that need no torch are found without it, and nothing that is right is refused."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_torch_is_not_imported_for_them() -> None:
         "import sys; from deq_collapse.cli import main; code = main(['fit', '--model.lr', '1']);"
         " assert 'torch' not in sys.modules and 'lightning' not in sys.modules; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    program = [sys.executable, "-c", script]
+    done = subprocess.run(program, env=environment, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
 
 

@@ -61,6 +61,8 @@ def test_the_wheel_has_every_configuration_and_the_version_of_the_package(site: 
     assert run("--version").stdout == f"deq-collapse {__version__}\n"
     listed = run("conf").stdout
     assert all(f"conf/{name.as_posix()}" in listed for name in ours)
+    assert "@inproceedings{bai2019deep," in run("cite").stdout
+    assert "did you mean model.optimizer.init_args.lr?" in run("fit", "--model.lr", "0.1").stderr
 
 
 def test_a_start_of_ones_own_fits_and_the_shipped_files_keep_their_names(run: Run, tmp_path: Path) -> None:

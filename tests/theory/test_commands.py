@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deq_collapse.cli import main
+from deq_collapse.cli.theory.output import _beside
 from deq_collapse.errors import UserError
 from deq_collapse.runs.beside import read_beside
 from deq_collapse.theory.compare import compare
@@ -172,3 +173,19 @@ def test_a_run_without_geometry_is_refused(tmp_path, capsys):
     run = write_run(tmp_path / "run", np.ones((5, 8)), np.ones((5, 8)))
     assert main(["theory", "compare", str(run)]) == 2
     assert "coincide" in capsys.readouterr().err
+
+
+def test_a_comparison_of_some_runs_leaves_that_of_all_alone(tmp_path):
+    runs = [tmp_path / name for name in ("a", "b", "c")]
+    for run in runs:
+        run.mkdir()
+        (run / "result.json").write_text("{}")
+    assert _beside(runs).name == "theory"
+    assert _beside(runs[:2]).name == "theory-a+b"
+    assert _beside(runs[:1]).resolve() == runs[0] / "theory-compare"
+    long = [tmp_path / (name * 80) for name in "xyz"]
+    for run in long:
+        run.mkdir()
+        (run / "result.json").write_text("{}")
+    assert len({_beside(long).name, _beside(long[:2]).name, _beside(long[1:]).name}) == 3
+    assert all(len(_beside(some).name) < 120 for some in (long, long[:2]))
