@@ -102,7 +102,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     buffer = StringIO()
     with matplotlib.rc_context(RC):
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, dpi=200)
+        figure.savefig(buffer, format="svg", metadata=metadata, dpi=150)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

@@ -88,10 +88,10 @@ def render(study: Study) -> str:
         "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
     found, effects = verdicts(study), effect_tables(study)
-    outcomes, sections = outcome_table(study), figure_sections(study)
+    outcomes, sections, curves = outcome_table(study), figure_sections(study), curve_data(study)
     parts = {
         **{f"figures-{number}": section.title for number, section in enumerate(sections, start=1)},
-        "explore": "Explore",
+        "explore": "Explore" if curves["metrics"] else None,
         "verdicts": "Verdicts" if found.collapse or found.pooled else None,
         "effects": "What adds what, in numbers" if effects else None,
         "tables": "Tables",
@@ -120,7 +120,7 @@ def render(study: Study) -> str:
         tables=[*comparison_tables(study), *equal_loss_tables(study)],
         cost=cost_table(study),
         sections=sections,
-        explore=packed(json.dumps(curve_data(study), separators=(",", ":"))),
+        explore=packed(json.dumps(curves, separators=(",", ":"))) if curves["metrics"] else None,
         library=library(),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
         provenance=_provenance(study),
