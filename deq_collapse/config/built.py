@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 from deq_collapse.callbacks import check_averaging
 from deq_collapse.config.files import sentence
+from deq_collapse.config.monitors import check_monitors
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.models import CollapseModule, Equilibrium
@@ -23,6 +24,7 @@ def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModu
     _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
     _check_precision(trainer, module)
     _check_optimizer(module)
+    check_monitors(trainer, module, data)
     _check_smallest_batch(trainer, module, data)
 
 

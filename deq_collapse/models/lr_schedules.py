@@ -3,7 +3,7 @@ follow.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
@@ -67,10 +67,22 @@ def follow(schedule: Any, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: where it is not among the values.
     """
-    name = schedule.monitor
-    if name not in values:
-        near = get_close_matches(name, values, n=3) or [known for known in values if known.endswith("/loss")]
-        raise UserError(
-            f"model.lr_scheduler follows {name}, which is not measured; did you mean {' or '.join(near)}?"
-        )
-    schedule.step(values[name])
+    if schedule.monitor not in values:
+        raise not_measured("model.lr_scheduler", schedule.monitor, values)
+    schedule.step(values[schedule.monitor])
+
+
+def not_measured(what: str, name: str, names: Collection[str]) -> UserError:
+    """What to raise where something follows a value that no run of this kind logs.
+
+    Args:
+        what: follows it.
+        name: of the value.
+        names: of the values that are logged.
+    """
+    measure = name.rpartition("/")[2]
+    near = [known for known in names if known.endswith(f"/{measure}")] or get_close_matches(name, names, n=3)
+    near = near or [known for known in names if known.endswith("/loss")]
+    return UserError(
+        f"{what} follows {name}, which is not logged while this run trains; did you mean {' or '.join(near)}?"
+    )

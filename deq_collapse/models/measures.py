@@ -4,6 +4,7 @@ solver.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,21 @@ class SplitMeasures(nn.Module):
             values["evaluations"] = self.evaluations.compute()
             values["unconverged"] = self.unconverged.compute()
         return values
+
+    def names(self, solved: bool) -> list[str]:
+        """Those of the values of a split that has samples of every class, without computing any.
+
+        Args:
+            solved: whether an equilibrium finds the features.
+        """
+        K, d = self.collapse.num_classes, self.collapse.num_features
+        collapse = deepcopy(self.collapse)
+        collapse.reset()
+        collapse.update(torch.zeros(K, d), torch.arange(K), torch.zeros(K, d))
+        absent = collapse.left_out()
+        counted = accuracies(torch.eye(K), self.groups)
+        solves = ["residual", "evaluations", "unconverged"] if solved else []
+        return [*(name for name in collapse.metrics if name not in absent), *counted, "loss", *solves]
 
     def reset(self) -> None:
         """Forgets everything counted."""

@@ -292,7 +292,7 @@ class CollapseModule(LightningModule):
         """
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
-            return optimizer
+            return [optimizer], []
         schedule = self.lr_scheduler(optimizer)
         monitor = monitored(schedule)
         if monitor is None:
@@ -332,6 +332,12 @@ class CollapseModule(LightningModule):
     def measured(self) -> tuple[str, ...]:
         """The splits of which samples have been counted since measuring began afresh."""
         return tuple(split for split in SPLITS if self._split(split).loss.update_called)
+
+    def measure_names(self, split: str) -> list[str]:
+        """What is logged of a split with every measurement, as ``nc1``."""
+        solved = hasattr(self.network.refinement, "forward_solve")
+        beside = ["accuracy_tau", "accuracy_ncm"] if split == "test" else []
+        return self._split(split).names(solved) + beside
 
     def largest_residual(self, split: str) -> Tensor:
         """Over the samples of a split measured so far, of all ranks."""
