@@ -34,7 +34,7 @@ def published_figure(cell: Cell, curves: pd.DataFrame) -> Figure:
     """
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(WIDTH, HEIGHT))
-        room = {"left": 0.05, "right": 0.885, "top": 0.945, "bottom": 0.075, "wspace": 0.5, "hspace": 0.3}
+        room = {"left": 0.05, "right": 0.855, "top": 0.945, "bottom": 0.075, "wspace": 0.55, "hspace": 0.3}
         places = figure.subplots(2, 2, gridspec_kw=room)
         height = HEIGHT * 0.87 / 2.3
         for axes, panel in zip(places.flat, PANELS, strict=True):
