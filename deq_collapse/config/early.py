@@ -1,6 +1,7 @@
 """Mistakes of a command line that show without torch, found before it is imported, which takes seconds."""
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +27,8 @@ CLASS = {
     *("optimizer", "lr_scheduler", "source", "imbalance", "augment", "sampler"),
 }
 """Last parts of keys whose value may be an import path."""
+IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(?<!\.yaml)(?<!\.yml)")
+"""A configuration, in a file or as text, may stand there too."""
 
 
 def check_early(args: Sequence[str]) -> None:
@@ -44,7 +47,7 @@ def check_early(args: Sequence[str]) -> None:
             raise UserError(f"{file} is a study file, of several runs: deq-collapse study run {file}.")
     for key, value in _values(expand_parts(args)):
         _check_key(key)
-        if isinstance(value, str) and key.rpartition(".")[2] in CLASS and "." in value:
+        if isinstance(value, str) and key.rpartition(".")[2] in CLASS and IMPORT_PATH.fullmatch(value):
             _check_import(key, value)
 
 

@@ -84,6 +84,8 @@ def test_torch_is_not_imported_for_them() -> None:
         ["--model.encoder", "mine.MyEncoder", "--model.encoder.width=8", "--data.validation", "-1"],
         ["--print_config", "--trainer.logger.init_args.mode", "online", "--data.source.help", "Digits"],
         ["--model.optimizer", "torch.optim.AdamW", "--config", "{trainer: {devices: '0,1'}, axes: {a: b}}"],
+        ["--model.encoder", "encoder.yaml", "--model.encoder", '{"class_path": "torch.nn.Identity"}'],
+        ["--config", "{model: {refinement: refinement.yml}}"],
         ["--help"],
         [],
     ],
