@@ -33,6 +33,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "models.LinearCell": (),
     "models.MDEQCell": ("bai2020multiscale",),
     "models.MLPCell": (),
+    "models.LinearEncoder": (),
     "models.MonotoneCell": ("winston2020monotone",),
     "models.MultiscaleCell": ("bai2020multiscale",),
     "models.OptEqCell": ("xie2023optimization",),

@@ -79,7 +79,7 @@ class Explicit(nn.Module):
         return z if z.shape == h0.shape else last.output(z)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"jacobian": None}  # a copy has no graph of a call of its own
+        return super().__getstate__() | {"jacobian": None}  # a copy has no graph of a call of its own
 
     def _cell(self, step: int) -> Cell:
         cell = self.blocks[0 if self.tied else step]
