@@ -79,7 +79,8 @@ class Explicit(nn.Module):
         return z if z.shape == h0.shape else last.output(z)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"jacobian": None}  # a copy has no graph of a call of its own
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return state | {"jacobian": None}  # a copy has no graph of a call of its own
 
     def _cell(self, step: int) -> Cell:
         cell = self.blocks[0 if self.tied else step]
