@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -11,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
@@ -67,12 +69,27 @@ _SERIES = {
     "untied": Series("#b04a8f", "#8a2f6d", "v", True),
     "equilibrium": Series("#e07b10", "#a24f00", "s", False),
 }
-_OTHER = Series("#767676", "#5a5a5a", "D", False)
+_OTHERS = (
+    Series("#767676", "#5a5a5a", "D", False),
+    Series("#8c6d1f", "#6b5212", "P", True),
+    Series("#6a51a3", "#4d3a80", "X", True),
+)
 
 
 def series(refinement: str) -> Series:
-    """The look of a refinement by its label: explicit or once, tied, untied, equilibrium; others are grey."""
-    return _SERIES.get(refinement, _OTHER)
+    """The look of a refinement by its label: explicit or once, tied, untied, equilibrium.
+
+    What begins with one of these, as `tied_penalised`, is darker, of another mark and filling; other labels
+    have one of three looks.
+    """
+    if refinement in _SERIES:
+        return _SERIES[refinement]
+    for known, look in _SERIES.items():
+        if refinement.startswith(known):
+            red, green, blue = to_rgb(look.colour)
+            dark = to_hex((red / 2, green / 2, blue / 2))
+            return Series(dark, dark, ">", not look.filled)
+    return _OTHERS[zlib.crc32(refinement.encode()) % len(_OTHERS)]
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:

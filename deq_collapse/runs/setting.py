@@ -17,7 +17,7 @@ def refinement_of(axes: Mapping[str, str], solver: object) -> str:
 
 def short(refinement: str) -> str:
     """The name of a refinement as a heading and in a figure."""
-    return {"equilibrium": "DEQ"}.get(refinement, refinement)
+    return {"equilibrium": "DEQ"}.get(refinement, refinement.replace("_", " "))
 
 
 def in_words(axes: Mapping[str, str], imbalance: Mapping[str, str]) -> dict[str, str]:

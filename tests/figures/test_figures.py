@@ -120,6 +120,12 @@ def test_refinements_differ_in_lightness_and_mark_not_only_in_hue() -> None:
     assert explicit.marker != equilibrium.marker
 
 
+def test_a_second_network_of_a_kind_does_not_look_like_the_first() -> None:
+    names = ("once", "tied", "tied_penalised", "untied", "equilibrium", "equilibrium_light", "light")
+    assert len({(series(name).colour, series(name).marker) for name in names}) == len(names)
+    assert len({series(name).colour for name in names}) == len(names)
+
+
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=6))
 def test_spread_labels_keep_their_order_their_distance_and_the_panel(positions: list[float]) -> None:
     placed = spread(positions, 0.1, 0.0, 1.0)
