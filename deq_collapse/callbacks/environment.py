@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +56,7 @@ def commit() -> str:
     """
     recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
     if recorded:
-        return recorded
+        return re.sub("^([0-9a-f]{12})[0-9a-f]+", r"\1", recorded)  # as long as git is asked for it
     git = [
         "git",
         "-C",
