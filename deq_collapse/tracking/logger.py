@@ -216,6 +216,11 @@ class CollapseWandbLogger(WandbLogger):
         if not wait([ended], timeout=limit).done:
             command = f"wandb sync --include-online {directory}/wandb/run-*"
             _say(f"wandb's server has not taken everything yet: `{command}` brings the rest")
+        elif _lost(self._run):
+            _say(
+                f"wandb's files of this run are gone from {directory}/wandb, with what was logged there;"
+                " history.csv and result.json have every value."
+            )
         self._run = None
 
 
@@ -255,6 +260,14 @@ def _start(settings: dict[str, Any]) -> "Run":
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
     return run
+
+
+def _lost(started: "Future[Run]") -> bool:
+    """Whether somebody removed the only files of a run: wandb writes on without a word."""
+    if started.exception() is not None:
+        return False
+    run = started.result()
+    return run.offline and not any(Path(run.dir).parent.glob("*.wandb"))
 
 
 def _forget() -> None:
