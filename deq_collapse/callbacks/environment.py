@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +55,10 @@ def commit() -> str:
     """The commit of this package: from git, or as an image records it; with ``-dirty`` where files differ
     from it.
     """
-    return os.environ.get("DEQ_COLLAPSE_COMMIT") or _described(Path(__file__).parent) or "unknown"
+    recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
+    if recorded:
+        return re.sub("^([0-9a-f]{12})[0-9a-f]+", r"\1", recorded)  # as long as git is asked for it
+    return _described(Path(__file__).parent) or "unknown"
 
 
 def own_commit() -> str:

@@ -153,6 +153,10 @@ def _cells(
     for axis, added in axes.items():
         if not added:
             raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
+        if not all(label.strip() for label in added):
+            raise UserError(
+                f"{path}: the axis {axis} has a label without a character; runs are called by labels."
+            )
     if not seeds:
         raise UserError(f"{path}: there are no seeds, which leaves no runs.")
     for seed in seeds if number is None else _as_many(seeds, number):

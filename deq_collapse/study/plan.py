@@ -96,5 +96,6 @@ def arguments(study: StudyFile, cell: Cell) -> list[str]:
     args = ["fit"]
     for config in cell.configs:
         args += ["--config", config]
-    args += ["--name", cell.name, "--study", study.name, "--axes", json.dumps(cell.axes)]
+    # As one word each: a name may begin with a hyphen.
+    args += [f"--name={cell.name}", f"--study={study.name}", "--axes", json.dumps(cell.axes)]
     return [*args, "--trainer.default_root_dir", str(study.directory / cell.name), "--ckpt_path", "last"]

@@ -232,6 +232,11 @@ class CollapseWandbLogger(WandbLogger):
             self._tell_unsent(run, "wandb's server has not taken everything yet")
             if not _becomes_whole(_directory(run), ended):
                 _say(f"wandb's own file in {_directory(run)} may lack its end, which history.csv has")
+        elif _lost(self._run):
+            _say(
+                f"wandb's files of this run are gone from {directory}/wandb, with what was logged there;"
+                " history.csv and result.json have every value."
+            )
         self._run = None
 
 
@@ -293,6 +298,14 @@ def _becomes_whole(directory: Path, ended: "Future[None]") -> bool:
     while not (whole := ended.done() or is_whole(directory)) and time.monotonic() < until:
         time.sleep(LOOK)
     return whole
+
+
+def _lost(started: "Future[Run]") -> bool:
+    """Whether somebody removed the only files of a run: wandb writes on without a word."""
+    if started.exception() is not None:
+        return False
+    run = started.result()
+    return run.offline and not any(Path(run.dir).parent.glob("*.wandb"))
 
 
 def _forget() -> None:

@@ -25,7 +25,7 @@ def test_the_file_lies_beside_the_run(finished):
 
 
 def test_the_commit_an_image_records_is_told(monkeypatch):
-    monkeypatch.setenv("DEQ_COLLAPSE_COMMIT", "0123456789ab")
+    monkeypatch.setenv("DEQ_COLLAPSE_COMMIT", "0123456789ab" + 28 * "c")  # as `git rev-parse` gives it
     assert commit() == "0123456789ab"
 
 

@@ -54,8 +54,9 @@ def test_a_label_of_a_study_may_be_written_as_a_power_of_ten(tmp_path: Path):
         "config": [str(CONF / "run/digits.yaml"), str(CONF / "model/explicit.yaml")],
         "override": [{"trainer": {"max_epochs": 1}}],
     }
-    axes = "axes: {lr: {model.optimizer.init_args.lr: [1e-2, 1e-05]}}\n"
+    axes = "axes: {sign: {-v: {}}, lr: {model.optimizer.init_args.lr: [1e-2, 1e-05]}}\n"
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content) + axes)
     planned = check_study(read_study_file(tmp_path / "study.yaml"))
     assert [cell.axes["lr"] for cell in planned] == ["1e-2", "1e-05"]
     assert planned[0].hash != planned[1].hash
+    assert planned[0].name == "-v-lr1e-2-seed0"

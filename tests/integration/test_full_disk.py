@@ -1,14 +1,19 @@
-"""A disk that is full: one sentence, and the run goes on from its last checkpoint to the same bits."""
+"""A disk that is full, or that can be written no more: one sentence, and the run goes on from its last
+checkpoint to the same bits.
+"""
 
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from deq_collapse.callbacks import damage
 from deq_collapse.cli import main
 
 SMALLER = 5_000
@@ -52,3 +57,20 @@ def test_a_checkpoint_without_room_is_told_and_the_one_before_goes_on(run, small
     a, b = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (whole, full))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (whole / "history.csv").read_bytes() == (full / "history.csv").read_bytes()
+
+
+def test_a_directory_that_becomes_read_only_is_told_and_its_checkpoint_kept(small_fit, tmp_path: Path):
+    run = tmp_path / "run"
+    # Root may write everywhere, unless it gives that up.
+    user = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    command = [*user, sys.executable, "-m", "deq_collapse.cli", *small_fit(run, epochs=500)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "previous.ckpt").exists():
+            assert process.poll() is None, "the run ended before its directory could be closed"
+            time.sleep(0.01)
+        run.chmod(0o555)
+        said = process.communicate()[1]
+    run.chmod(0o755)
+    assert (process.returncode, said.count("\n")) == (2, 1)
+    assert "cannot be written: Permission denied" in said
+    assert damage(run / "last.ckpt") is None

@@ -77,6 +77,7 @@ def test_a_link_cut_amid_an_epoch_ends_both_hosts_in_time_and_the_run_goes_on(ho
         assert "Traceback" not in said
     assert not (run / "result.json").exists()
     ip("-n", hosts[0], "link", "set", hosts[0], "up")
-    again = start(hosts, [*args, "--ckpt_path", "last"])
-    assert [each.wait(timeout=1000) for each in again] == [0, 0]
+    for each in start(hosts, [*args, "--ckpt_path", "last"]):
+        said = each.communicate(timeout=1000)[1]
+        assert each.returncode == 0, said
     assert (run / "result.json").exists()

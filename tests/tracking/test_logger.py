@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -367,6 +369,20 @@ def test_a_study_says_which_of_its_runs_a_server_has_not_got(
         (place / "run-1.wandb.synced").touch()
     _tell_unsent(StudyFile("two", tmp_path / "two", tuple(runs)))
     assert capsys.readouterr().out == ""
+
+
+def test_files_removed_amid_a_run_are_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def remove(self: History, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            wait([trainer.logger._run])  # type: ignore[union-attr]
+            shutil.rmtree(tmp_path / "wandb")
+
+    monkeypatch.setattr(History, "on_validation_start", remove)
+    assert main([*FIT, *WANDB, *SMALL, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert f"wandb's files of this run are gone from {tmp_path}/wandb" in capsys.readouterr().err
+    assert (tmp_path / "result.json").exists()
 
 
 def test_wandb_is_not_even_imported_unless_asked_for(tmp_path: Path) -> None:
