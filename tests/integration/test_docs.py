@@ -139,7 +139,7 @@ def test_every_notebook_runs_and_is_stored_without_outputs(notebook: Path, tmp_p
     found = nbformat.read(notebook, as_version=4)
     assert not any(cell.get("outputs") for cell in found.cells)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(found, timeout=300, resources=resources).execute()
+    nbclient.NotebookClient(found, timeout=1200, resources=resources).execute()
     drawn = [output for cell in found.cells for output in cell.get("outputs", ())]
     assert not any("error" in output["output_type"] for output in drawn)
 
