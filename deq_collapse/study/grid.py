@@ -83,6 +83,11 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     _check_keys(path, content, KEYS)
     if not isinstance(content.get("name"), str):
         raise UserError(f"{path}: a study needs a name.")
+    if any(part.strip() in ("", ".", "..") for part in content["name"].split("/")):
+        raise UserError(
+            f"{path}: the study's name is {content['name']!r}, but it is that of a directory in output: not"
+            " empty, and without '.' or '..' as a part."
+        )
     grids = _list(path, content, "grids", [{}])
     if not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")

@@ -292,6 +292,7 @@ class TestStudyFiles:
             ("name: x\nconfig: [3]\n", "neither a file nor a configuration"),
             ("name: x\naxes: {refinement: [a, b]}\n", "labels"),
             ("name: x\naxes: {refinement: {}}\n", "no runs"),
+            ("name: ../x\n", "the study's name is '../x'"),
             ("name: x\naxes: {k: {'': {}}}\n", "the axis k has a label without a character"),
             ("name: [x\n", "not valid YAML"),
         ],
