@@ -18,6 +18,7 @@ from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
 
 WIDTH, LEFT, ROW, TOP, BOTTOM, GAP = 7.1, 1.75, 0.19, 0.5, 0.5, 0.14  # inches
+LETTER = 0.09  # inches of a bold name, each
 SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
 """Measures that are drawn."""
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
@@ -40,6 +41,7 @@ def effects_figure(table: EffectTable) -> Figure:
                 (left / WIDTH, BOTTOM / height, column / WIDTH, (height - TOP - BOTTOM) / height)
             )
             axes.set_ylim(heights[-1] + 0.7, -1.6)
+            axes.patch.set_visible(False)  # a long heading goes on behind the next panel
             for row, y in zip(table.rows, heights, strict=True):
                 for effect in row.effects:
                     if effect.measure is measure:
@@ -104,7 +106,8 @@ def _finish(axes: Axes, measure: Measure) -> None:
 
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
     """Every family's refinements side by side, a panel for every measure: a small mark for each seed, a bar
-    at the mean (of logarithms where the measure spans decades), hollow where fixed points were missed.
+    at the mean (of logarithms where the measure spans decades), hollow where fixed points were missed; no bar
+    where they were in half of the runs.
     """
     labels = list(dict.fromkeys(run.axes[axis] for run in runs))
     implicit = {run.refinement for run in runs if run.implicit}
@@ -129,11 +132,10 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
                 axes.yaxis.set_minor_formatter(NullFormatter())
             axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
             axes.set_axisbelow(True)
-        for j, name in enumerate(names):
-            look = series(name)
-            figure.text(
-                0.5 / WIDTH + j * 0.75 / WIDTH, 0.94, short(name), color=look.text, weight="bold", va="center"
-            )
+        x = 0.5
+        for name in names:
+            figure.text(x / WIDTH, 0.94, short(name), color=series(name).text, weight="bold", va="center")
+            x += 0.3 + LETTER * len(short(name))
     return figure
 
 
@@ -157,6 +159,6 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
             markerfacecolor=look.colour if sound else "white",
         )
     kept = [value for value, sound in values if sound]
-    if kept:
+    if 2 * len(kept) > len(values):  # else the bar would be of the few runs that had fixed points
         mean = float(np.exp(np.mean(np.log(kept)))) if measure.kind == "factor" else float(np.mean(kept))
         axes.plot([x - 0.1, x + 0.1], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")

@@ -30,7 +30,16 @@ OTHERS = (
     Panel("minority_cos_means_mean", "Cosine of minority class means", decades=False),
     Panel("spectral_radius", "Spectral radius at the fixed point", decades=False),
 )
-SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    ">": "triangle-right",
+    "D": "diamond",
+    "P": "cross",
+    "X": "x",
+}
 """What plotly calls the markers of `style.series`."""
 
 

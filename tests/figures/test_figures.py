@@ -28,7 +28,7 @@ from deq_collapse.figures.style import series, spread, svg
 from deq_collapse.figures.tsne import draw_tsne, embed
 from deq_collapse.metrics.functional.imbalance import minority_cosines
 from deq_collapse.metrics.geometry import simplex_etf_gram
-from deq_collapse.report.explore import curve_data, library, packed
+from deq_collapse.report.explore import SHAPES, curve_data, library, packed
 from deq_collapse.report.sections import all_drawings, figure_sections
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Study, read_study
@@ -124,6 +124,8 @@ def test_a_second_network_of_a_kind_does_not_look_like_the_first() -> None:
     names = ("once", "tied", "tied_penalised", "untied", "equilibrium", "equilibrium_light", "light")
     assert len({(series(name).colour, series(name).marker) for name in names}) == len(names)
     assert len({series(name).colour for name in names}) == len(names)
+    assert {series(f"own {i}").marker for i in range(20)} <= set(SHAPES)  # the page draws them too
+    assert {series(name).marker for name in names} <= set(SHAPES)
 
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=6))
