@@ -45,7 +45,17 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 # Pages that stand alone have no section to navigate.
-ALONE = ("index", "first_steps", "gallery", "results/README", "theory", "compared", "glossary", "changelog")
+ALONE = (
+    "index",
+    "first_steps",
+    "gallery",
+    "results/README",
+    "reproductions",
+    "theory",
+    "compared",
+    "glossary",
+    "changelog",
+)
 html_sidebars: dict[str, list[str]] = {page: [] for page in (*ALONE, "search", "genindex")}
 html_theme_options: dict[str, Any] = {
     "logo": {"text": "deq_collapse"},
