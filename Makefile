@@ -24,8 +24,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# One thread: its numbers are those of docs/first_steps.md on any number of cores.
 demo: $(INSTALLED)
-	$(BIN)/deq-collapse study run conf/study/demo.yaml
+	OMP_NUM_THREADS=1 $(BIN)/deq-collapse study run conf/study/demo.yaml
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
