@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deq_collapse.citations.uses import ALWAYS, CLASSES, CORE, MEASURES, OPTIONS, STUDY
-from deq_collapse.config.files import leaves
+from deq_collapse.config.files import leaves, read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.runs.config import LOADER
 from deq_collapse.runs.files import CONFIG, RESULT, SPLITS
@@ -63,8 +61,7 @@ def uses(path: Path | None) -> dict[str, list[str]]:
 
 def _of_run(directory: Path) -> Iterator[tuple[str, str]]:
     """Key and use, of everything that a run's configuration and record name."""
-    config = yaml_of(directory / CONFIG)
-    for key, value in leaves(config):
+    for key, value in leaves(read_yaml(directory / CONFIG, LOADER)):
         yield from _of_value(key, value)
     for name in _measures(directory):
         for beginning, keys in MEASURES.items():
@@ -103,16 +100,3 @@ def _measures(directory: Path) -> Iterable[str]:
     except (OSError, ValueError):
         return ()
     return dict.fromkeys(name for split in SPLITS for name in result.get(split) or {})
-
-
-def yaml_of(file: Path) -> dict[str, Any]:
-    """A saved configuration.
-
-    Raises:
-        UserError: where it is damaged.
-    """
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read as a configuration.") from error
-    return content if isinstance(content, dict) else {}

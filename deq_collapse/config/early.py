@@ -9,9 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from deq_collapse.config.files import expand_parts, found, is_configuration, leaves, read_yaml
+from deq_collapse.config.files import expand_parts, found, is_configuration, leaves, options, read_yaml
 from deq_collapse.config.unknown import unknown_key
 from deq_collapse.errors import UserError, nearest
 
@@ -51,6 +49,7 @@ def check_early(args: Sequence[str]) -> None:
             _check_import(key, value)
 
 
+@cache
 def known_keys() -> frozenset[str]:
     """Every key of a fit; none where Lightning is another version, for its Trainer may have others."""
     lightning, *keys = KEYS.read_text(encoding="utf-8").split()
@@ -84,30 +83,21 @@ def _files(args: Sequence[str]) -> Iterator[Path]:
 
 def _values(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Key and value of a command line whose parts are expanded; what is no YAML is for the parser."""
-    for arg, following in zip(args, [*args, ""][1:], strict=True):
-        if not arg.startswith("--"):
-            continue
-        key, equals, value = arg[2:].partition("=")
-        if key == "config" and is_configuration(following):
-            yield from leaves(yaml.safe_load(following))
+    for key, value in options(args):
+        if isinstance(value, dict):
+            yield from leaves(value)
         else:
-            yield key, value if equals else following
+            yield key, value
 
 
 def _check_key(key: str) -> None:
-    key, keys = key.removesuffix("+"), known_keys_once()
+    key, keys = key.removesuffix("+"), known_keys()
     parts = key.split(".")
     whole = [".".join(parts[: n + 1]) for n in range(len(parts))]
     if not keys or key in FREE or parts[-1] == "help" or any(part in keys for part in whole):
         return
     if not any(known.startswith(f"{key}.") for known in keys):
         raise UserError(unknown_key(key, keys))
-
-
-@cache
-def known_keys_once() -> frozenset[str]:
-    """`known_keys`, read once."""
-    return known_keys()
 
 
 def _check_import(key: str, path: str) -> None:

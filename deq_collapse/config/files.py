@@ -161,20 +161,28 @@ def _load(path: Path, loader: type[yaml.SafeLoader]) -> Any:
         raise UserError(f"the configuration file {path} is not valid YAML: {sentence(str(error))}") from error
 
 
+def options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Key and value of everything that a command line gives, its parts expanded, in order: a text, or the
+    mapping of a configuration under the key ``config``.
+    """
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if argument == "--config" and is_configuration(following):
+            yield key, yaml.safe_load(following)
+        elif argument.startswith("--"):
+            yield key, value if equals else following
+
+
 def links(arguments: Sequence[str]) -> dict[str, str]:
     """The keys of a command line, its parts expanded, whose value follows another key, as
     ``${seed_everything}``: by dotted key. What is given later replaces a link.
     """
     found: dict[str, str] = {}
-    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        if argument == "--config" and is_configuration(following):
-            for key, value in leaves(yaml.safe_load(following)):
-                found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
-                if isinstance(value, str) and "${" in value:
-                    found[key] = value
-        elif argument.startswith("--"):
-            key = argument[2:].partition("=")[0]
+    for given, content in options(arguments):
+        for key, value in leaves(content) if isinstance(content, dict) else [(given, None)]:
             found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")}
+            if isinstance(value, str) and "${" in value:
+                found[key] = value
     return found
 
 

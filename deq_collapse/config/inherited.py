@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from deq_collapse.config.files import is_configuration
+from deq_collapse.config.files import options
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,11 @@ def inherited(arguments: Sequence[str]) -> list[Inherited]:
 
 def _steps(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, Any]]:
     """In order: a key and its class, or a key, an option and its value."""
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        key, equals, value = argument[2:].partition("=")
-        if argument == "--config" and is_configuration(following):
-            yield from _of_mapping("", yaml.safe_load(following))
-        elif argument.startswith("--"):
-            yield from _of_option(key, value if equals else following)
+    for key, value in options(arguments):
+        if isinstance(value, dict):
+            yield from _of_mapping("", value)
+        else:
+            yield from _of_option(key, value)
 
 
 def _of_option(key: str, value: str) -> Iterator[tuple[str, str | None, Any]]:

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, Trainer
 
 from deq_collapse.callbacks import JacobianSchedule, SpectralRadius
 from deq_collapse.data import CollapseDataModule
-from deq_collapse.models import CollapseModule, Equilibrium
+from deq_collapse.models import CollapseModule, Equilibrium, Explicit
 from deq_collapse.models.lr_schedules import not_measured
 
 OURS = ("deq_collapse", "lightning")
@@ -36,7 +36,8 @@ def logged_names(
     """The values that a run logs from its first epoch on, as ``train/nc1``; of an equilibrium also those that
     depend on its gradient and its cell.
     """
-    solved = isinstance(module.network.refinement, Equilibrium)
+    refinement = module.network.refinement
+    solved = isinstance(refinement, Equilibrium)
     # Beside a validation split the test split is measured at the end only.
     splits = ("train", "test") if data.validation is None else ("train", "validation")
     names = ["fit/loss", *(f"{split}/{name}" for split in splits for name in module.measure_names(split))]
@@ -46,6 +47,8 @@ def logged_names(
         names += [f"{split}/error_bound" for split in splits]
         for kind, name in ((SpectralRadius, "spectral_radius"), (JacobianSchedule, "jacobian_weight")):
             names += [f"fit/{name}" for callback in callbacks if isinstance(callback, kind)]
+    elif isinstance(refinement, Explicit) and refinement.jacobian_weight:
+        names.append("fit/jacobian")
     return names
 
 

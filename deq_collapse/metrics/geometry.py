@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows of two matrices that are compared at a time.
-ROWS = 128
+from deq_collapse.metrics.moments import strips
 
 
 class Geometry(NamedTuple):
@@ -42,8 +41,9 @@ def normalised(matrix: Tensor) -> Tensor:
 def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
     """|| left/||left||_F - right/||right||_F ||_F, a scalar; some rows at a time, to need no third matrix."""
     a, b = inverse_norm(left), inverse_norm(right)
-    pieces = zip(torch.split(left, ROWS), torch.split(right, ROWS), strict=True)
-    squared = [(x * a).addcmul_(y, b, value=-1).square_().sum() for x, y in pieces]
+    squared = [
+        (left[rows] * a).addcmul_(right[rows], b, value=-1).square_().sum() for rows in strips(len(left))
+    ]
     return torch.stack(squared).sum().sqrt()
 
 

@@ -210,10 +210,11 @@ class ClassStatistics:
         squared = (sizes[:, None] + sizes).sub_(self.gram, alpha=2).clamp_(min=0)
         # Where the means are close to each other the expanded square cancels: those pairs are subtracted.
         close = (squared < (sizes[:, None] + sizes).mul_(1e-4)).triu_(1).nonzero()
-        M = self.centred if len(close) else self.means
-        for pairs in torch.split(close, PAIRS):
-            a, b = pairs.T
-            squared[a, b] = squared[b, a] = (M[a] - M[b]).square().sum(1)
+        if len(close):
+            M = self.centred
+            for pairs in torch.split(close, PAIRS):
+                a, b = pairs.T
+                squared[a, b] = squared[b, a] = (M[a] - M[b]).square().sum(1)
         return squared.fill_diagonal_(0).sqrt_()
 
     @cached_property

@@ -46,10 +46,9 @@ class VectorEncoder(nn.Sequential):
     """
 
     def __init__(self, image_shape: Shape, width: int = 64) -> None:
-        if width < 1:
-            raise UserError(f"width is {width}, but H0 has at least 1 number.")
-        pixels = math.prod(image_shape)
-        super().__init__(nn.Flatten(), nn.Linear(pixels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        super().__init__(
+            nn.Flatten(), _of_pixels(image_shape, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
+        )
 
 
 class LinearEncoder(nn.Sequential):
@@ -64,9 +63,13 @@ class LinearEncoder(nn.Sequential):
     """
 
     def __init__(self, image_shape: Shape, width: int = 64) -> None:
-        if width < 1:
-            raise UserError(f"width is {width}, but H0 has at least 1 number.")
-        super().__init__(nn.Flatten(), nn.Linear(math.prod(image_shape), width))
+        super().__init__(nn.Flatten(), _of_pixels(image_shape, width))
+
+
+def _of_pixels(image_shape: Shape, width: int, bias: bool = True) -> nn.Linear:
+    if width < 1:
+        raise UserError(f"width is {width}, but H0 has at least 1 number.")
+    return nn.Linear(math.prod(image_shape), width, bias)
 
 
 class PatchEncoder(nn.Module):

@@ -177,7 +177,7 @@ class Equilibrium(nn.Module):
                 start = torch.where(self.start.isnan(), start, self.start)
             state, forward = self._solve(f, start, backward)
         self.start, z = None, state.detach()
-        return state, Solution(z, gradient, forward, backward, self._jacobian(f, z))
+        return state, Solution(z, gradient, forward, backward, jacobian_term(f, z, self.jacobian_weight))
 
     def _solve(self, f: Function, start: Tensor, backward: list[Solve]) -> tuple[Tensor, Solve]:
         """z* with the graph of torchdeq's core, and how it was found; ``backward`` is where the adjoint
@@ -192,11 +192,6 @@ class Equilibrium(nn.Module):
         if states[-1].requires_grad:
             states[-1].register_hook(refuse_second_derivatives)
         return states[-1], Solve.from_stat(stat)
-
-    def _jacobian(self, f: Function, z: Tensor) -> Tensor | None:
-        if not (self.jacobian_weight and torch.is_grad_enabled()):
-            return None
-        return jacobian_term(f, z)
 
     @torch.no_grad()
     def spectral_radius(self, h0: Tensor, state: Tensor) -> Tensor:

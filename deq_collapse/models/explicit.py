@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
@@ -31,7 +30,8 @@ class Explicit(nn.Module):
             parameters of one block at its own width. The block must take ``inner_width``.
         jacobian_weight: weight in the training loss of ``||J_f(z)||_F^2 / dim z`` of the last block at the
             features z, the term that an :class:`~deq_collapse.models.Equilibrium` may have at its fixed
-            point; see :func:`~deq_collapse.models.jacobian.jacobian_term`. 0 costs nothing.
+            point; see :func:`~deq_collapse.models.jacobian.jacobian_term`. ``None`` is 0, which costs
+            nothing, and counts as no key: runs from before there was one are still the same.
 
     Attributes:
         jacobian: the term of the latest call, a scalar with a graph of its own; None without a weight, and
@@ -51,10 +51,11 @@ class Explicit(nn.Module):
         depth: int = 1,
         tied: bool = False,
         matched: bool = False,
-        jacobian_weight: float = 0.0,
+        jacobian_weight: float | None = None,
     ) -> None:
         super().__init__()
-        check_jacobian_weight(jacobian_weight)
+        self.jacobian_weight, self.jacobian = jacobian_weight or 0.0, None
+        check_jacobian_weight(self.jacobian_weight)
         if depth < 1:
             raise UserError(f"depth is {depth}, but an explicit refinement applies a block at least once.")
         if tied and matched:
@@ -62,7 +63,6 @@ class Explicit(nn.Module):
                 "tied blocks are one block, whose parameters need no matching: leave out matched."
             )
         self.depth, self.tied = depth, tied
-        self.jacobian_weight, self.jacobian = jacobian_weight, None
         self.inner_widths = matched_widths(block, shape, depth) if matched and depth > 1 else []
         make: Callable[..., Cell] = block
         narrow = [make(shape, inner_width=width) for width in self.inner_widths]
@@ -74,8 +74,8 @@ class Explicit(nn.Module):
         z = first.lift(h0)
         for step in range(self.depth):
             z = self._cell(step)(z, h0)
-        weighed = self.training and self.jacobian_weight and torch.is_grad_enabled()
-        self.jacobian = jacobian_term(lambda at: last(at, h0), z) if weighed else None
+        weight = self.jacobian_weight if self.training else 0.0
+        self.jacobian = jacobian_term(lambda at: last(at, h0), z, weight)
         return z if z.shape == h0.shape else last.output(z)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from torchdeq.loss import jac_reg
 from deq_collapse.errors import UserError
 
 
-def jacobian_term(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """``||J_f(z)||_F^2 / dim z`` in the mean over samples, estimated with one random vector; a scalar.
+def jacobian_term(f: Callable[[Tensor], Tensor], z: Tensor, weight: float) -> Tensor | None:
+    """``||J_f(z)||_F^2 / dim z`` in the mean over samples, estimated with one random vector; a scalar, or
+    ``None`` where its weight is 0 or no gradient is asked for, which costs nothing.
 
     It has a graph to what f holds, its weights and H0, and none to z. It costs about an evaluation of f and
     its second derivative.
     """
+    if not (weight and torch.is_grad_enabled()):
+        return None
     z = z.detach().clone().requires_grad_()
-    with torch.autocast(z.device.type, enabled=False):
-        term: Tensor = jac_reg(f(z), z)
+    term: Tensor = jac_reg(f(z), z)
     return term
 
 

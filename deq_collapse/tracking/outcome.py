@@ -40,21 +40,20 @@ def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
     manifest = directory / MANIFEST
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
     of_images = {key: result[key] for key in ("dataset", "class_counts")}
-    _each(
+    steps: list[Callable[[], object]] = [
         lambda: run.summary.update(
             {"parameters": result["parameters"]} | {key: result[key] for key in SUMMARY}
         ),
         lambda: run.log({"final": wandb.Table(columns=["measure", *splits], data=rows)}),
         lambda: _log(run, f"images-{digest}", "dataset", [manifest], of_images),
-        *(
-            [lambda: _log(run, f"checkpoint-{run.id}", "model", files, kept | {"epochs": result["epochs"]})]
-            if checkpoint
-            else []
-        ),
-    )
+    ]
+    if checkpoint:
+        epochs = {"epochs": result["epochs"]}
+        steps.append(lambda: _log(run, f"checkpoint-{run.id}", "model", files, kept | epochs))
+    _each(steps)
 
 
-def _each(*steps: Callable[[], object]) -> None:
+def _each(steps: Iterable[Callable[[], object]]) -> None:
     """Does all, those after one that fails too: for an artifact wandb asks the server, which may be gone.
 
     Raises:

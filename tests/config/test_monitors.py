@@ -33,6 +33,13 @@ def test_of_an_explicit_network(data: str, tmp_path: Path):
     assert known == seen
 
 
+def test_of_an_explicit_network_with_a_jacobian_term(tmp_path: Path):
+    weighed = {"model": {"refinement": {"init_args": {"jacobian_weight": 0.1}}}}
+    known, seen = _names(tmp_path, "data/step.yaml", "model/explicit.yaml", **weighed)
+    assert known == seen
+    assert "fit/jacobian" in seen
+
+
 def test_of_an_equilibrium(tmp_path: Path):
     watched = {"trainer": {"callbacks+": [SCHEDULE, RADIUS]}}
     known, seen = _names(tmp_path, "data/step.yaml", "model/equilibrium.yaml", **watched)

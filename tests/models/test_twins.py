@@ -71,6 +71,16 @@ def test_tied_blocks_have_the_jacobian_term_of_the_equilibrium_that_they_approac
     assert torch.equal(z, Explicit.forward(copy.deepcopy(tied).eval(), h0))
 
 
+@pytest.mark.parametrize("refinement", [Explicit, Equilibrium])
+def test_the_jacobian_term_can_be_taken_under_autocast(refinement):
+    part = {"block": ConvCell, "depth": 2, "tied": True} if refinement is Explicit else {"cell": ConvCell}
+    made = refinement((3, 4, 4), jacobian_weight=1.0, **part)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made(nn.Conv2d(2, 3, 3, padding=1)(torch.randn(4, 2, 4, 4)))
+    made.jacobian.backward()
+    assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
 @pytest.mark.parametrize("state", ["eval", "no_grad", "no weight"])
 def test_the_jacobian_term_costs_nothing_where_it_is_not_asked_for(state):
     weight = 0.0 if state == "no weight" else 1.0
