@@ -220,8 +220,8 @@ def _replaced(value: dict[str, Any], kept: Mapping[str, Any], key: str = "") -> 
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings by its dotted key; an empty mapping is a value."""
-    if isinstance(value, dict) and value:
+    """Every value of nested mappings by its dotted key; an empty mapping below a key is a value."""
+    if isinstance(value, dict) and (value or not key):
         for name, entry in value.items():
             yield from leaves(entry, f"{key}.{name}".lstrip("."))
     else:

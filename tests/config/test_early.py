@@ -13,6 +13,7 @@ from deq_collapse.config.files import SHIPPED
 from deq_collapse.config.inherited import inherited
 from deq_collapse.config.keys import parser_keys
 from deq_collapse.errors import UserError
+from deq_collapse.study.grid import read_study_file
 
 DIGITS = ["--config", "conf/run/digits.yaml"]
 OWN = """
@@ -90,6 +91,7 @@ def test_torch_is_not_imported_for_them() -> None:
         ["--model.optimizer", "torch.optim.AdamW", "--config", "{trainer: {devices: '0,1'}, axes: {a: b}}"],
         ["--model.encoder", "encoder.yaml", "--model.encoder", '{"class_path": "torch.nn.Identity"}'],
         ["--config", "{model: {refinement: refinement.yml}}"],
+        ["--config", "{}"],
         ["--help"],
         [],
     ],
@@ -100,8 +102,12 @@ def test_what_may_be_right_is_left_to_the_parser(args: list[str]) -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_passes(path: Path) -> None:
-    if path.parent.name != "study":
-        check_early(["--config", str(path)])
+    if path.parent.name == "study":
+        configs = {config for cell in read_study_file(path).cells for config in cell.configs}
+    else:
+        configs = {str(path)}
+    for config in configs:
+        check_early(["--config", config])
 
 
 @of_this_lightning
