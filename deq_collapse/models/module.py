@@ -188,11 +188,13 @@ class CollapseModule(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Compiles where that is asked for.
+        """Takes the precision of the weights, and compiles where that is asked for.
 
         Raises:
             UserError: on a CPU without a C++ compiler, and for an explicit refinement with a Jacobian term.
         """
+        # Lightning does so once a checkpoint is loaded: weights of 64 bits would be rounded to 32 on the way.
+        self.trainer.precision_plugin.convert_module(self)
         if self.compiled:
             refinement = self.network.refinement
             if isinstance(refinement, Explicit) and refinement.jacobian_weight:

@@ -29,6 +29,7 @@ RUNS = {
     "explicit": ("explicit", []),
     "equilibrium": ("equilibrium", JACOBIAN),
     "warm": ("equilibrium", WARM),
+    "double": ("explicit", ["--trainer.precision", "64-true"]),
 }
 LIMIT = 300
 """Seconds in which what a kill waits for has happened."""
