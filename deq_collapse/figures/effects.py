@@ -26,7 +26,8 @@ AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 
 def effects_figure(table: EffectTable) -> Figure:
     """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
-    over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places.
+    over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places,
+    grey where there is no interval.
     """
     measures = [measure for measure in table.measures if measure.key in SHOWN]
     contrasts = list(dict.fromkeys(row.contrast for row in table.rows))
@@ -76,7 +77,7 @@ def _draw(axes: Axes, effect: Effect, y: float, pooled: bool) -> None:
         y,
         marker="D" if pooled else "o",
         markersize=5.5 if pooled else 4.5,
-        color=INK,
+        color=INK if math.isfinite(low) else FAINT,
         markerfacecolor=INK if effect.significant else "white",
     )
 
@@ -118,10 +119,11 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
         for i, measure in enumerate(measures):
             axes = figure.add_axes(((0.5 + i * panel) / WIDTH, 0.21, (panel - 0.42) / WIDTH, 0.6))
             for place, label in enumerate(labels):
-                for j, name in enumerate(names):
-                    x = place + 0.24 * (j - (len(names) - 1) / 2)
-                    mine = [run for run in runs if (run.axes[axis], run.refinement) == (label, name)]
-                    _swarm(axes, x, mine, measure, name)
+                family = [run for run in runs if run.axes[axis] == label]
+                trained = [name for name in names if any(run.refinement == name for run in family)]
+                for j, name in enumerate(trained):
+                    x = place + min(0.24, 0.85 / len(names)) * (j - (len(trained) - 1) / 2)
+                    _swarm(axes, x, [run for run in family if run.refinement == name], measure, name)
             axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.6, len(labels) - 0.4)
             axes.set_title(measure.heading, pad=4, fontsize=8.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
@@ -27,10 +29,15 @@ def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
     features = np.asarray(features, dtype=np.float64)
     if len(features) < FEWEST or not np.isfinite(features).all() or np.ptp(features, axis=0).max() == 0:
         return None
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    init = "pca" if features.shape[1] > 1 else "random"
-    plane = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=0).fit_transform(features)
-    return np.asarray(plane, dtype=np.float64)
+    return _embed(features.tobytes(), *features.shape).copy()
+
+
+@lru_cache(maxsize=256)  # A study's report draws every map twice, in its page and as a file.
+def _embed(features: bytes, samples: int, numbers: int) -> NDArray[np.float64]:
+    rows = np.frombuffer(features).reshape(samples, numbers)
+    init = "pca" if numbers > 1 else "random"
+    made = TSNE(perplexity=min(30.0, (samples - 1) / 3), init=init, max_iter=500, random_state=0)
+    return np.asarray(made.fit_transform(rows), dtype=np.float64)
 
 
 def draw_tsne(axes: Axes, geometry: Geometry) -> None:

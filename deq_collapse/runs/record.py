@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
@@ -26,6 +27,8 @@ Split = Literal["train", "validation", "test"]
 MISSED = 1e-3
 """The largest share of training samples in any epoch, and of a split's where it is measured, that may miss a
 solver's tolerance in a run whose values of that split enter a comparison."""
+EMPTY = pd.Series([0.0], pd.Index([0], name="epoch"), name="value").iloc[:0]
+"""A curve without values."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Run:
 
     @property
     def refinement(self) -> str:
-        """`explicit` or `equilibrium`."""
+        """Its label on the axis `refinement`; without that axis `explicit` or `equilibrium`."""
         return refinement_of(self.axes, self.solver)
 
     @property
@@ -183,5 +186,10 @@ class Run:
 
     def curve(self, split: str, metric: str) -> pd.Series[float]:
         """Values of one metric by completed epochs (the last of each epoch); may be empty."""
-        rows = self.history[(self.history["split"] == split) & (self.history["metric"] == metric)]
-        return rows.groupby("epoch")["value"].last()
+        return self._curves.get((split, metric), EMPTY)
+
+    @cached_property
+    def _curves(self) -> dict[tuple[str, str], pd.Series[float]]:
+        last = self.history.groupby(["split", "metric", "epoch"])["value"].last()
+        pairs = self.history[["split", "metric"]].drop_duplicates().itertuples(index=False)
+        return {(split, metric): last.loc[split, metric] for split, metric in pairs}
