@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from deq_collapse.analysis.arrangement import Cell, arranged
-from deq_collapse.figures.axes import End, Panel, Scale, label_ends, scale_of, set_vertical
+from deq_collapse.figures.axes import End, Panel, Scale, label_ends, room_for, scale_of, set_vertical
 from deq_collapse.figures.curves import BOTTOM, GAP, LEFT, PANELS, RIGHT, WIDTH
 from deq_collapse.figures.multiples import PANEL as MULTIPLE
 from deq_collapse.figures.multiples import across, ends_of, page
@@ -22,7 +22,7 @@ from deq_collapse.runs.along import Course
 from deq_collapse.runs.record import Run
 
 ALONG = tuple(panel for panel in PANELS if panel.metric in ("nc1", "nc2_etf_means", "nc3"))
-HEIGHT, LETTER = 1.7, 0.075  # inches
+HEIGHT = 1.7  # inches
 MANY = 30
 """Evaluations beyond which the horizontal axis is logarithmic, but for its first steps."""
 MARKS = ("D", "v", "P", "X")
@@ -112,8 +112,8 @@ def along_figure(settings: Mapping[str, Sequence[Line]], scales: Mapping[str, Sc
     panels = [panel for panel in ALONG if panel.metric in scales]
     top = 0.35 if len(settings) == 1 else 0.65
     height = top + BOTTOM + HEIGHT * len(panels) + GAP * (len(panels) - 1)
-    longest = max(len(line.label) for drawn in settings.values() for line in drawn)
-    right = max(RIGHT, 0.7 + LETTER * longest)
+    lines = [line for drawn in settings.values() for line in drawn]
+    right = room_for((f"{line.label}, {split}" for line in lines for split in _splits(line)), RIGHT)
     column_width = WIDTH - RIGHT + right
     width = column_width * len(settings)
     with matplotlib.rc_context(RC):
@@ -153,11 +153,13 @@ def along_multiples(
     evaluations = pd.concat([table["evaluations"] for table in tables])
     limits = int(evaluations.min()), int(evaluations.max())
     with matplotlib.rc_context(RC):
-        figure, places = page(rows, panel.title, MULTIPLE)
+        ends = {last: list(_ends(metric, drawn[last], limits[1])) for last in ends_of(rows)}
+        names = [end.name for named in ends.values() for end in named]
+        figure, places = page(rows, panel.title, MULTIPLE, names)
         for setting, axes in places.items():
             _panel(axes, panel, scale, drawn[setting], limits)
-        for last in ends_of(rows):
-            label_ends(places[last], list(_ends(metric, drawn[last], limits[1])), MULTIPLE)
+        for last, named in ends.items():
+            label_ends(places[last], named, MULTIPLE)
         across(figure, rows, places, _horizontal(limits[0]))
     return figure
 

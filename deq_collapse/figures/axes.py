@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deq_collapse.figures.style import FAINT, spread
 
 LABEL = 8.5  # points
+LETTER = 0.066  # inches of such a label, each
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class End:
     colour: str
     x: float
     y: float
+
+
+def room_for(names: Iterable[str], least: float) -> float:
+    """Inches that the names of lines take at the right of their axes, and at least as many as `least`."""
+    return max(least, 0.25 + LETTER * max(map(len, names), default=0))
 
 
 def label_ends(axes: Axes, ends: Sequence[End], height: float) -> None:

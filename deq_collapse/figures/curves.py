@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deq_collapse.analysis.arrangement import Cell
-from deq_collapse.figures.axes import LABEL, End, Panel, Scale, label_ends, scale_of, set_vertical
+from deq_collapse.figures.axes import LABEL, End, Panel, Scale, label_ends, room_for, scale_of, set_vertical
 from deq_collapse.figures.style import RC, Series, series
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
@@ -70,13 +70,15 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
     top = 0.36 + 0.17 * len(notes)
     rows = -(-len(drawn) // columns)
     height = top + BOTTOM + PANEL * rows + GAP * (rows - 1)
-    width = WIDTH * columns
+    right = room_for((end.name for panel in drawn for end in ends(panel, cell)), RIGHT)
+    each = WIDTH - RIGHT + right
+    width = each * columns
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(width, height))
         for place, panel in enumerate(drawn):
             row, column = divmod(place, columns)
             bottom = height - top - PANEL - row * (PANEL + GAP)
-            left = LEFT + column * WIDTH
+            left = LEFT + column * each
             axes = figure.add_axes(
                 (left / width, bottom / height, (WIDTH - LEFT - RIGHT) / width, PANEL / height)
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deq_collapse.analysis.arrangement import Cell, arranged
-from deq_collapse.figures.axes import Panel, Scale, label_ends, set_vertical
+from deq_collapse.figures.axes import Panel, Scale, label_ends, room_for, set_vertical
 from deq_collapse.figures.curves import draw_course, ends, mark_terminal
 from deq_collapse.figures.style import FAINT, RC, series
 from deq_collapse.runs.record import Run
@@ -36,34 +36,40 @@ def metric_multiples(panel: Panel, cells: Mapping[str, Cell], scale: Scale) -> F
     rows = arranged(cells)
     epochs = max(run.epochs for cell in cells.values() for runs in cell.values() for run in runs)
     with matplotlib.rc_context(RC):
-        figure, places = page(rows, panel.title, PANEL)
+        named = {last: list(ends(panel, cells[last])) for last in ends_of(rows)}
+        names = [end.name for some in named.values() for end in some]
+        figure, places = page(rows, panel.title, PANEL, names)
         for setting, axes in places.items():
             _panel(axes, panel, cells[setting], scale, epochs, setting)
-        for last in ends_of(rows):
-            label_ends(places[last], list(ends(panel, cells[last])), PANEL)
+        for last, some in named.items():
+            label_ends(places[last], some, PANEL)
         across(figure, rows, places, "completed epochs")
     return figure
 
 
-def page(rows: Sequence[Sequence[str | None]], title: str, height: float) -> tuple[Figure, dict[str, Axes]]:
+def page(
+    rows: Sequence[Sequence[str | None]], title: str, height: float, names: Iterable[str]
+) -> tuple[Figure, dict[str, Axes]]:
     """A page of axes with free room at its right for the names of lines, each under its setting's words.
 
     Args:
         rows: settings in their places, see `arrangement.arranged`.
         title: of the page.
         height: of the axes, in inches.
+        names: of lines.
     """
     columns = max(len(row) for row in rows)
     width = (WIDTH - LEFT - RIGHT - (columns - 1) * ACROSS) / max(columns, 2)  # one alone is no giant
     whole = TOP + len(rows) * (height + DOWN) - DOWN + BOTTOM
-    figure, places = Figure(figsize=(WIDTH, whole)), {}
-    figure.text(LEFT / WIDTH, 1 - 0.17 / whole, title, fontsize=10.5, weight="bold")
+    page_width = WIDTH - RIGHT + room_for(names, RIGHT)
+    figure, places = Figure(figsize=(page_width, whole)), {}
+    figure.text(LEFT / page_width, 1 - 0.17 / whole, title, fontsize=10.5, weight="bold")
     for i, row in enumerate(rows):
         for j, setting in enumerate(row):
             if setting is None:
                 continue
             x, y = LEFT + j * (width + ACROSS), whole - TOP - height - i * (height + DOWN)
-            axes = figure.add_axes((x / WIDTH, y / whole, width / WIDTH, height / whole))
+            axes = figure.add_axes((x / page_width, y / whole, width / page_width, height / whole))
             axes.set_title(setting.replace("K_A", "$K_A$"), fontsize=8.5, pad=4, weight="normal")
             places[setting] = axes
     return figure, places
@@ -88,7 +94,7 @@ def across(
             below = i + 1 < len(rows) and j < len(rows[i + 1]) and rows[i + 1][j]
             axes = places[str(row[j])]
             axes.tick_params(labelbottom=not below, labelleft=j == shown[0])
-    figure.text(LEFT / WIDTH, 0.09 / figure.get_figheight(), words, color=FAINT)
+    figure.text(LEFT / figure.get_figwidth(), 0.09 / figure.get_figheight(), words, color=FAINT)
 
 
 def _panel(axes: Axes, panel: Panel, cell: Cell, scale: Scale, epochs: int, setting: str) -> None:

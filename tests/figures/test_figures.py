@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
@@ -77,6 +78,23 @@ def test_curves_hold_the_logged_values_and_exact_zeros_stay_in_sight(study: Stud
     bottom = nc4.transAxes.transform((0, 0))[1]
     assert nc4.transData.transform((1, 0))[1] > bottom
     assert "0" in [nc4.yaxis.get_major_formatter()(tick, 0) for tick in nc4.get_yticks()]
+
+
+LONG = "an explicit network with the whole penalty"
+
+
+def _inside(figure: Figure) -> None:
+    FigureCanvasAgg(figure).draw()
+    names = [text for axes in figure.axes for text in axes.texts if text.get_text().startswith(LONG)]
+    assert names
+    for name in names:
+        assert name.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_no_name_of_a_line_is_cut_off_however_long(study: Study) -> None:
+    _inside(collapse_curves({LONG: study.runs}, shared_scales(study.runs)))
+    cells = {setting: {LONG: next(iter(cell.values()))} for setting, cell in study.cells.items()}
+    _inside(metric_multiples(PANELS[1], cells, shared_scales(study.runs)["nc1"]))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
