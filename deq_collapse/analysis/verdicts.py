@@ -26,8 +26,9 @@ RULE = (
     "Supported: the effect lies in the claimed direction, and its p value is below 0.05 after Holm’s"
     " correction over all tests of the same table. Not supported: the same in the opposite direction."
     " Undecided at this n: everything else, and whatever has fewer than two pairs; the number of seeds that"
-    " would decide it is where a paired t test at 0.05, without correction, has a power of 80% if the mean"
-    " and the spread of these differences are the true ones. A run whose solver missed its tolerance for"
+    " would decide it is where a paired t test has a power of 80% at the level that Holm’s correction leaves,"
+    " 0.05 over the number of undecided tests of the table, if the mean and the spread of these differences"
+    " are the true ones. A run whose solver missed its tolerance for"
     f" more than {MISSED:.1%} of samples, in any epoch or where it was measured, enters no verdict; nor does"
     " one that ended before its plan, unless the run it is paired with trained equally long. DEQ is"
     " compared with the first explicit network of its family. The claim on balanced"
@@ -105,7 +106,9 @@ COLLAPSES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group."""
+    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group; `adjusted` is p after
+    Holm's correction, and `level` that of a test of an undecided claim.
+    """
 
     claim: Claim
     group: str
@@ -114,6 +117,7 @@ class Verdict:
     settings: int
     comparison: Comparison
     adjusted: float = math.nan
+    level: float = LEVEL
 
     @property
     def word(self) -> Word:
@@ -125,7 +129,9 @@ class Verdict:
     @property
     def needed(self) -> int | None:
         """The seeds that would decide an undecided claim, see `RULE`; None where that cannot be said."""
-        return pairs_needed(self.comparison.differences.values()) if self.word == "undecided" else None
+        if self.word != "undecided":
+            return None
+        return pairs_needed(self.comparison.differences.values(), self.level)
 
 
 @dataclass(frozen=True)
@@ -296,7 +302,8 @@ def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
 
 def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:
     adjusted = holm([verdict.comparison.p for verdict in found])
-    return tuple(replace(v, adjusted=p) for v, p in zip(found, adjusted, strict=True))
+    level = LEVEL / max(1, sum(p >= LEVEL for p in adjusted))
+    return tuple(replace(v, adjusted=p, level=level) for v, p in zip(found, adjusted, strict=True))
 
 
 def _finite(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """A verdict follows its rule, and says no more than the runs do."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -174,6 +175,25 @@ def test_an_undecided_claim_says_how_many_seeds_would_decide_it(made_up: MakeUp)
     found = verdicts(made_up(values))
     claim = next(verdict for verdict in found.pooled if verdict.claim.key == "minority_accuracy")
     assert (claim.word, claim.needed) == ("undecided", 10)  # an effect of one standard deviation
+
+
+TRAIN = ("nc1", "nc2_etf_means", "nc3", "loss")
+
+
+def test_an_undecided_claim_needs_more_seeds_than_it_has(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        if refinement != "equilibrium":
+            return {"test": {"accuracy_minority": 0.5}, "train": dict.fromkeys(TRAIN, 1.0)}
+        noise = (-1.0, 0.4, 1.3, -0.2, 0.9, -1.4)[seed]
+        return {
+            "test": {"accuracy_minority": 0.53 + 0.018 * noise},
+            "train": dict.fromkeys(TRAIN, math.exp(noise)),
+        }
+
+    found = verdicts(made_up(values, imbalances=("step_ka3_r10",), seeds=6))
+    tested = [verdict for verdict in found.pooled if not math.isnan(verdict.comparison.p)]
+    assert any(verdict.comparison.p < 0.05 < verdict.adjusted for verdict in tested)
+    assert all(verdict.needed is None or verdict.needed > verdict.comparison.n for verdict in tested)
 
 
 def test_records_have_one_shape_and_only_numbers_that_json_knows(made_up: MakeUp) -> None:
