@@ -106,12 +106,23 @@ COLLAPSES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group; `adjusted` is p after
-    Holm's correction, and `level` that of a test of an undecided claim.
+    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group.
+
+    Attributes:
+        claim: what is claimed.
+        group: the runs it is put to, as "family free".
+        baseline: the explicit network; several, joined by commas, where settings have different ones.
+        deq: what is compared with it; likewise.
+        setting: None for a pooled one.
+        settings: how many settings have pairs.
+        comparison: over seeds.
+        adjusted: p after Holm's correction.
+        level: of a test of an undecided claim, see `RULE`.
     """
 
     claim: Claim
     group: str
+    baseline: str
     deq: str
     setting: Setting | None
     settings: int
@@ -216,6 +227,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "sentence": COLLAPSES,
             "group": share.group,
             "scope": "balanced",
+            "compared": share.refinement,
             "measure": f"share of {share.refinement} runs that collapsed",
             "test": "exact binomial",
             "effect_is": "share",
@@ -223,6 +235,8 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "low": share.interval[0],
             "high": share.interval[1],
             "n": share.n,
+            "seeds": None,
+            "seeds_without_partner": None,
             "p": share.p,
             "p_holm": None,
             "verdict": share.word if share.implicit else None,
@@ -237,6 +251,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "sentence": verdict.claim.sentence,
             "group": verdict.group,
             "scope": verdict.setting.label if verdict.setting else f"pooled over {verdict.settings} settings",
+            "compared": f"{verdict.deq} with {verdict.baseline}",
             "measure": verdict.claim.measure.title,
             "test": "paired t, two-sided",
             "effect_is": "factor, equilibrium / explicit"
@@ -246,6 +261,8 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "low": _finite(verdict.comparison.interval[0]),
             "high": _finite(verdict.comparison.interval[1]),
             "n": verdict.comparison.n,
+            "seeds": " ".join(verdict.comparison.differences),
+            "seeds_without_partner": " ".join(verdict.comparison.unpaired),
             "p": _finite(verdict.comparison.p),
             "p_holm": _finite(verdict.adjusted),
             "verdict": verdict.word,
@@ -276,12 +293,13 @@ def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
 
 
 def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
-    one, two = (setting.slots[name].runs for name in (setting.baseline or "", deq))
+    baseline = setting.baseline or ""
+    one, two = (setting.slots[name].runs for name in (baseline, deq))
     comparison = compared(one, two, claim.measure)
     group = setting.group
     if len(setting.implicit) > 1:
         group = ", ".join(filter(None, (group, deq)))
-    return Verdict(claim, group, deq, setting, 1, comparison)
+    return Verdict(claim, group, baseline, deq, setting, 1, comparison)
 
 
 def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
@@ -295,9 +313,11 @@ def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
 
 def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
     some = sum(verdict.comparison.n > 0 for verdict in single)
-    deqs = dict.fromkeys(verdict.deq for verdict in single)
+    baselines, deqs = (
+        ", ".join(dict.fromkeys(getattr(verdict, side) for verdict in single)) for side in ("baseline", "deq")
+    )
     comparisons = [verdict.comparison for verdict in single]
-    return Verdict(claim, group, ", ".join(deqs), None, some, pool(comparisons))
+    return Verdict(claim, group, baselines, deqs, None, some, pool(comparisons))
 
 
 def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:

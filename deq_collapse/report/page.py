@@ -33,6 +33,7 @@ from deq_collapse.report.wording import (
     solver_warning,
     told_effect,
     told_p,
+    told_seeds,
     whole,
 )
 from deq_collapse.runs.record import COLLAPSED, Run
@@ -85,6 +86,7 @@ def render(study: Study) -> str:
         "outcome": outcome,
         "strip": strip,
         "effect": lambda verdict: told_effect(verdict.comparison, verdict.claim.measure),
+        "seeds": told_seeds,
         "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
     found, effects = verdicts(study), effect_tables(study)

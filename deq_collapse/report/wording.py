@@ -102,6 +102,13 @@ def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
     return effect, "" if comparison.remark else f"[{ends[0]}, {ends[1]}]"
 
 
+def told_seeds(comparison: Comparison) -> str:
+    """Which seeds a comparison is of, and which have a sound run on one side only."""
+    seeds, unpaired = comparison.differences, comparison.unpaired
+    words = [f"seeds {', '.join(seeds)}"] if seeds else []
+    return "; ".join([*words, *([f"without a pair: {', '.join(unpaired)}"] if unpaired else [])])
+
+
 def told_p(p: float) -> str:
     """A p value with three decimals."""
     if math.isnan(p):

@@ -165,6 +165,9 @@ def test_a_run_that_missed_fixed_points_enters_no_verdict(made_up: MakeUp) -> No
     found = verdicts(made_up(values))
     assert list(found.single[0].comparison.differences) == ["0", "2"]
     assert found.single[0].comparison.unpaired == ("1",)
+    row = records(found)[-1]
+    assert (row["seeds"], row["seeds_without_partner"]) == ("0 2", "1")
+    assert row["compared"] == "equilibrium with explicit"
 
 
 def test_an_undecided_claim_says_how_many_seeds_would_decide_it(made_up: MakeUp) -> None:
