@@ -26,9 +26,10 @@ def decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def nearest_mean(stats: ClassStatistics, features: Tensor, labels: Tensor) -> Tensor:
     """The class with the nearest mean among the classes present, (N,).
 
-    Distances are relative to the distance to the sample's own class, from the residual r = h - mu_y: ||h -
-    mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T. Residuals are small when features
-    collapse, so float32 suffices where the expanded square of h would cancel.
+    Distances are relative to the distance to the sample's own class, from the residual r = h - mu_y:
+    ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T.
+    Residuals are small when features collapse, so float32 suffices where the expanded square of h would
+    cancel.
 
     Args:
         stats: the means, final over all ranks.
