@@ -102,8 +102,8 @@ class TrainingBatches:
         data: the training split.
         order: of its samples, for this rank.
         batch_size: images per batch and rank.
-        prepare: makes what the network sees.
-        augment: change the images before, one after the other.
+        prepare: makes the network's input.
+        augment: change the images before that, in sequence.
         mixup: mixes samples and labels afterwards, or None.
         device: where the batches are wanted.
     """
@@ -189,7 +189,7 @@ class EvaluationBatches:
     Args:
         data: a split.
         batch_size: largest number of images per batch (with 1, some batches of an uneven shard hold 2).
-        prepare: makes what the network sees.
+        prepare: makes the network's input.
         shard: this process among all.
         device: where the batches are wanted.
 
