@@ -1,6 +1,6 @@
-"""The claims of Sun & Shi (NeurIPS 2024, arXiv 2410.23391), and what a study's runs say of each.
+"""The claims of Sun & Shi (NeurIPS 2024, arXiv 2410.23391), and the verdict of a study's runs on each.
 
-The rule is fixed before any run is looked at, and stands on the report's page: `RULE`.
+The rule is fixed before any run is examined and is shown on the report's page: `RULE`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ POOLING = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that a comparison can speak for or against.
+    """A sentence that a comparison can support or contradict.
 
     Attributes:
         key: its name in files.
-        title: its name at the head of a column.
-        sentence: what is claimed.
-        measure: what is compared.
-        higher: whether the claim says that DEQ has the higher value.
+        title: its column heading.
+        sentence: the claim.
+        measure: the measure compared.
+        higher: whether DEQ is claimed to have the higher value.
     """
 
     key: str
@@ -95,7 +95,7 @@ CLAIMS = (
     ),
 )
 ALL = "all together"
-"""The group of all balanced runs where a study has several, as data sets."""
+"""The group of all runs if a study has several groups, such as data sets."""
 COLLAPSES = (
     "Under balance DEQ collapses: training error reaches 0, and training NC1, NC2 and NC3 end at or below"
     f" {COLLAPSED['nc1']:g}, {COLLAPSED['nc2_etf_means']:g} and {COLLAPSED['nc3']:g}, where a public ResNet-9"
@@ -105,7 +105,7 @@ COLLAPSES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group."""
+    """A claim tested on one setting and one DEQ, or on all imbalanced ones of a group."""
 
     claim: Claim
     group: str
@@ -124,13 +124,15 @@ class Verdict:
 
     @property
     def needed(self) -> int | None:
-        """The seeds that would decide an undecided claim, see `RULE`; None where that cannot be said."""
+        """The number of seeds that would decide an undecided claim, see `RULE`; None if unknown."""
         return pairs_needed(self.comparison.differences.values()) if self.word == "undecided" else None
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many runs of one refinement collapsed under balance, with the exact interval of their share."""
+    """The number of runs of one refinement that collapsed under balance, with the exact interval of their
+    share.
+    """
 
     group: str
     refinement: str
@@ -140,13 +142,13 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper and Pearson's, 95%."""
+        """The 95% interval of Clopper and Pearson."""
         interval = stats.binomtest(self.collapsed, self.n).proportion_ci(1 - LEVEL)
         return float(interval.low), float(interval.high)
 
     @property
     def p(self) -> float:
-        """Of as lopsided a count if a run were as likely to collapse as not."""
+        """The probability of a count this lopsided if a run were as likely to collapse as not."""
         return float(stats.binomtest(self.collapsed, self.n).pvalue)
 
     @property
@@ -158,7 +160,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """All that a study says: of balanced runs; of each claim, pooled; of each setting, claim by claim."""
+    """All verdicts of a study: on balanced runs; on each claim, pooled; on each setting, claim by claim."""
 
     collapse: tuple[Share, ...]
     pooled: tuple[Verdict, ...]
@@ -180,7 +182,9 @@ class Verdicts:
 
 
 def verdicts(study: Study) -> Verdicts:
-    """What a study's runs say of the claims; empty where no setting has an explicit refinement and a DEQ."""
+    """The verdicts of a study's runs on the claims; empty if no setting has an explicit refinement and a
+    DEQ.
+    """
     every = [s for s in settings(study) if s.baseline and s.implicit]
     single = [
         _single(claim, setting, deq)
@@ -203,7 +207,7 @@ def verdicts(study: Study) -> Verdicts:
 
 
 def records(found: Verdicts) -> list[dict[str, Any]]:
-    """Every verdict as a flat record, for files; None stands for what has no value."""
+    """Every verdict as a flat record, for files; None stands for a missing value."""
     rows: list[dict[str, Any]] = [
         {
             "claim": "collapses_under_balance",
@@ -252,7 +256,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
 
 
 def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
-    """Of each group, and of all together where there are several; none where no DEQ has a sound run."""
+    """The shares of each group, and of all together if there are several; none if no DEQ has a sound run."""
     balanced = [setting for setting in every if setting.imbalance == "balanced"]
     groups = list(dict.fromkeys(setting.group for setting in balanced))
     found = []
@@ -279,7 +283,9 @@ def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
 
 
 def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
-    """Those of DEQs that every setting has, lest a family with a second DEQ counts twice; all if none is."""
+    """Those of DEQs that every setting has, so that a family with two DEQs does not count twice; all if there
+    are none.
+    """
     found: dict[int, set[str]] = {}
     for verdict in single:
         found.setdefault(id(verdict.setting), set()).add(verdict.deq)
