@@ -1,1 +1,3 @@
-"""``deq-collapse theory``: what layer-peeled models predict, and how far trained networks are from it."""
+"""``deq-collapse theory``: predictions of layer-peeled models, and the distances of trained networks from
+them.
+"""
