@@ -21,8 +21,7 @@ def first_run(cell: Cell) -> Run:
 
 
 def families(study: Study) -> dict[str, dict[str, Cell]]:
-    """Families of settings that differ only in imbalance, keyed by what they share in words ("" without other
-    axes).
+    """Families of settings that differ only in imbalance, by their shared words ("" without other axes).
 
     If every family would hold a single setting, all settings form one family.
     """
@@ -57,9 +56,7 @@ def arranged(cells: Mapping[str, Cell]) -> list[list[str | None]]:
 
 
 def exemplary(cells: Mapping[str, Cell]) -> str:
-    """The setting to examine closely: the step nearest to K_A = 3, R = 10, else the imbalance with R nearest
-    to 10.
-    """
+    """The setting to examine: the step nearest to K_A = 3, R = 10, else the imbalance nearest to R = 10."""
 
     def distance(setting: str) -> tuple[bool, bool, float, float]:
         run = first_run(cells[setting])

@@ -51,9 +51,7 @@ def at_loss(run: Run, loss: float, split: str, metric: str) -> float | None:
 
 
 def equal_loss_tables(study: Study) -> list[Table]:
-    """A table for each explicit refinement that has a pair with a DEQ: every DEQ beside it in every
-    setting.
-    """
+    """A table for each explicit refinement that has a pair with a DEQ: each DEQ beside it in each setting."""
     every = settings(study)
     implicit = {name for setting in every for name in setting.implicit}
     names = dict.fromkeys(name for setting in every for name in setting.slots if name not in implicit)

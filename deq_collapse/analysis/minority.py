@@ -1,6 +1,4 @@
-"""Cosines of minority classes by imbalance ratio, and the predictions of the layer-peeled model (Fang
-2021).
-"""
+"""Cosines of minority classes by imbalance ratio, and predictions of the layer-peeled model (Fang 2021)."""
 
 from __future__ import annotations
 

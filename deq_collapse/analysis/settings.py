@@ -69,9 +69,7 @@ class Setting:
 
 
 def settings(study: Study) -> list[Setting]:
-    """Every setting that is planned or has runs: group by group, and in the order of the grid within a
-    group.
-    """
+    """Every setting that is planned or has runs: group by group, in the order of the grid within a group."""
     places: dict[str, dict[str, list[Run]]] = {}
     planned: Counter[tuple[str, str]] = Counter()
     words_of: dict[str, Mapping[str, str]] = {}
@@ -116,9 +114,7 @@ def refinements(study: Study) -> list[str]:
 
 
 def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
-    """A measure's values by seed; several runs with the same seed, or none, are keyed by name and pair with
-    nothing.
-    """
+    """A measure's values by seed; several runs with one seed, or none, are keyed by name and have no pair."""
     seeds = [run.axes.get("seed", "") for run in runs]
     return {
         seed if seeds.count(seed) == 1 else run.name: measure.value(run)

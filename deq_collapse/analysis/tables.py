@@ -46,18 +46,14 @@ class Line:
 
     @property
     def unconverged(self) -> int:
-        """Number of runs of the line that missed fixed points and are excluded from some of its
-        comparisons.
-        """
+        """Number of runs of the line that missed fixed points and are excluded from some comparisons."""
         splits = {entry.measure.split for entry in self.entries}
         runs = [run for slot in self.slots.values() for run in slot.runs]
         return sum(not all(run.solved(split) for split in splits) for run in runs)
 
     @property
     def cut(self) -> int:
-        """Number of runs of the line that ended before their plan and are compared only with equally long
-        ones.
-        """
+        """Number of runs of the line that ended early and are compared only with equally long ones."""
         return sum(not run.complete for slot in self.slots.values() for run in slot.runs)
 
 
@@ -86,9 +82,7 @@ def comparison_tables(study: Study) -> list[Table]:
 
 
 def family_table(study: Study, family: Family) -> Table:
-    """One family, without columns that no run has, and without balanced accuracy if it equals overall
-    accuracy.
-    """
+    """One family, without columns that no run has and without balanced accuracy equal to the overall one."""
     names = refinements(study)
     kept = [s for s in settings(study) if family.imbalance is None or s.imbalance == family.imbalance]
     runs = [run for setting in kept for run in setting.runs]

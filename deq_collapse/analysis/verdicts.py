@@ -130,9 +130,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Share:
-    """The number of runs of one refinement that collapsed under balance, with the exact interval of their
-    share.
-    """
+    """How many runs of one refinement collapsed under balance, with the exact interval of their share."""
 
     group: str
     refinement: str
@@ -182,9 +180,7 @@ class Verdicts:
 
 
 def verdicts(study: Study) -> Verdicts:
-    """The verdicts of a study's runs on the claims; empty if no setting has an explicit refinement and a
-    DEQ.
-    """
+    """The verdicts of a study's runs on the claims; empty if no setting has an explicit network and a DEQ."""
     every = [s for s in settings(study) if s.baseline and s.implicit]
     single = [
         _single(claim, setting, deq)
@@ -283,9 +279,7 @@ def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
 
 
 def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
-    """Those of DEQs that every setting has, so that a family with two DEQs does not count twice; all if there
-    are none.
-    """
+    """Those of DEQs that all settings share, so that families with two DEQs do not count twice; else all."""
     found: dict[int, set[str]] = {}
     for verdict in single:
         found.setdefault(id(verdict.setting), set()).add(verdict.deq)

@@ -41,9 +41,7 @@ def damage(path: Path) -> str | None:
 
 
 def lacks(path: Path) -> str | None:
-    """A key that a file lacks to be a checkpoint of Lightning; ``None`` if it has all. No weights are
-    read.
-    """
+    """A key that a file lacks to be a Lightning checkpoint; ``None`` if it has all. No weights are read."""
     try:
         content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
     except Exception:  # e.g. of a class that is not allowed: loading will report it
@@ -53,8 +51,7 @@ def lacks(path: Path) -> str | None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint atomically: a run killed while saving, or by a power failure, keeps the previous
-    one.
+    """Replaces a checkpoint atomically: a kill while saving, or a power failure, leaves the previous one.
 
     The previous checkpoint is kept, in case the last is damaged later. If a run resumed from it, it stays
     until there is a newer one.

@@ -99,7 +99,7 @@ def saved_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
     Tensors saved by two parts count for the first.
 
     Args:
-        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        parts: by name, in the order in which ``x`` passes through them; unchanged.
         x: a training batch, (N, C, H, W).
     """
     parts = {name: part.train() for name, part in copy.deepcopy(dict(parts)).items()}
@@ -129,7 +129,7 @@ def saved_per_image(parts: Mapping[str, nn.Module], x: Tensor) -> tuple[dict[str
     images, so that a small machine can estimate a training step that needs a large one.
 
     Args:
-        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        parts: by name, in the order in which ``x`` passes through them; unchanged.
         x: images, (N, C, H, W).
 
     Returns:

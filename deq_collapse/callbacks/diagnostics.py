@@ -1,6 +1,4 @@
-"""Solver statistics of an equilibrium in every epoch, and the conditioning of its fixed points with every
-measurement.
-"""
+"""Solver statistics of an equilibrium in every epoch, and the conditioning of measured fixed points."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -69,9 +67,7 @@ class Diagnostics(Callback):
         self._batch = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the cost and accuracy of all solves of the epoch; doing so per batch would cost a step's
-        time.
-        """
+        """Logs cost and accuracy of all solves of the epoch; per batch, this would cost a step's time."""
         for direction, solves in self._solves.items():
             if solves:
                 _log_solves(trainer, pl_module, direction, solves)
@@ -196,7 +192,5 @@ def largest(radii: Tensor) -> Tensor:
 
 
 def probes(count: int) -> list[int]:
-    """Positions of the images, out of `count`, whose spectral radius is estimated: at most `PROBES`, evenly
-    spread.
-    """
+    """Positions of the images, out of `count`, whose spectral radius is estimated: at most `PROBES`."""
     return list(range(0, count, max(1, count // PROBES)))[:PROBES]

@@ -52,9 +52,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this package: from git, or as recorded by an image; with ``-dirty`` if files differ from
-    it.
-    """
+    """The commit of this package, from git or recorded by an image; with ``-dirty`` if files differ."""
     recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
     if recorded:
         return re.sub("^([0-9a-f]{12})[0-9a-f]+", r"\1", recorded)  # as short as requested from git

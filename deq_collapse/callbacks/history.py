@@ -50,8 +50,8 @@ class History(Callback):
         self._write(trainer)
 
     def add_measures(self, trainer: Trainer) -> None:
-        """Adds measures taken after the epoch's values, replacing earlier ones of the same weights, and
-        rewrites the table.
+        """Adds measures taken after the epoch's values, in place of earlier ones of these weights; rewrites
+        the table.
         """
         step = self._measured_at
         self.rows = [row for row in self.rows if not (row[1] == step and row[2] in SPLITS)]

@@ -18,8 +18,7 @@ from deq_collapse import fit_end
 
 
 class RunProgress(ProgressBar):
-    """Shows a live line on a terminal; elsewhere (a log file) a plain line after about every tenth of the
-    run.
+    """Shows a live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run.
 
     Args:
         name: of the run.

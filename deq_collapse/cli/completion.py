@@ -1,6 +1,4 @@
-"""``deq-collapse completion``: the script with which a shell completes commands, options and
-configurations.
-"""
+"""``deq-collapse completion``: a script to complete commands, options and configurations."""
 
 import argparse
 from collections.abc import Sequence

@@ -92,9 +92,7 @@ class CollapseCLI(LightningCLI):
     """Lightning's command line with our module and data module."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the run's name and place in a study, the measurement schedule, and the links between data and
-        model.
-        """
+        """Adds the run's name and place in a study, the schedule, and the links between data and model."""
         parser.add_argument("--name", type=str, default="run", help="What the run is called.")
         parser.add_argument("--study", type=str | None, default=None, help="The study the run belongs to.")
         parser.add_argument(

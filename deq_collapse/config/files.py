@@ -26,8 +26,8 @@ def found(path: Path) -> Path:
 
 
 def expand_parts(args: Sequence[str]) -> list[str]:
-    """Replaces each ``--config FILE`` whose file lists ``parts`` by those parts, in order, followed by the
-    rest of the file.
+    """Replaces each ``--config FILE`` whose file lists ``parts`` by these, in order, and the rest of the
+    file.
 
     Paths are relative to the file, or names of shipped files (``conf/...``). Later files override earlier
     ones, and parts may have parts.
@@ -79,9 +79,7 @@ def _check_files(value: Any, directory: Path) -> None:
 
 
 def beside(path: Path, name: str) -> Path:
-    """The file that a name in another file refers to: relative to it or, for ``conf/...``, as returned by
-    `found`.
-    """
+    """The file to which a name in another file refers: relative to it or, for ``conf/...``, see `found`."""
     there, named = path.parent / name, Path(name)
     return found(named) if named.is_relative_to("conf") and not there.exists() else there
 

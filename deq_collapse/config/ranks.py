@@ -21,8 +21,7 @@ LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
 
 
 def limit_patience(trainer: Trainer) -> None:
-    """Limits the time that a process waits for the others to `PATIENCE`; torch's limit is half an hour with
-    gloo.
+    """Limits how long a process waits for the others to `PATIENCE`; torch's limit with gloo is half an hour.
 
     A strategy with an explicit ``timeout`` keeps it.
     """

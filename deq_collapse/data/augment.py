@@ -33,7 +33,7 @@ class CropFlip(Augmentation):
         flip: probability of a flip, in 0..1; use 0 for digits and letters, which a flip would distort.
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, padding: int = 4, flip: float = 0.5) -> None:
@@ -69,7 +69,7 @@ class Cutout(Augmentation):
         fill: value of the square, in 0..255. The paper uses the data set's mean.
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, size: int = 16, fill: int = 0) -> None:
@@ -93,8 +93,7 @@ class Cutout(Augmentation):
 
 
 class Mixup:
-    """Mixes every sample with another one of its batch, and their labels likewise (Zhang et al. 2018, arXiv
-    1710.09412).
+    """Mixes every sample and its label with another one of its batch (Zhang et al. 2018, arXiv 1710.09412).
 
     Equal in distribution to torchvision's `v2.MixUp`: one share per batch, from Beta(alpha, alpha); the
     partner is the previous sample. Labels become class probabilities, which cross entropy accepts.

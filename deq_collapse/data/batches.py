@@ -59,7 +59,7 @@ class EpochOrder:
         shard: this process among all.
 
     Raises:
-        UserError: where there are fewer images than ranks.
+        UserError: if there are fewer images than ranks.
     """
 
     def __init__(self, labels: Tensor, sampler: Sampler, seed: int, shard: Shard) -> None:
@@ -105,7 +105,7 @@ class TrainingBatches:
         prepare: makes the network's input.
         augment: change the images before that, in sequence.
         mixup: mixes samples and labels afterwards, or None.
-        device: where the batches are wanted.
+        device: of the batches.
     """
 
     def __init__(
@@ -191,10 +191,10 @@ class EvaluationBatches:
         batch_size: largest number of images per batch (with 1, some batches of an uneven shard hold 2).
         prepare: makes the network's input.
         shard: this process among all.
-        device: where the batches are wanted.
+        device: of the batches.
 
     Raises:
-        UserError: where there are fewer images than ranks.
+        UserError: if there are fewer images than ranks.
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""Downloading a file, with progress, continued after an interruption, and checked before anything reads
-it.
-"""
+"""Downloading a file, with progress, continued after interruptions, and checked before anything reads it."""
 
 import time
 from collections.abc import Sequence

@@ -62,9 +62,7 @@ class ImageFiles:
         return ImageFiles([self.paths[i] for i in indices.tolist()], self.size, self.workers)
 
     def fingerprint(self) -> bytes:
-        """Names, relative to their common folder, and sizes in bytes; there may be too many pixels to
-        read.
-        """
+        """Names, relative to their common folder, and sizes in bytes; pixels may be too many to read."""
         shared = os.path.commonpath([os.path.dirname(path) for path in self.paths])  # noqa: PTH120
         names = (path.removeprefix(shared).replace(os.sep, "/") for path in self.paths)
         sizes = (Path(path).stat().st_size for path in self.paths)
@@ -119,9 +117,7 @@ def decode(path: str, size: int | None) -> np.ndarray:
 
 
 def _rgb(image: Image.Image, path: str) -> Image.Image:
-    """Convert to RGB; Pillow alone would clip 16 bits at 255, and leave colours under transparent pixels to
-    chance.
-    """
+    """Convert to RGB; Pillow would clip 16 bits at 255, and leave colours under transparency to chance."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # grey, 16 bits
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

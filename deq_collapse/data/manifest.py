@@ -1,6 +1,4 @@
-"""The record of exactly which training images a run uses, and training on the images of another run's
-record.
-"""
+"""The record of exactly which training images a run uses, and training on those of another run's record."""
 
 import json
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""Collapse along the computation: NC1 to NC3 against evaluations of a block, with all networks in one
-figure.
-"""
+"""Collapse along the computation: NC1 to NC3 against evaluations of a block, all networks in one figure."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class Line:
     tables: tuple[pd.DataFrame, ...]
 
     def curve(self, split: str, metric: str) -> pd.DataFrame:
-        """Mean, minimum and maximum over seeds by evaluations; after its last evaluation a seed keeps its
-        value.
-        """
+        """Mean, low and high over seeds by evaluations; a seed keeps its value after its last evaluation."""
         seeds = []
         for table in self.tables:
             rows = table[(table["split"] == split) & (table["metric"] == metric)]

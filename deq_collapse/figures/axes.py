@@ -1,6 +1,4 @@
-"""Shared features of the axes of all curves: scales that include exact zeros, their ticks, and names at line
-ends.
-"""
+"""Shared parts of the axes of all curves: scales that include exact zeros, ticks, and names at line ends."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ LABEL = 8.5  # points
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a metric, its title, whether its values span decades, and whether to draw only the
-    training split.
+    """One set of axes: a metric, its title, whether it spans decades, whether to draw only the training
+    split.
     """
 
     metric: str

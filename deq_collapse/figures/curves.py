@@ -41,9 +41,7 @@ def panels(runs: Iterable[Run]) -> tuple[Panel, ...]:
 
 
 def splits(panel: Panel, runs: Sequence[Run]) -> tuple[str, ...]:
-    """The splits drawn for one metric: the training split and, unless the panel is training only, the
-    held-out one.
-    """
+    """The splits drawn for one metric: the training split and, unless `train_only`, the held-out one."""
     return ("train",) if panel.train_only else ("train", runs[0].held_out)
 
 

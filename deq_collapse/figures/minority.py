@@ -1,6 +1,4 @@
-"""The collapse curve: cosine of minority classes against the imbalance ratio, compared with theory (Fang
-2021).
-"""
+"""The collapse curve: cosine of minority classes against the imbalance ratio, with theory (Fang 2021)."""
 
 from __future__ import annotations
 

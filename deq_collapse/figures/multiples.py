@@ -24,8 +24,7 @@ PANEL, ACROSS, DOWN = 1.12, 0.2, 0.42
 
 
 def metric_multiples(panel: Panel, cells: Mapping[str, Cell], scale: Scale) -> Figure:
-    """One metric against epochs in every setting that logged it; rows are K_A and columns are R if there is
-    such a grid.
+    """One metric against epochs in every setting that logged it; rows are K_A and columns R in such a grid.
 
     Lines are as in `curves.collapse_curves`, named at the right of every row. Diamond and rule mark the
     median epoch of the terminal phase over the seeds that reached it; a band behind the rule spans those

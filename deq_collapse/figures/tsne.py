@@ -34,8 +34,8 @@ def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 
 def draw_tsne(axes: Axes, geometry: Geometry) -> None:
-    """Draw the test features of one run: discs are majority classes (or all, without a majority), triangles
-    minority classes.
+    """Draw a run's test features: discs are majority classes (or all, without majority), triangles
+    minority.
     """
     plane = embed(geometry.test_features)
     axes.set_xticks([])

@@ -82,8 +82,8 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
 
 
 def _far(lengths: Tensor, young: Tensor, usual: Tensor) -> Tensor:
-    """Rows far longer than usual, or of a class too young to tell; on an accelerator, the longest, to avoid a
-    wait.
+    """Rows far longer than usual or of a class too young to tell; on an accelerator the longest, to avoid
+    waits.
 
     The usual length is the median of a tile. It falls at once but at most doubles in a full tile, so that
     outliers do not count as usual when they make up most of a tile.
@@ -148,9 +148,7 @@ def _count(moments: Moments, x: Tensor, bucket: Tensor) -> Tensor:
 
 
 def _aside(moments: Moments, rows: Tensor, counts: Tensor, sums: Tensor) -> Tensor:
-    """Return which of the classes (m,), with `counts` and `sums`, have a pivot that may be an outlier, (m,)
-    bool.
-    """
+    """Return which of the classes (m,), with `counts` and `sums`, may have an outlier as pivot, (m,) bool."""
     offsets = (sums / counts[:, None]).sub_(moments.pivots[rows]).square_().sum(1)
     return (counts < YOUNG - 1) | (offsets > ASIDE * (moments.squares[rows] / counts - offsets))
 

@@ -11,8 +11,7 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 class FixedMeans:
-    """Class means that decisions are compared with, on the device and in the precision of the incoming
-    features.
+    """Class means to compare decisions with, on the device and in the precision of the incoming features.
 
     Args:
         stats: the statistics that hold the means.

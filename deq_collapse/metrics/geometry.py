@@ -39,9 +39,7 @@ def normalised(matrix: Tensor) -> Tensor:
 
 
 def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
-    """|| left/||left||_F - right/||right||_F ||_F, a scalar; computed some rows at a time, without a third
-    matrix.
-    """
+    """|| left/||left||_F - right/||right||_F ||_F, a scalar; some rows at a time, without a third matrix."""
     a, b = inverse_norm(left), inverse_norm(right)
     squared = [
         (left[rows] * a).addcmul_(right[rows], b, value=-1).square_().sum() for rows in strips(len(left))

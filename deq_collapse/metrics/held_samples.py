@@ -73,9 +73,7 @@ class HeldSamples(LocalStates):
         self._counted += 1
 
     def count_held(self, stats: ClassStatistics, spread: bool) -> Tensor:
-        """Return `tally_samples` of this rank or, inside `compute`, of all ranks: they exchange counts, not
-        samples.
-        """
+        """Return `tally_samples` of this rank or, inside `compute`, of all: they exchange only counts."""
         buffers = (self.buffered_features, self.buffered_labels, self.buffered_decisions)
         if self.buffer_dtype is not None and not self._fits(len(stats.counts)):
             raise ValueError(f"features are too large for buffer_dtype={self.buffer_dtype}")

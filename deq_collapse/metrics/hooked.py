@@ -1,6 +1,4 @@
-"""`NeuralCollapse` that takes features from the classifier itself, for loops that pass only predictions to
-metrics.
-"""
+"""`NeuralCollapse` with features from the classifier itself, for loops that pass metrics only predictions."""
 
 from typing import Any
 from weakref import ref
@@ -79,9 +77,7 @@ class _Tap:
 
 
 class _Hook:
-    """Records inputs for a tap as long as the tap exists; a copy or pickle made with the classifier records
-    nothing.
-    """
+    """Records inputs for a tap while it exists; a copy or pickle made with the classifier records nothing."""
 
     def __init__(self, tap: _Tap | None = None) -> None:
         self.tap = (lambda: None) if tap is None else ref(tap)

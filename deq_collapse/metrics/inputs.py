@@ -41,9 +41,7 @@ def check_choices(**choices: tuple[str, Any]) -> None:
 
 
 def check_majority(majority: Iterable[int] | None, num_classes: int) -> list[int] | None:
-    """Return majority classes as integers, or raise ValueError unless they are some, but not all, of the
-    classes.
-    """
+    """Return majority classes as integers; raise ValueError unless they are some, not all, of the classes."""
     if majority is None:
         return None
     classes = [int(c) for c in majority]

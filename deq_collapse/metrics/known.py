@@ -205,9 +205,7 @@ class Known:
 
     @cached_property
     def counts(self) -> list[int]:
-        """Counts that set the targets: the K `class_counts`, or else those of the K' classes that have
-        samples.
-        """
+        """Counts that set the targets: the K `class_counts`, or else those of the K' classes with samples."""
         if self.class_counts is not None:
             return list(self.class_counts)
         present: list[float] = self.stats.seen(self.stats.counts).tolist()

@@ -120,7 +120,7 @@ class LayerwiseCollapse:
             bias: (K,), or None.
 
         Raises:
-            ValueError: where a module was not called in that pass, and for what `NeuralCollapse` refuses.
+            ValueError: if a module was not called in that pass, and for what `NeuralCollapse` refuses.
 
         """
         calls: dict[str, list[Tensor]] = {name: [] for name in self._taps.names}
@@ -182,8 +182,8 @@ class LayerwiseCollapse:
             self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
 
     def _agree(self) -> None:
-        """Give every rank the points of all ranks: they synchronise at each point, and would wait for a rank
-        that lacks one.
+        """Give every rank the points of all: they synchronise at each, and would wait for a rank that lacks
+        one.
         """
         self._order, own = [], [(key, self._metrics[key].num_features) for key in self._order]
         for points in self._of_all_ranks(own):

@@ -14,8 +14,7 @@ MARK = "made_with_"
 
 
 class LocalStates(Metric):
-    """Base of metrics that hold samples: lists of chunks that are merged, saved and moved, but never
-    gathered.
+    """Base of metrics that hold samples: lists of chunks that are merged, saved and moved, never gathered.
 
     Everything else about states is torchmetrics' own: reset, `merge_state`, `forward`, checkpoints and
     devices.
@@ -52,9 +51,7 @@ class LocalStates(Metric):
         self.add_local_state(f"{MARK}{kind}_{crc32(content):08x}")
 
     def make_states_writable(self) -> None:
-        """Outside inference mode, copy sums that were created in it, e.g. by a reset, so that they can be
-        written to.
-        """
+        """Outside inference mode, copy sums created in it, e.g. by a reset, to make them writable."""
         for name in self._defaults:
             state = getattr(self, name)
             if isinstance(state, Tensor) and state.is_inference() and not torch.is_inference_mode_enabled():

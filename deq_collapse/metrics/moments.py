@@ -23,8 +23,7 @@ EXTRA = 2
 
 @dataclass(frozen=True)
 class Moments:
-    """Named views of one flat float64 vector, so that a single state holds everything that is merged
-    together.
+    """Named views of one flat float64 vector, so that one state holds everything that is merged together.
 
     Attributes:
         counts: (K + 2,) samples per class, then non-finite samples, then labels out of range.

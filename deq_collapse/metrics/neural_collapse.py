@@ -288,7 +288,7 @@ class NeuralCollapse(HeldSamples):
         """Return the selected values as float64 scalars, except those that are `left_out`.
 
         Raises:
-            ValueError: see `statistics`; also if the classifier is not finite, if `nc4` is asked for and no
+            ValueError: see `statistics`; also if the classifier is not finite, if `nc4` is requested and no
                 sample came with a classifier, and if float32 or `buffer_dtype` cannot hold the features.
 
         """
@@ -302,9 +302,7 @@ class NeuralCollapse(HeldSamples):
         return {name: values[name] for name in names}
 
     def left_out(self) -> dict[str, str]:
-        """Return the selected values that `compute` does not return, over all ranks, and what each of them
-        lacks.
-        """
+        """Return the selected values that `compute` leaves out, over all ranks, and what each lacks."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             given = self._known(spreads=False).given
         lacks = {name: sorted(TABLE[name].needs - given) for name in self.metrics}

@@ -36,7 +36,7 @@ class Alternatives(nn.Module):
             self.nearest_mean.update(decide_nearest_mean(h, train_means), labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """``accuracy_tau``, and ``accuracy_ncm`` where means were given, in [0, 1]."""
+        """``accuracy_tau``, and ``accuracy_ncm`` if means were given, in [0, 1]."""
         named = {"accuracy_tau": self.tau_normalised, "accuracy_ncm": self.nearest_mean}
         return {name: metric.compute() for name, metric in named.items() if metric.update_called}
 

@@ -12,9 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNormOverRanks(_BatchNorm):
-    """Computes statistics of the global batch by two sums over ranks, which torch's own layer does only on a
-    GPU.
-    """
+    """Takes statistics of the global batch by two sums over ranks; torch's own does so only on a GPU."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         """The layers it replaces take 2 to 5 dimensions; this one takes any number."""

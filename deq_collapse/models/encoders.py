@@ -38,8 +38,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class VectorEncoder(nn.Sequential):
-    """One matrix applied to the pixels, batch normalisation and ReLU: images ``(N, C, H, W)`` to ``(N,
-    width)``.
+    """A matrix on the pixels, batch normalisation and ReLU: images ``(N, C, H, W)`` to ``(N, width)``.
 
     Args:
         image_shape: channels, height and width of an image.

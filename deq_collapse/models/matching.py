@@ -11,8 +11,7 @@ from deq_collapse.runs.record import SAME_SIZE
 
 
 def matched_widths(block: Callable[..., Cell], shape: Shape, depth: int) -> list[int]:
-    """Inner widths at which ``depth`` blocks together have as many parameters as one block of its usual
-    width.
+    """Inner widths at which ``depth`` blocks together have as many parameters as one block of usual width.
 
     They differ by at most 1, the wider ones first, so that a width that ``depth`` does not divide is still
     distributed fully. The caller's random state does not change.

@@ -54,8 +54,7 @@ class Facts(Protocol):
 
 
 class CollapseModule(LightningModule):
-    """Trains encoder, refinement and classifier; measures the clean training split and the other splits in
-    eval mode.
+    """Trains encoder, refinement and classifier; measures the clean training and other splits in eval mode.
 
     Validation loaders are a dictionary by split: ``train``, optionally ``validation``, and ``test``. Image
     shape, class counts and majority come from the data module; the command line links them.
@@ -248,9 +247,7 @@ class CollapseModule(LightningModule):
                 follow(config.scheduler, self.trainer.callback_metrics)
 
     def on_validation_epoch_start(self) -> None:
-        """Starts new measures, with the criterion's class weights of this epoch, also for an average of the
-        network's weights.
-        """
+        """Starts new measures, with the criterion's state for this epoch, also for an average of weights."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._tell_epoch()
         self._reset_measures()

@@ -9,8 +9,7 @@ from deq_collapse.runs.study import read_study
 
 
 def write_figures(study_dir: Path) -> Path:
-    """Writes every figure of a study as svg, png and pdf, and removes figures that only the previous report
-    had.
+    """Writes every figure of a study as svg, png and pdf; removes figures that only the previous report had.
 
     Returns:
         Their folder, ``<study_dir>/figures``.

@@ -1,5 +1,4 @@
-"""The figures of a study, in sections. To add a section, write a function of the study and add it to
-`SECTIONS`.
+"""The figures of a study, in sections. To add one, write a function of the study and add it to `SECTIONS`.
 
 The report shows them, and `figure_files` writes them as files.
 """

@@ -122,9 +122,7 @@ def _plain(value: float, kind: Kind, uncertainty: float) -> str:
 
 
 def outcome(run: Run) -> tuple[str, str]:
-    """Whether one run collapsed, and the evidence: the terminal phase and NC1 to NC3 of the training
-    split.
-    """
+    """Whether a run collapsed, and the evidence: the terminal phase and NC1 to NC3 of the training split."""
     phase = "error never 0" if run.terminal_epoch is None else f"error 0 from epoch {run.terminal_epoch}"
     names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
     values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)

@@ -76,8 +76,7 @@ def _call(value: Any) -> str:
 
 
 def imbalance_words(imbalance: Mapping[str, Any]) -> dict[str, str]:
-    """The words of an imbalance, given as in a configuration, keyed by the part of a label that stands for
-    each.
+    """The words of an imbalance, given as in a configuration, by the part of a label that stands for each.
 
     >>> imbalance_words({"class_path": "data.Step", "init_args": {"num_majority": 3, "ratio": 10.0}})
     {'step': 'step', 'ka3': 'K_A=3', 'r10': 'R=10'}

@@ -63,8 +63,7 @@ def read_run(directory: Path) -> FinishedRun:
 
 
 def runs_below(directory: Path) -> list[Path]:
-    """The directories of all finished runs in a directory, at any depth, sorted; the directory itself if it
-    is a run.
+    """The directories of all finished runs in or below a directory, sorted; itself if it is a run.
 
     Raises:
         UserError: if there are none.

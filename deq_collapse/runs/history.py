@@ -12,9 +12,7 @@ COLUMNS = ("epoch", "step", "split", "metric", "value")
 
 
 def write_history(table: pd.DataFrame, directory: Path) -> None:
-    """Writes the table into a run's directory, without waiting for the disk, as the checkpoint contains it,
-    too.
-    """
+    """Writes the table into a run's directory; does not wait for the disk, as the checkpoint has it, too."""
     write_atomically(directory / HISTORY, table.to_csv(index=False), through=False)
 
 

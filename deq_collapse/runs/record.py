@@ -70,9 +70,7 @@ class End:
 
     @property
     def as_planned(self) -> bool:
-        """Whether the plan was completed: all epochs, or all steps if the number of epochs was not
-        limited.
-        """
+        """Whether the plan was completed: all epochs, or all steps if the epochs were not limited."""
         if self.planned_epochs is None:
             return self.by == "steps"
         return self.whole_epochs >= self.planned_epochs

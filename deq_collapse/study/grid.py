@@ -55,8 +55,7 @@ class StudyFile:
 
 
 def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
-    """Reads a study file; if a number of seeds is given, every grid has that many: its own, then the smallest
-    others.
+    """Reads a study file; with a number of seeds, each grid has that many: its own, then the smallest others.
 
     Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations
     shared by all runs; ``axes``, see below; ``override``, like ``config`` but applied after the axes;

@@ -1,6 +1,4 @@
-"""The identity of a run: the hash of its resolved configuration, without keys that do not affect its
-numbers.
-"""
+"""The identity of a run: the hash of its resolved configuration, without keys irrelevant to its numbers."""
 
 import hashlib
 import json

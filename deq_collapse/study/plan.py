@@ -1,6 +1,4 @@
-"""``study.json``: the cells of a study and their identities, for everything that reads it without the study
-file.
-"""
+"""``study.json``: the cells of a study and their identities, for readers without the study file."""
 
 import json
 from dataclasses import asdict, dataclass

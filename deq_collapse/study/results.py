@@ -41,8 +41,7 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
 
 
 def gather(directory: Path) -> None:
-    """Rewrites ``results.json`` from the current files of a study, or of a directory of finished runs without
-    a study.
+    """Rewrites ``results.json`` from the current files of a study, or of finished runs without a study.
 
     Raises:
         UserError: where ``study.json`` is damaged.

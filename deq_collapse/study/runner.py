@@ -160,9 +160,7 @@ class Runner:
 
 
 def _context() -> ForkServerContext:
-    """A context whose processes start from one that has done the imports but has no threads and no GPU
-    yet.
-    """
+    """A context whose processes start from one that has done the imports but has no threads or GPU yet."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deq_collapse.config.run"])
     return context

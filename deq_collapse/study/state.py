@@ -46,9 +46,7 @@ def is_locked(directory: Path) -> bool:
 
 
 def write_state(directory: Path, state: str, **values: Any) -> None:
-    """Records the state of a run: running, finished, failed or interrupted; only the lock's holder calls
-    this.
-    """
+    """Records the state of a run: running, finished, failed or interrupted; only the lock's holder may."""
     content = read_state(directory) | {"state": state} | values
     write_json(directory / STATE, content | {"pid": os.getpid(), "host": socket.gethostname()})
 

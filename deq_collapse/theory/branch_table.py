@@ -1,6 +1,4 @@
-"""Both peeled branches over K_A and R: losses, collapse, geometry, and where the equilibrium has lower
-values.
-"""
+"""Both peeled branches over K_A and R: losses, collapse, geometry, and where the equilibrium is lower."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal

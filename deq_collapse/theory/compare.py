@@ -1,6 +1,4 @@
-"""Gram matrices of a trained network compared with ETF, SELI, GOF and the layer-peeled optimum of its
-energies.
-"""
+"""Gram matrices of a trained network against ETF, SELI, GOF and the layer-peeled optimum of its energies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

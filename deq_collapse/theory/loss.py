@@ -1,4 +1,4 @@
-"""Cross entropy of class-level logits, also where it is tiny."""
+"""Cross entropy of class-level logits, even if it is tiny."""
 
 from collections.abc import Sequence
 

@@ -192,9 +192,7 @@ def _at(
     bias: NDArray[np.float64],
     weighting: Weighting,
 ) -> tuple[Tensor, float, Tensor, Tensor]:
-    """The logits as a tensor, the loss with the bias, its gradient with respect to the logits, and
-    sqrt(v).
-    """
+    """The logits as a tensor, the loss with the bias, its gradient in the logits, and sqrt(v)."""
     z = torch.tensor(logits, requires_grad=True)
     loss = log_cross_entropy(z + torch.tensor(bias)[:, None], counts).exp()
     (gradient,) = torch.autograd.grad(loss, z)

@@ -1,6 +1,4 @@
-"""Runs on Weights & Biases: curves by completed epochs, and a single wandb run however often the run is
-resumed.
-"""
+"""Runs on Weights & Biases: curves by completed epochs, one wandb run however often a run resumes."""
 
 import os
 import secrets
@@ -82,9 +80,7 @@ def _thread() -> _Thread:
 
 
 def job_type(axes: Mapping[str, str]) -> str:
-    """The name shared by the runs of all seeds in wandb's runs table and dashboards: the other labels,
-    joined.
-    """
+    """The name that runs of all seeds share in wandb's tables and dashboards: the other labels, joined."""
     named = {axis: label for axis, label in axes.items() if axis != "seed"}
     return "-".join(f"{axis}{label}" if label[:1].isdigit() else label for axis, label in named.items())
 

@@ -25,8 +25,7 @@ KEPT = ("name", "axes", "terminal_epoch", "nc1_fall", "seconds_per_step", "test"
 
 
 def upload_report(name: str, directory: Path, entity: str | None, project: str, mode: Mode) -> None:
-    """Logs what `deq-collapse study report` wrote, and a table of all finished runs; later calls use the same
-    id.
+    """Logs what `deq-collapse study report` wrote, and a table of all finished runs; the id stays the same.
 
     - ``runs``: one row per finished run, its axes and its final measures;
     - ``tables/*.csv`` of the study as tables, ``figures/*.png`` as images;

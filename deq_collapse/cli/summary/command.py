@@ -86,8 +86,7 @@ def summary_main(args: Sequence[str]) -> int:
 
 
 def split_branches(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Name and arguments of each branch: its ``--branch FILE`` becomes ``--config FILE``, the others' are
-    dropped.
+    """Name and arguments of each branch: its ``--branch FILE`` becomes ``--config FILE``, others are dropped.
 
     A branch is named after its file's stem, with its folder if stems are the same. Without ``--branch`` there
     is one branch without a name.

@@ -1,3 +1,1 @@
-"""``deq-collapse theory``: predictions of layer-peeled models, and the distances of trained networks from
-them.
-"""
+"""``deq-collapse theory``: predictions of layer-peeled models, and how far networks are from them."""

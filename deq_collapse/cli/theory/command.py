@@ -1,6 +1,4 @@
-"""``deq-collapse theory``: predictions of layer-peeled models, and the distances of trained networks from
-them.
-"""
+"""``deq-collapse theory``: predictions of layer-peeled models, and how far networks are from them."""
 
 import argparse
 from collections.abc import Sequence

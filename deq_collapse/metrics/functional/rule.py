@@ -1,6 +1,4 @@
-"""What is computed for every sample once the class means are known: its nearest mean and its spread in their
-span.
-"""
+"""Values of every sample once the class means are known: its nearest mean and its spread in their span."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,9 +110,7 @@ class Rule:
             q[rows] = ((features[rows].double() - means[labels[rows]]) @ directions.T).to(q.dtype)
 
     def nearest(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Nearest mean (N,) of samples (N, d), whatever their labels (N,): their classes may have no mean
-        here.
-        """
+        """Nearest mean (N,) of samples (N, d) with any labels (N,): their classes may have no mean here."""
         present = self.table.isfinite().sum(1) > 1  # an absent class has a finite distance only to itself
         any_present = present.to(torch.uint8).argmax()
         # Distances may be taken relative to the distance to any mean.

@@ -1,6 +1,4 @@
-"""Values that need every sample again once the class means are known: NC4, accuracy, NC1 without a (d, d)
-matrix.
-"""
+"""Values that need all samples again once the means are known: NC4, accuracy, NC1 without a (d, d) matrix."""
 
 from collections.abc import Sequence
 
@@ -12,8 +10,7 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 def tally_directions(stats: ClassStatistics, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-    """Add up ((h - mu_a) (mu_b - mu_a)^T)^2 over the samples of every class a, for every b; costs N d K in
-    float64.
+    """Add up ((h - mu_a) (mu_b - mu_a)^T)^2 over samples of every class a, for every b; N d K in float64.
 
     Args:
         stats: the means, final over all ranks.

@@ -34,8 +34,7 @@ def conv_symbol(weight: Tensor, height: int, width: int) -> Tensor:
 
 
 def matrices(weight: Tensor, shape: Shape) -> Tensor:
-    """The real matrices of a linear map: their sums, products, transposes and inverses represent those of the
-    map.
+    """The real matrices of a linear map: their sums, products, transposes and inverses are those of the map.
 
     Args:
         weight: kernel (C', C, k, k) of a convolution with circular padding, or a matrix (d', d).

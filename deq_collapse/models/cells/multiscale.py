@@ -16,8 +16,7 @@ from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, spl
 
 
 class MultiscaleCell(ScalesCell):
-    """``z_i = relu(x_i + sum_j R_ij F_ij relu(A_j z_j))`` over scales i, j = 0, 1, ..., each half the
-    previous.
+    """``z_i = relu(x_i + sum_j R_ij F_ij relu(A_j z_j))`` over scales i, j = 0, 1, ..., each half the last.
 
     A_j and F_ii are 3x3 convolutions, F_ij between two scales a 1x1 convolution, x_i is H0 averaged down to
     scale i, and R_ij resamples: it sums 2x2 blocks and halves them, or spreads a pixel over 2x2 and halves

@@ -1,6 +1,4 @@
-"""Operator norms of linear maps: tracked from below while weights change, and guaranteed bounds from
-above.
-"""
+"""Operator norms of linear maps: tracked from below while weights change, with guaranteed upper bounds."""
 
 import math
 from collections.abc import Callable

@@ -62,9 +62,7 @@ class ScalesCell(Cell):
         return join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
 
     def output(self, state: Tensor) -> Tensor:
-        """All scales at the size of the coarsest, (N, scales C, h, w); its global average is that of each
-        scale.
-        """
+        """All scales at the coarsest one's size, (N, scales C, h, w); its global average is that of each."""
         maps = split(state, self.shapes)
         last = len(maps) - 1
         return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)

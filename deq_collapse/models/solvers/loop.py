@@ -21,9 +21,7 @@ Result = tuple[Tensor, list[Tensor], SolverStat]
 
 
 class Step:
-    """Chooses where to evaluate next, for one solve. This class is plain iteration; others remember past
-    points.
-    """
+    """Chooses where one solve evaluates next. This class is plain iteration; others remember past points."""
 
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
         """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, d)``. It is called
