@@ -29,8 +29,8 @@ class Diagnostics(Callback):
 
     With measurements, it logs ``train/spectral_radius`` (largest over a few images, evenly spread over the
     clean training split for any number of ranks). For a cell with a known bound L on its Lipschitz constant
-    it also logs ``train/lipschitz_bound`` and, if L is below 1, ``<split>/error_bound``: ``residual / (1 -
-    L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
+    it also logs ``train/lipschitz_bound`` and, if L is below 1, ``<split>/error_bound``:
+    ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
 
     Solves are recorded on the device and read once per epoch.
     """

@@ -139,7 +139,7 @@ def _missing(found: re.Match[str], keys: list[str]) -> str:
 
 
 BASES = ("torch.optim.optimizer.Optimizer", "torch.optim.Optimizer", "torch.nn.modules.module.Module")
-"""The class assumed by the parser for options given before any class."""
+"""The classes that the parser assumes for options given before any class is named."""
 
 RULES = {
     r"arguments are required: (?P<names>.*)": _missing,

@@ -15,8 +15,8 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change each image independently, as the source returns them, uint8 (N, C, H, W) or float32 (N,
-        ...); the shape stays.
+        """Change images as the source returns them, uint8 (N, C, H, W) or float32 (N, ...), each
+        independently and without a change of shape.
 
         `generator` is on the CPU, so that every device gets the same images.
         """

@@ -106,8 +106,8 @@ class CIFAR100(CIFAR10):
 
 
 class SVHN(DownloadedSource):
-    """Street View house numbers, cropped digits (Netzer et al. 2011): 73,257 + 26,032 colour images of 32 x
-    32. Its classes differ in size: 13,861 training images show a 1, 4,659 a 9.
+    """Street View house numbers, cropped digits (Netzer et al. 2011): 73,257 + 26,032 colour images of
+    32 x 32. Its classes differ in size: 13,861 training images show a 1, 4,659 a 9.
     """
 
     name = "svhn"

@@ -61,8 +61,8 @@ def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) ->
     Args:
         gram: (K, K).
         target: (K, K).
-        counts: (K,) weights by samples: entry a, b counts n_a n_b times, which equals the distance of the (N,
-            N) matrices of collapsed features. None weights all classes equally.
+        counts: (K,) weights by samples: entry a, b counts n_a n_b times, which equals the distance of the
+            (N, N) matrices of collapsed features. None weights all classes equally.
 
     Returns:
         Scalar in [0, 2]; 0 if both agree up to scale, 1 if `gram` is 0.

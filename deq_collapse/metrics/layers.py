@@ -65,8 +65,8 @@ class LayerwiseCollapse:
         num_classes: K >= 2.
         metrics: names of the values to compute, from `TABLE`. ``nc4`` would keep all features of all points.
         pool: turns a module's output into features (N, d); by default `average`, over positions. For a class
-            token use ``lambda tokens: tokens[:, 0]``, for maps with channels last ``lambda z: z.mean((1,
-            2))``.
+            token use ``lambda tokens: tokens[:, 0]``, for maps with channels last
+            ``lambda z: z.mean((1, 2))``.
         kwargs: passed to `NeuralCollapse`, e.g. ``majority``, ``class_counts``, ``process_group``.
 
     Raises:

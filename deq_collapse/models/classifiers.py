@@ -61,7 +61,7 @@ class CosineClassifier(nn.Module):
 
 
 class FixedETF(nn.Module):
-    """An untrained simplex equiangular tight frame without bias: rows of length s whose cosines are -1/(K-1)
+    """A fixed simplex equiangular tight frame, without bias: rows of length s whose cosines are -1/(K-1)
     (Yang et al., "Inducing Neural Collapse in Imbalanced Learning", NeurIPS 2022).
 
     ``W = s sqrt(K / (K-1)) H Q^T`` with H (K, K-1) orthonormal and orthogonal to the vector of ones, and Q

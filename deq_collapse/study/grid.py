@@ -73,8 +73,8 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     run, the files of ``config`` and of the axes come first, then configurations, then keys with values, then
     ``override``.
 
-    ``contrasts`` names further comparisons in the report, each of two labels of one axis: ``contrasts:
-    {bound: {family: [free, contraction]}}``.
+    ``contrasts`` names further comparisons in the report, each of two labels of one axis:
+    ``contrasts: {bound: {family: [free, contraction]}}``.
 
     Raises:
         UserError: for a missing file, an unknown key, a grid without runs, or two runs with the same name.

@@ -201,8 +201,8 @@ class _Samples:
 
 
 def units(value: Tensor) -> Tensor | None:
-    """Units of the samples of ``value``, (N, ...), in which their largest entry is about 1, of shape ``(N, 1,
-    ...)``; None if no sample's largest entry has a square that would over- or underflow.
+    """Units of the samples of ``value``, (N, ...), in which their largest entry is about 1, of shape
+    ``(N, 1, ...)``; None if no sample's largest entry has a square that would over- or underflow.
 
     The adjoint equation is as small as the loss: below 1e-16 its squares vanish in float32, and so do all
     residuals. Units are powers of two, so that nothing is rounded.
