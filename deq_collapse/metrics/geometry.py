@@ -112,9 +112,9 @@ def simplex_etf_gram(num_classes: int) -> Tensor:
 def seli(counts: Sequence[int]) -> Geometry:
     """Geometry of simplex-encoded labels interpolation for class counts n_c; Thrampoulidis et al. 2022.
 
-    The SVD of Zhat[c, i] = 1{c = y_i} - 1/K = V L U^T gives W W^T ~ V L V^T and H^T H ~ U L U^T. With P = I -
-    11^T/K and D = diag(n_c), at class level: W W^T ~ (P D P)^(1/2), the Gram matrix of class features is its
-    pseudo-inverse, and W H ~ P. Equal counts give the simplex ETF. Scaling all counts changes nothing.
+    The SVD of Zhat[c, i] = 1{c = y_i} - 1/K = V L U^T gives W W^T ~ V L V^T and H^T H ~ U L U^T. With
+    P = I - 11^T/K and D = diag(n_c), at class level: W W^T ~ (P D P)^(1/2), the Gram matrix of class features
+    is its pseudo-inverse, and W H ~ P. Equal counts give the simplex ETF. Scaling all counts changes nothing.
 
     Raises:
         ValueError: if there are fewer than 2 counts or one is not positive.

@@ -39,8 +39,8 @@ class NeuralCollapse(HeldSamples):
 
     The model runs once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
     stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs the
-    final class means: features then stay in a buffer on their own rank until `compute`. If they do, and K <=
-    0.4 d, `nc1` is computed from them too, in the span of the means: N d K operations, no (d, d) matrix.
+    final class means: features then stay in a buffer on their own rank until `compute`. If they do, and
+    K <= 0.4 d, `nc1` is computed from them too, in the span of the means: N d K operations, no (d, d) matrix.
     Otherwise `nc1` costs N d^2 and a (d, d) matrix, and without `nc4` no features are kept.
 
     Args:

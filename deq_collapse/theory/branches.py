@@ -196,8 +196,8 @@ def kkt_residual(
     counts: Sequence[float], W: Tensor, A: Tensor, U: Tensor, H0: Tensor, radius: float | None
 ) -> float:
     """The distance of the gradients from being multiples of the factors, relative to the gradients: the
-    largest over W, H0 and the map (A, U). With a radius, the remainder for A may push against ||A||_2 <=
-    radius.
+    largest over W, H0 and the map (A, U). With a radius, the remainder for A may push against
+    ||A||_2 <= radius.
     """
     z = linear_equilibrium(A, U @ H0)
     logits = (W @ z).requires_grad_()

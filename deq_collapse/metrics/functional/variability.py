@@ -28,8 +28,8 @@ def nc1(stats: ClassStatistics) -> Tensor:
     values = stats.between[0]
     if not values.numel():
         return stats.means.new_tensor(math.inf)
-    # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition. Some at a time,
-    # because all of them take as much memory as the class means.
+    # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition. Directions are
+    # taken some at a time: all of them need as much memory as the class means.
     parts = (stats.directions(some).div_(values[some].sqrt()[:, None]) for some in strips(len(values)))
     return sum((stats.scatter.along(part) for part in parts), values.new_zeros(()))
 
