@@ -20,7 +20,7 @@ def critical_ratio(
     """R0: minority classifiers of the optimum coincide for R >= R0 and are distinct below; found to a
     relative 1e-4 by bracketing. inf if it is above 1e8.
 
-    At the optimum they coincide exactly if the gain in loss from separating them, n_B / (N sqrt(v_B)) per
+    At the optimum they coincide exactly when the gain in loss from separating them, n_B / (N sqrt(v_B)) per
     unit of nuclear norm, is at most the price of the budget elsewhere.
 
     Raises:
