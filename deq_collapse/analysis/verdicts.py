@@ -105,7 +105,7 @@ COLLAPSES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim tested on one setting and one DEQ, or on all imbalanced ones of a group."""
+    """A claim put to one setting and one DEQ, or to all imbalanced ones of a group."""
 
     claim: Claim
     group: str
@@ -124,7 +124,7 @@ class Verdict:
 
     @property
     def needed(self) -> int | None:
-        """The number of seeds that would decide an undecided claim, see `RULE`; None if unknown."""
+        """The seeds that would decide an undecided claim, see `RULE`; None where that cannot be said."""
         return pairs_needed(self.comparison.differences.values()) if self.word == "undecided" else None
 
 

@@ -26,7 +26,7 @@ AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 
 def effects_figure(table: EffectTable) -> Figure:
     """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
-    over its 95% interval; filled if p is below 0.05 after correction; a diamond for a mean over places.
+    over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places.
     """
     measures = [measure for measure in table.measures if measure.key in SHOWN]
     contrasts = list(dict.fromkeys(row.contrast for row in table.rows))

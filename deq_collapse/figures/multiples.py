@@ -45,10 +45,10 @@ def metric_multiples(panel: Panel, cells: Mapping[str, Cell], scale: Scale) -> F
 
 
 def page(rows: Sequence[Sequence[str | None]], title: str, height: float) -> tuple[Figure, dict[str, Axes]]:
-    """A page of axes, each titled by its setting, with room at the right for the names of lines.
+    """A page of axes with free room at its right for the names of lines, each under its setting's words.
 
     Args:
-        rows: arranged settings, see `arrangement.arranged`.
+        rows: settings in their places, see `arrangement.arranged`.
         title: of the page.
         height: of the axes, in inches.
     """

@@ -26,9 +26,8 @@ SAME_SIZE = 0.01
 """Networks count as equal in size if their parameters differ by at most this share."""
 Split = Literal["train", "validation", "test"]
 MISSED = 1e-3
-"""The largest share of training samples in any epoch, and of a split's samples when it is measured, that may
-miss a solver's tolerance if the run's values of that split are to enter a comparison.
-"""
+"""The largest share of training samples in any epoch, and of a split's where it is measured, that may miss a
+solver's tolerance in a run whose values of that split enter a comparison."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Run:
 
     @property
     def refinement(self) -> str:
-        """`explicit`, `equilibrium`, or the study's own label."""
+        """`explicit` or `equilibrium`."""
         return refinement_of(self.axes, self.solver)
 
     @property
