@@ -1,7 +1,8 @@
 """What deep equilibrium models learn, seen through neural collapse, next to explicit networks.
 
-What most users need is here, and is imported when it is first used: ``deq_collapse.measure`` alone takes no
-Lightning. Sources, imbalances, encoders, cells, losses and callbacks are in the packages of those names.
+What most users need is here, and is imported on first use: ``deq_collapse.measure`` alone does not import
+Lightning. Sources and imbalances are in ``data``, encoders and cells in ``models``; ``losses`` and
+``callbacks`` have their own packages.
 """
 
 from importlib import import_module

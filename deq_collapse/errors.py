@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake, and how a program tells it."""
+"""The exception for a user's mistakes, and how a program reports it."""
 
 import sys
 from collections.abc import Callable, Collection
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake in what the user asked for, told in one sentence: what was wrong, and what is allowed.
+    """A user's mistake, reported in one sentence: what was wrong, and what is allowed.
 
     The command line prints the sentence and exits with code 2, without a traceback.
     """
@@ -17,18 +17,18 @@ class RankLost(UserError):  # noqa: N818 - it is what happened to the run
 
 
 class Diverged(UserError):  # noqa: N818 - it is what happened to the run
-    """Training led to a loss, or to features, that are not finite."""
+    """Training led to a loss or features that are not finite."""
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """``did you mean ...?`` with the nearest of the names, or all of them where none is near."""
+    """``did you mean ...?`` with the nearest names, or all of them if none is near."""
     near = get_close_matches(name, names, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(sorted(names))}."
 
 
 def exit_code(program: Callable[[], object]) -> int:
-    """Runs a program; gives its exit code: 2 after a user's mistake, told in one sentence on the standard
-    error, else the number it returns, or 0.
+    """Runs a program; returns its exit code: 2 after a user's mistake, reported in one sentence on standard
+    error, else the number that it returns, or 0.
     """
     try:
         code = program()

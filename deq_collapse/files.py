@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file completely or not at all."""
 
 import json
 import os
@@ -10,16 +10,15 @@ from deq_collapse.errors import UserError
 
 
 def write_atomically(path: Path, content: str | bytes, through: bool = True) -> None:
-    """Writes a file so that a reader, or a run killed meanwhile, finds the old content or the new, never a
-    part.
+    """Writes a file so that a reader, even after a kill, finds the old content or the new, never a part.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
         content: text is encoded as UTF-8.
-        through: waits for the disk, so that the same holds where the power fails. About 10 ms.
+        through: wait for the disk, so that this also holds if the power fails; takes about 10 ms.
 
     Raises:
-        UserError: where it cannot be written.
+        UserError: if it cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -38,5 +37,5 @@ def write_atomically(path: Path, content: str | bytes, through: bool = True) -> 
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON for people: indented, keys in the order given."""
+    """Writes JSON for human readers: indented, with keys in the given order."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""How long a fit is to be, and whether and why it has ended, asked of Lightning's trainer in one place."""
+"""The planned length of a fit, and whether and why it has ended, from Lightning's trainer."""
 
 import math
 from typing import Any
@@ -8,16 +8,17 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 EPOCHS, STEPS, TIME, EARLY, STOPPED = "epochs", "steps", "time", "early stopping", "stopped"
 """What ends a fit: ``max_epochs``, ``max_steps``, ``max_time`` or a ``Timer``, ``EarlyStopping``, and
-whatever else sets ``trainer.should_stop``."""
+anything else that sets ``trainer.should_stop``.
+"""
 
 
 def epochs_planned(trainer: Trainer, batches: float) -> int | None:
-    """Epochs, of which the last may be cut short, until ``max_epochs`` or ``max_steps`` ends a fit; ``None``
-    where neither is set.
+    """Number of epochs, the last possibly cut short, until ``max_epochs`` or ``max_steps`` ends a fit;
+    ``None`` if neither is set.
 
     Args:
         trainer: before, in or after a fit.
-        batches: of an epoch, per rank.
+        batches: number of batches per epoch and rank.
     """
     limits = []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
@@ -28,19 +29,19 @@ def epochs_planned(trainer: Trainer, batches: float) -> int | None:
 
 
 def length(trainer: Trainer, batches: int) -> int:
-    """The number of epochs of a fit where it is known beforehand, else 0: `epochs_planned`, unless a time
-    limit or early stopping may end the fit before.
+    """The number of epochs of a fit if known beforehand, else 0: `epochs_planned`, unless a time limit or
+    early stopping may end the fit earlier.
     """
     return 0 if any(map(_may_stop, trainer.callbacks)) else epochs_planned(trainer, batches) or 0  # type: ignore[attr-defined]
 
 
 def is_over(trainer: Trainer) -> bool:
-    """Whether no step of training follows: asked within an epoch, after a step, or at its end."""
+    """Whether no training step follows, when called after a step within an epoch, or at its end."""
     return _limit(trainer) is not None or (trainer.should_stop and trainer.fit_loop._can_stop_early)
 
 
 def why(trainer: Trainer) -> str:
-    """What ended a fit that is over."""
+    """The reason why a fit has ended."""
     limit = _limit(trainer)
     if limit is not None:
         return limit
@@ -53,14 +54,14 @@ def why(trainer: Trainer) -> str:
 
 
 def is_whole(trainer: Trainer) -> bool:
-    """Whether the epoch that a trainer is in, or has just ended, had all its batches."""
+    """Whether the current epoch of a trainer, or the one just ended, had all its batches."""
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
 
 
 def _limit(trainer: Trainer) -> str | None:
-    """Which of the two limits is reached."""
+    """The limit that has been reached, if any."""
     steps = 0 <= trainer.max_steps <= trainer.global_step
-    if steps and not is_whole(trainer):  # be it in the last epoch, which counts as processed when it is cut
+    if steps and not is_whole(trainer):  # even in the last epoch, which counts as processed when cut
         return STEPS
     epochs: Any = trainer.fit_loop.epoch_progress.current
     done = epochs.ready if is_whole(trainer) else epochs.processed

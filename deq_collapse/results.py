@@ -1,4 +1,4 @@
-"""A study, or any directory of runs, as pandas tables and matplotlib figures: nothing is written."""
+"""A study, or any directory of runs, as pandas tables and matplotlib figures, without writing files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from deq_collapse.study.results import gathered
 
 
 def read_study(path: str | Path) -> StudyResults:
-    """Reads what finished runs left.
+    """Reads the files of finished runs.
 
     Args:
-        path: the directory of a study, as ``outputs/studies/demo``, of runs, as ``outputs/runs``, or of one
-            run.
+        path: the directory of a study, e.g. ``outputs/studies/demo``, of runs, e.g. ``outputs/runs``, or of
+            one run.
 
     Raises:
-        UserError: where there is no finished run, or a file is damaged.
+        UserError: if there is no finished run, or a file is damaged.
     """
     directory = Path(path)
     found = gathered(directory)
@@ -49,7 +49,7 @@ class StudyResults:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row per finished run: its name, place, costs, and every final value, as ``train_nc1``."""
+        """One row per finished run: its name, place, costs, and all final values, such as ``train_nc1``."""
         return pd.DataFrame([flat(run) for run in self.study.runs])
 
     @cached_property
@@ -70,7 +70,7 @@ class StudyResults:
         return tuple(self._drawings)
 
     def figure(self, name: str) -> Figure:
-        """One of the report's figures, drawn anew; ``savefig`` saves it.
+        """Draws one of the report's figures; ``savefig`` saves it.
 
         Raises:
             UserError: for a name that is not in `figures`.

@@ -1,4 +1,4 @@
-"""A `Trainer` of one's own that leaves what a run of the command line leaves: no configuration, no CLI."""
+"""A `Trainer` for Python that writes the files of a command-line run, without a configuration or the CLI."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +15,15 @@ from deq_collapse.runs.files import RESULT
 def run_callbacks(
     name: str, study: str | None = None, axes: Mapping[str, str] | None = None, progress: bool = True
 ) -> list[Callback]:
-    """What makes a fit a run: its history, costs, solver's conduct, checkpoints and record.
+    """The callbacks that make a fit a run: history, costs, solver statistics, checkpoints and record.
 
-    `run_trainer` has them and two more, which take options: the `MeasurementSchedule` and `Along`.
+    `run_trainer` has these and two more, which take options: `MeasurementSchedule` and `Along`.
 
     Args:
-        name: what the run is called.
+        name: of the run.
         study: the study it belongs to, or ``None``.
-        axes: its place among others, label by axis, as ``{"refinement": "equilibrium", "seed": "0"}``.
-        progress: whether a line says how far it is.
+        axes: its place among others, label by axis, e.g. ``{"refinement": "equilibrium", "seed": "0"}``.
+        progress: whether to show a line with the progress.
     """
     return [
         callbacks.Environment(),
@@ -48,24 +48,24 @@ def run_trainer(
     along: bool = True,
     **options: Any,
 ) -> Trainer:
-    """A Lightning ``Trainer`` that leaves a whole run in a directory, named as the directory is.
+    """A Lightning ``Trainer`` that writes a complete run, named after the directory, into that directory.
 
     ``deq-collapse study report`` and `read_study` take the directory that holds such runs. An interrupted run
-    goes on by ``trainer.fit(module, data, ckpt_path=directory / "last.ckpt")``.
+    continues with ``trainer.fit(module, data, ckpt_path=directory / "last.ckpt")``.
 
     Args:
-        directory: where the run leaves its files; made where there is none.
+        directory: of the run's files; created if needed.
         axes: see `run_callbacks`.
-        schedule: after which epochs to measure; by default the first 20 and then ever fewer.
-        along: whether to measure the trained network along its computation too.
-        options: of Lightning's ``Trainer``, as ``max_epochs`` and ``accelerator``; its ``callbacks`` are
+        schedule: the epochs after which to measure; by default the first 20 and then fewer and fewer.
+        along: whether to also measure the trained network along its computation.
+        options: of Lightning's ``Trainer``, e.g. ``max_epochs`` and ``accelerator``; its ``callbacks`` are
             added to ours.
 
     Returns:
         The trainer, whose ``fit`` takes a `CollapseModule` and a `CollapseDataModule`.
 
     Raises:
-        UserError: where the directory holds a finished run.
+        UserError: if the directory holds a finished run.
     """
     place = Path(directory)
     if (place / RESULT).exists():

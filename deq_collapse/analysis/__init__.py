@@ -1,1 +1,1 @@
-"""What the runs of a study say: settings, pairs, tests, verdicts, costs. Numbers; no markup, no figure."""
+"""Results of a study's runs: settings, pairs, tests, verdicts, costs. Numbers only; no markup, no figures."""

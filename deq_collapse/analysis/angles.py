@@ -1,4 +1,4 @@
-"""Cosines and angles between classes, and the order in which classes stand."""
+"""Cosines and angles between classes, and the order of classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def class_angles(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def target_angles(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles in degrees of a target that is known by its Gram matrix, (K, K)."""
+    """Angles in degrees of a target given by its Gram matrix, (K, K)."""
     lengths = np.sqrt(np.diagonal(gram))
     return _degrees(np.clip(gram / np.outer(lengths, lengths), -1, 1))
 
@@ -38,7 +38,7 @@ def class_order(geometry: Geometry) -> NDArray[np.int64]:
 
 
 def _degrees(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 on the diagonal, where rounding leaves a cosine a little below 1."""
+    """In degrees, with 0 on the diagonal, where rounding leaves cosines slightly below 1."""
     angles: NDArray[np.float64] = np.degrees(np.arccos(cosines))
     np.fill_diagonal(angles, np.where(np.isnan(np.diagonal(angles)), np.nan, 0.0))
     return angles

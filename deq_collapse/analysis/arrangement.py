@@ -1,4 +1,4 @@
-"""How the settings of a study lie beside each other: a row for every K_A, a column for every R."""
+"""The arrangement of a study's settings: a row for every K_A, a column for every R."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MOST_COLUMNS = 3
 
 
 def first_run(cell: Cell) -> Run:
-    """Any run of a setting knows its class counts and majority classes."""
+    """Any run of a setting, as all of them have its class counts and majority classes."""
     return next(iter(cell.values()))[0]
 
 
 def families(study: Study) -> dict[str, dict[str, Cell]]:
-    """Settings that differ in their imbalance alone, by what they share in words ("" where no other axis is).
+    """Families of settings that differ only in imbalance, by their shared words ("" without other axes).
 
-    Where every family would hold one setting there is nothing to part, and all settings are one family.
+    If every family would hold a single setting, all settings form one family.
     """
     found: dict[str, dict[str, Cell]] = {}
     for setting, cell in study.cells.items():
@@ -36,10 +36,10 @@ def families(study: Study) -> dict[str, dict[str, Cell]]:
 
 
 def arranged(cells: Mapping[str, Cell]) -> list[list[str | None]]:
-    """Rows of settings, None where a place stays empty.
+    """Rows of settings, with None for empty places.
 
     Step imbalances that span several K_A and R have a row for each K_A and a column for each R, below the
-    rows of all other settings; else settings follow each other, three in a row.
+    rows of all other settings; otherwise settings fill rows of three in order.
     """
     steps = {setting: first_run(cell) for setting, cell in cells.items() if first_run(cell).majority}
     majorities = sorted({len(run.majority or ()) for run in steps.values()})
@@ -56,7 +56,7 @@ def arranged(cells: Mapping[str, Cell]) -> list[list[str | None]]:
 
 
 def exemplary(cells: Mapping[str, Cell]) -> str:
-    """The setting to look at closely: the step nearest to K_A = 3, R = 10, else the first imbalanced one."""
+    """The setting to examine: the step nearest to K_A = 3, R = 10, else the imbalance nearest to R = 10."""
 
     def distance(setting: str) -> tuple[bool, bool, float, float]:
         run = first_run(cells[setting])

@@ -1,4 +1,4 @@
-"""A finished run beside the theory: its distances to every target, and its place in the phase diagrams."""
+"""A finished run compared with theory: its distances to every target, and its place in the phase diagrams."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from deq_collapse.theory.phase import Dot, effective_decay, smallest_angle
 
 
 def beside(run: FinishedRun, found: Comparison) -> Beside:
-    """What a report shows of a comparison."""
+    """The parts of a comparison that a report shows."""
     shared: dict[str, str | float] = {
         "run": run.name,
         "weight_energy": found.weight_energy,
@@ -34,7 +34,7 @@ def beside(run: FinishedRun, found: Comparison) -> Beside:
 
 
 def dot(run: FinishedRun, num_classes: int) -> Dot:
-    """A run in the phase diagrams, its majority classes first."""
+    """A run's point in the phase diagrams, with its majority classes first."""
     order = [*run.majority, *(c for c in range(num_classes) if c not in set(run.majority))]
     counts, weight, means = [run.counts[c] for c in order], run.weight[order], run.means[order]
     found = compare(weight, run.bias[order], means, counts, range(len(run.majority)))

@@ -1,8 +1,8 @@
-"""What one change adds, everything else equal: two labels of one axis of a study, compared seed by seed.
+"""The effect of one change, everything else equal: two labels of one axis of a study, compared seed by seed.
 
-A study file names its contrasts (``contrasts: {equilibrium: {refinement: [tied, equilibrium]}}``). Those of
-its refinement and of its family together take the effect of a DEQ apart: how often a block is applied,
-whether to the fixed point, the bound on its weights, its normalisation.
+A study file names its contrasts (``contrasts: {equilibrium: {refinement: [tied, equilibrium]}}``). Contrasts
+of its refinement and of its family together separate the effect of a DEQ into the number of times a block is
+applied, whether to the fixed point, the bound on its weights, and its normalisation.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ EFFECTS = (
     logged("train", "nc3", "NC3"),
     logged("train", "loss", "training loss", "factor"),
 )
-"""What the effects are told of; NC1 to NC3 and the loss on the training split."""
+"""The measures whose effects are reported; NC1 to NC3 and the loss are of the training split."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a contrast adds to one measure.
+    """The effect of a contrast on one measure.
 
     Attributes:
-        place: the labels that both sides share, in words; for a pooled effect, how many places it is over.
+        place: the labels that both sides share, in words; for a pooled effect, the number of places.
         imbalance: the part of `place` that is the imbalance; effects are pooled within it.
-        comparison: of runs that are `fair`, paired by seed.
+        comparison: of the runs that are `fair`, paired by seed.
         adjusted: p value after Holm's correction over the effects on one measure in one table.
     """
 
@@ -65,8 +65,8 @@ class EffectRow:
 
 @dataclass(frozen=True)
 class EffectTable:
-    """The effects of all contrasts in one imbalance of one data set: a row for every place, and below them
-    their mean. The p values of one measure were adjusted together.
+    """The effects of all contrasts in one imbalance of one data set: a row for every place, followed by their
+    mean. The p values of one measure are adjusted together.
     """
 
     imbalance: str
@@ -75,13 +75,13 @@ class EffectTable:
 
 
 def effect_tables(study: Study) -> list[EffectTable]:
-    """A table for every imbalance in which some contrast of the study has both its sides."""
+    """A table for every imbalance in which some contrast of the study has both sides."""
     found = [effect for contrast in study.contrasts for effect in _effects(study, contrast)]
     return [_table(imbalance, found) for imbalance in dict.fromkeys(effect.imbalance for effect in found)]
 
 
 def _effects(study: Study, contrast: Contrast) -> list[Effect]:
-    """One for every place and measure that has a value."""
+    """One effect for every place and measure that has a value."""
     sides: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in study.runs:
         label = run.axes.get(contrast.axis)
@@ -113,7 +113,7 @@ def _table(imbalance: str, found: Sequence[Effect]) -> EffectTable:
 
 
 def _rows(contrast: Contrast, effects: Sequence[Effect]) -> list[EffectRow]:
-    """The places of one contrast, and their mean where there are several."""
+    """The places of one contrast, and their mean if there are several."""
     mine = [effect for effect in effects if effect.contrast == contrast]
     places = list(dict.fromkeys(effect.place for effect in mine))
     rows = [EffectRow(contrast, place, False, tuple(e for e in mine if e.place == place)) for place in places]

@@ -1,4 +1,4 @@
-"""What each setting and refinement costs: parameters, work, memory, and how the solver did."""
+"""Costs of each setting and refinement: parameters, work, memory, and solver statistics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Literal
 from deq_collapse.runs.record import Run, Solver
 
 Form = Literal["plain", "count", "magnitude", "MiB", "share"]
-"""How a number is told: as it is, as a whole one, with a metric prefix, in MiB (of bytes), in per cent."""
+"""How a number is shown: unchanged, as a whole number, with a metric prefix, in MiB (from bytes), in per
+cent.
+"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One number of a run: its name in files, the heading of its group and of itself, and how it is told."""
+    """One number of a run: its name in files, the headings of its group and of its column, and its form."""
 
     key: str
     group: str
@@ -32,7 +34,7 @@ def _solver(key: str, title: str, value: Callable[[Solver], float | None], form:
 
 
 def _minutes_to_collapse(run: Run) -> float | None:
-    """Training alone, without measurements, up to the epoch from which on the run stayed collapsed."""
+    """Training time, without measurements, up to the epoch from which on the run stayed collapsed."""
     epoch = run.collapsed_epoch
     if epoch is None or run.seconds_per_step is None:
         return None

@@ -1,5 +1,5 @@
-"""Two networks compared where their training losses are equal, not at one epoch: whoever trains faster has
-collapsed farther at any epoch, which says nothing of the geometry it prefers.
+"""Two networks compared at equal training loss, not at equal epochs: at any epoch, the one that trains faster
+has collapsed further, which says nothing about the geometry it prefers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ NOTE = (
 
 
 def at_loss(run: Run, loss: float, split: str, metric: str) -> float | None:
-    """What a metric was where the training loss first was as low as `loss`; None where it never was, and
-    where the metric was not measured then.
+    """The value of a metric when the training loss first was as low as `loss`; None if it never was, or if
+    the metric was not measured then.
     """
     losses, values = run.curve("train", "loss"), run.curve(split, metric)
     epochs = [epoch for epoch in losses.index if epoch in values.index and losses[epoch] > 0]
@@ -51,7 +51,7 @@ def at_loss(run: Run, loss: float, split: str, metric: str) -> float | None:
 
 
 def equal_loss_tables(study: Study) -> list[Table]:
-    """For each explicit refinement that has a pair with a DEQ, every DEQ beside it in every setting."""
+    """A table for each explicit refinement that has a pair with a DEQ: each DEQ beside it in each setting."""
     every = settings(study)
     implicit = {name for setting in every for name in setting.implicit}
     names = dict.fromkeys(name for setting in every for name in setting.slots if name not in implicit)
@@ -74,7 +74,7 @@ def _table(every: Sequence[Setting], one: str) -> Table:
 
 
 def _entry(measure: Measure, setting: Setting, one: str, two: str) -> Entry:
-    """Runs of one seed, both at the higher final loss of the two."""
+    """Compares runs with the same seed at the higher of their two final losses."""
     first: dict[str, float | None] = {}
     second: dict[str, float | None] = {}
     held_out = measure.key == "held_out_accuracy"

@@ -1,4 +1,4 @@
-"""What the tables report of a run: measures, how their values are told, and which stand in one table."""
+"""Measures of a run in the tables, how their values are shown, and which of them share a table."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Literal
 from deq_collapse.runs.record import Run, Split
 
 Kind = Literal["share", "plain", "factor"]
-"""A share is told in per cent and compared in points; a plain value is compared as it is; a measure that
-spans decades is compared as a factor, by its logarithms."""
+"""A share is shown in per cent and compared in points; a plain value is compared directly; a measure that
+spans decades is compared as a factor, by its logarithms.
+"""
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Measure:
     Attributes:
         key: its name in files.
         title: its name in a table.
-        kind: how it is told and compared.
-        value: reads it from a run; None where the run has none.
-        absent: what a run without a value is called, as `never` for the terminal phase.
-        split: whose images it was measured on.
+        kind: how it is shown and compared.
+        value: reads it from a run; None if the run has none.
+        absent: word for a run without a value, e.g. `never` for the terminal phase.
+        split: the images on which it was measured.
     """
 
     key: str
@@ -41,13 +42,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Family:
-    """Measures of one table, whose tests are one family for the correction of their p values.
+    """The measures of one table; their tests form one family for the correction of p values.
 
     Attributes:
         name: of its files.
         title: its heading.
         note: what its columns mean.
-        imbalance: the settings it holds: `balanced`, `step` or `long-tailed`; None for all.
+        imbalance: the kind of its settings: `balanced`, `step` or `long-tailed`; None for all.
     """
 
     name: str
@@ -63,7 +64,7 @@ def logged(split: Split, metric: str, title: str, kind: Kind = "plain") -> Measu
 
 
 def minority_accuracy(title: str) -> Measure:
-    """Test accuracy on minority classes, of a long tail on the few."""
+    """Test accuracy on minority classes; for a long tail, on the "few" classes."""
     return Measure(
         "test_accuracy_minority",
         title,

@@ -1,4 +1,4 @@
-"""Cosines of minority classes by imbalance ratio, and what the layer-peeled model predicts (Fang 2021)."""
+"""Cosines of minority classes by imbalance ratio, and predictions of the layer-peeled model (Fang 2021)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ COLUMNS = ("majority", "refinement", "ratio", "setting", "name", "energy", *PART
 
 
 def minority_table(cells: Mapping[str, Cell]) -> pd.DataFrame:
-    """One row per run and number of majority classes K_A: its ratio R, the mean cosine over pairs of minority
-    classes of classifier rows and of centred class means of the training split, and its energy sqrt(E_W E_H),
-    E the mean over classes of the squared lengths, both centred.
+    """One row per run and number of majority classes K_A: its ratio R, the mean cosines over pairs of
+    minority classes of classifier rows and of centred class means of the training split, and its energy
+    sqrt(E_W E_H), where E is the mean over classes of squared lengths, both centred.
 
-    A run under step imbalance has one row. A balanced one has a row for every K_A of the others, for the same
-    classes, which are minority classes only there. Fewer than 2 minority classes have no cosine, and no row.
+    A run under step imbalance has one row. A balanced run has a row for every K_A of the other runs, for the
+    same classes, although they are not minority classes in it. Fewer than 2 minority classes have no cosine,
+    and no row.
     """
     runs = [(setting, run) for setting, cell in cells.items() for runs in cell.values() for run in runs]
     splits = {len(run.majority): run.majority for _, run in runs if run.majority}
@@ -39,8 +40,9 @@ def minority_table(cells: Mapping[str, Cell]) -> pd.DataFrame:
 
 
 def theory_table(table: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:
-    """What the layer-peeled model says at the energies of the networks (geometric mean over seeds): for each
-    setting and refinement its minority cosines, and the critical ratio R0 at that energy; None without cvxpy.
+    """Predictions of the layer-peeled model at the energies of the networks (geometric mean over seeds): for
+    each setting and refinement the minority cosines, and the critical ratio R0 at that energy; None without
+    cvxpy.
     """
     if importlib.util.find_spec("cvxpy") is None:
         return None
@@ -55,7 +57,7 @@ def theory_table(table: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:
 
 @lru_cache(maxsize=256)
 def _optimum(num_classes: int, majority: int, ratio: float, energy: float) -> tuple[float, float, float]:
-    """Cosines of rows and of means at the optimum, and R0; energies count by their product alone."""
+    """Cosines of rows and of means at the optimum, and R0; only the product of the energies matters."""
     from deq_collapse.theory.critical import critical_ratio
     from deq_collapse.theory.peeled import layer_peeled, minority_cosine, step_counts
 
@@ -73,7 +75,7 @@ def _energy(run: Run) -> float:
 
 
 def _cosines(run: Run, majority: Sequence[int]) -> Iterator[float]:
-    """Mean over pairs of minority classes, of classifier rows as they are and of centred class means."""
+    """Mean over pairs of minority classes, of classifier rows (not centred) and of centred class means."""
     minority = np.setdiff1d(np.arange(len(run.class_counts)), majority)
     means = np.asarray(run.geometry.class_means_train, dtype=float)
     for rows in (run.geometry.weight, means - means.mean(axis=0)):

@@ -27,7 +27,7 @@ class OutcomeTable:
 
 
 def outcome_table(study: Study) -> OutcomeTable:
-    """Every run in its place; a place holds several where runs of a cell name no seed of their own."""
+    """Every run in its place; a place holds several runs if they have no distinct seeds."""
     axes = [*study.planned, *(run.axes for run in study.runs)]
     seeds = list(dict.fromkeys(entry.get("seed", "") for entry in axes))
     blocks = [

@@ -10,21 +10,21 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-"""Of every test; intervals cover 1 - LEVEL."""
+"""Level of every test; intervals cover 1 - LEVEL."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one refinement adds to another, over the seeds that both have.
+    """The effect of one refinement over another, from the seeds that both have.
 
     Attributes:
-        differences: other - baseline by seed; of logarithms where `ratio`.
+        differences: other - baseline by seed; of logarithms if `ratio`.
         unpaired: seeds that have a value on one side only.
-        ratio: whether effects are told as factors, other / baseline.
-        low, high: ends of the interval that holds the mean difference with 95% confidence if differences are
-            normal; on the scale of `differences`, nan where there is none.
-        p: of Student's paired t test, two-sided; nan where there is none.
-        remark: why there is no interval and no test; empty where there are.
+        ratio: whether effects are shown as factors, other / baseline.
+        low, high: ends of the 95% confidence interval of the mean difference, assuming normal differences; on
+            the scale of `differences`, nan if there is none.
+        p: of Student's two-sided paired t test; nan if there is none.
+        remark: why there is no interval and no test; empty if there are.
     """
 
     differences: dict[str, float]
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def n(self) -> int:
-        """Pairs."""
+        """Number of pairs."""
         return len(self.differences)
 
     @property
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def effect(self) -> float:
-        """What is told: the mean difference, or for a ratio the geometric mean of the factors."""
+        """The effect shown: the mean difference, or for a ratio the geometric mean of the factors."""
         return self.told(self.mean)
 
     @property
@@ -56,7 +56,7 @@ class Comparison:
         return self.told(self.low), self.told(self.high)
 
     def told(self, difference: float) -> float:
-        """A difference on the scale that is told."""
+        """A difference on the scale shown."""
         return math.exp(difference) if self.ratio else difference
 
 
@@ -66,8 +66,8 @@ def compare(
     """Pairs values by seed and compares them.
 
     Args:
-        baseline: values by seed; one that is None or not finite, or for a ratio not positive, is no value.
-        other: the same of the other refinement.
+        baseline: values by seed; None, non-finite and, for a ratio, non-positive values are ignored.
+        other: the same for the other refinement.
         ratio: compare logarithms, for measures that span decades.
 
     >>> made = compare({"0": 1.0, "1": 2.0, "2": 3.0}, {"0": 2.0, "1": 4.0, "2": 3.5, "3": 9.0})
@@ -83,12 +83,12 @@ def compare(
 
 
 def pool(comparisons: Sequence[Comparison]) -> Comparison:
-    """The mean over comparisons of one measure in several settings, taken within each seed.
+    """The mean over comparisons of one measure in several settings, averaged within each seed.
 
     A seed's runs share their draw of images, initial weights and order of batches, so settings of one seed
-    are not independent: the seeds are what is repeated, and n is their number. Only seeds that have a pair in
-    every setting count, else seeds would be means over different settings. Settings without any pair are
-    passed over.
+    are not independent: the seeds are the repetitions, and n is their number. Only seeds with a pair in every
+    setting count; otherwise seeds would be means over different settings. Settings without any pair are
+    skipped.
     """
     some = [comparison for comparison in comparisons if comparison.n]
     every = list(dict.fromkeys(seed for c in some for seed in c.differences))
@@ -99,10 +99,10 @@ def pool(comparisons: Sequence[Comparison]) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values of a family of tests (Holm 1979): calling those below a level significant errs
-    anywhere in the family with at most that probability, however the tests depend on each other.
+    """Adjusted p values of a family of tests (Holm 1979): if those below a level are called significant, the
+    probability of any error in the family is at most that level, however the tests depend on each other.
 
-    A nan is no test: it stays, and the family is smaller.
+    A nan is not a test: it stays nan and does not count in the family.
 
     >>> [round(p, 2) for p in holm([0.01, 0.04, 0.03, 0.005])]
     [0.03, 0.06, 0.06, 0.02]
@@ -116,13 +116,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _usable(side: Mapping[str, float | None], ratio: bool) -> dict[str, float]:
-    """The values that can be compared, logarithms for a ratio."""
+    """The values that can be compared; their logarithms for a ratio."""
     known = {seed: value for seed, value in side.items() if value is not None and math.isfinite(value)}
     return {seed: math.log(v) for seed, v in known.items() if v > 0} if ratio else known
 
 
 def _tested(differences: dict[str, float], unpaired: tuple[str, ...], ratio: bool, size: float) -> Comparison:
-    """`size` is the largest value that was subtracted: differences equal to its rounding are equal."""
+    """`size` is the largest of the compared values: differences that agree up to its rounding are equal."""
     values = np.array(list(differences.values()))
     remark = ""
     if len(values) < 2:

@@ -1,4 +1,4 @@
-"""How many seeds a paired t test would need, by its power at the effect and the spread that were seen."""
+"""The number of seeds that a paired t test would need, from its power at the observed effect and spread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deq_collapse.analysis.pairing import LEVEL
 
 POWER = 0.8
 MOST = 1000
-"""Pairs beyond which the answer is "more than"."""
+"""Largest number of pairs considered."""
 
 
 def power(effect: float, pairs: NDArray[np.int64], level: float = LEVEL) -> NDArray[np.float64]:
@@ -31,12 +31,12 @@ def power(effect: float, pairs: NDArray[np.int64], level: float = LEVEL) -> NDAr
 
 
 def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | None:
-    """The least number of pairs at which the test has a power of 80%, if the mean difference and the standard
-    deviation seen here were the true ones; both are estimates, so with few pairs this is rough.
+    """The smallest number of pairs at which the test has a power of 80%, if the observed mean difference and
+    standard deviation were the true ones; both are estimates, so with few pairs this is rough.
 
     Returns:
-        At least 2; ``None`` where there are fewer than two differences, where they do not vary, and where
-        more than `MOST` would be needed.
+        At least 2; ``None`` if there are fewer than two differences, if they do not vary, or if more than
+        `MOST` would be needed.
 
     >>> pairs_needed([1.0, 2.0, 3.0])
     5
@@ -46,7 +46,7 @@ def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | 
     values = np.array(list(differences), dtype=float)
     if len(values) < 2 or np.ptp(values) == 0:
         return None
-    values /= np.abs(values).max()  # squares of tiny differences would vanish
+    values /= np.abs(values).max()  # squares of tiny differences would underflow
     pairs = np.arange(2, MOST + 1)
     enough = power(float(values.mean() / values.std(ddof=1)), pairs, level) >= POWER
     return int(pairs[enough.argmax()]) if enough.any() else None

@@ -1,4 +1,4 @@
-"""The settings of a study: what is planned and what is finished of each, refinement by refinement."""
+"""The settings of a study: the planned and the finished runs of each, by refinement."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from deq_collapse.runs.study import Study
 
 @dataclass(frozen=True)
 class Slot:
-    """A place of the grid: the finished runs of one setting and refinement, and how many are planned."""
+    """A place of the grid: the finished runs of one setting and refinement, and the number planned."""
 
     runs: tuple[Run, ...]
     planned: int
 
     @property
     def missing(self) -> int:
-        """Runs that are planned and not finished."""
+        """Number of runs planned but not finished."""
         return max(0, self.planned - len(self.runs))
 
     @property
@@ -34,11 +34,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting and its slots by refinement, those that solve for a fixed point last.
+    """A setting and its slots by refinement; those that solve for a fixed point come last.
 
     Attributes:
-        group: what it shares with settings that differ in imbalance alone, in words; may be empty.
-        heading, label: group and imbalance in words; where no group has two settings, nothing and the name.
+        group: what it shares, in words, with settings that differ only in imbalance; may be empty.
+        heading, label: group and imbalance in words; if no group has two settings, empty and the name.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Setting:
 
     @property
     def runs(self) -> Iterator[Run]:
-        """Of all refinements."""
+        """The runs of all refinements."""
         return (run for slot in self.slots.values() for run in slot.runs)
 
     @property
     def baseline(self) -> str | None:
-        """The first explicit refinement that has runs: what its DEQs are compared with; None without one."""
+        """The first explicit refinement with runs, with which its DEQs are compared; None without one."""
         return next((name for name, slot in self.slots.items() if slot.runs and not slot.implicit), None)
 
     @property
@@ -64,19 +64,19 @@ class Setting:
 
     @property
     def imbalance(self) -> str | None:
-        """`imbalance_kind` of its runs; None where none is finished."""
+        """`imbalance_kind` of its runs; None if none is finished."""
         return next((imbalance_kind(run) for run in self.runs), None)
 
 
 def settings(study: Study) -> list[Setting]:
-    """Every setting that is planned or has runs: group by group, else in the order of the grid."""
+    """Every setting that is planned or has runs: group by group, in the order of the grid within a group."""
     places: dict[str, dict[str, list[Run]]] = {}
     planned: Counter[tuple[str, str]] = Counter()
     words_of: dict[str, Mapping[str, str]] = {}
-    only_data = study.runs[0].dataset if study.runs else study.name  # where the refinement is the only axis
+    only_data = study.runs[0].dataset if study.runs else study.name  # if the refinement is the only axis
     for axes in study.planned:
         if "refinement" not in axes:
-            continue  # then only a run tells what it is
+            continue  # then only a run shows its refinement
         said = in_words(axes, study.imbalances.get(axes.get("imbalance", ""), {}))
         setting, refinement = setting_in_words(said) or only_data, axes["refinement"]
         places.setdefault(setting, {}).setdefault(refinement, [])
@@ -106,7 +106,7 @@ def settings(study: Study) -> list[Setting]:
 
 
 def refinements(study: Study) -> list[str]:
-    """Those of a study, those that solve for a fixed point last."""
+    """The refinements of a study; those that solve for a fixed point come last."""
     every = settings(study)
     names = dict.fromkeys(name for setting in every for name in setting.slots)
     implicit = {"equilibrium"}.union(*(setting.implicit for setting in every))
@@ -114,7 +114,7 @@ def refinements(study: Study) -> list[str]:
 
 
 def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
-    """A measure's values by seed; runs that name no seed are told apart and pair with nothing, unless one."""
+    """A measure's values by seed; several runs with one seed, or none, are keyed by name and have no pair."""
     seeds = [run.axes.get("seed", "") for run in runs]
     return {
         seed if seeds.count(seed) == 1 else run.name: measure.value(run)
@@ -124,7 +124,7 @@ def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
 
 def fair(one: Sequence[Run], two: Sequence[Run], split: Split) -> tuple[list[Run], list[Run]]:
     """The runs of two sides whose values of a split may be compared seed by seed: those `solved` there,
-    without the seeds of which one run ended before its plan and the other did not train equally long.
+    without seeds for which one run ended before its plan and the other did not train equally long.
     """
     first, second = ([run for run in runs if run.solved(split)] for runs in (one, two))
 
@@ -136,7 +136,7 @@ def fair(one: Sequence[Run], two: Sequence[Run], split: Split) -> tuple[list[Run
 
 
 def compared(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
-    """What the second side adds to the first, over the seeds at which their runs are `fair`."""
+    """The effect of the second side over the first, from the seeds whose runs are `fair`."""
     first, second = (by_seed(runs, measure) for runs in fair(one, two, measure.split))
     return compare(first, second, ratio=measure.kind == "factor")
 

@@ -1,4 +1,4 @@
-"""The tables of a study: refinements side by side for every setting, over seeds, with their paired tests."""
+"""The tables of a study: refinements side by side in every setting, over seeds, with their paired tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deq_collapse.runs.study import Study
 
 @dataclass(frozen=True)
 class Entry:
-    """One measure in one line of a table: both sides by seed, and what comparing what is `fair` says."""
+    """One measure in one line of a table: both sides by seed, and the comparison of those that are `fair`."""
 
     measure: Measure
     baseline: dict[str, float | None]
@@ -40,20 +40,20 @@ class Line:
 
     @property
     def slots(self) -> dict[str, Slot]:
-        """Of the refinements that are compared, empty where the grid has none."""
+        """The slots of the compared refinements, empty if the grid has none."""
         names = [name for name in (self.baseline, self.refinement) if name]
         return {name: self.setting.slots.get(name, Slot((), 0)) for name in names}
 
     @property
     def unconverged(self) -> int:
-        """Runs behind the line that missed fixed points, and enter no comparison of some value of it."""
+        """Number of runs of the line that missed fixed points and are excluded from some comparisons."""
         splits = {entry.measure.split for entry in self.entries}
         runs = [run for slot in self.slots.values() for run in slot.runs]
         return sum(not all(run.solved(split) for split in splits) for run in runs)
 
     @property
     def cut(self) -> int:
-        """Runs behind the line that ended before their plan, and are compared with their like alone."""
+        """Number of runs of the line that ended early and are compared only with equally long ones."""
         return sum(not run.complete for slot in self.slots.values() for run in slot.runs)
 
 
@@ -63,8 +63,8 @@ class Table:
 
     Attributes:
         baseline: the refinement that the others are compared with.
-        others: what is compared with it; empty where the study has one refinement, whose values are all.
-        tests: how many p values were adjusted together.
+        others: the refinements compared with it; empty if the study has only one.
+        tests: number of p values adjusted together.
     """
 
     family: Family
@@ -76,13 +76,13 @@ class Table:
 
 
 def comparison_tables(study: Study) -> list[Table]:
-    """The tables of all families that have a value, in order."""
+    """The tables of all families with a value, in order."""
     tables = (family_table(study, family) for family in FAMILIES)
     return [table for table in tables if table.lines and table.measures]
 
 
 def family_table(study: Study, family: Family) -> Table:
-    """One family, without columns that no run has, nor balanced accuracy where it is overall accuracy."""
+    """One family, without columns that no run has and without balanced accuracy equal to the overall one."""
     names = refinements(study)
     kept = [s for s in settings(study) if family.imbalance is None or s.imbalance == family.imbalance]
     runs = [run for setting in kept for run in setting.runs]
@@ -117,7 +117,7 @@ def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Ent
 
 
 def _shown(measures: Sequence[Measure], runs: Sequence[Run]) -> tuple[Measure, ...]:
-    """Those that some run has, without a balanced accuracy that is the overall one throughout."""
+    """Measures that some run has, without a balanced accuracy that always equals the overall one."""
     balanced = any(
         abs(run.test.get("balanced_accuracy", math.nan) - run.test.get("accuracy", math.nan)) > 1e-6
         for run in runs

@@ -1,6 +1,6 @@
-"""The claims of Sun & Shi (NeurIPS 2024, arXiv 2410.23391), and what a study's runs say of each.
+"""The claims of Sun & Shi (NeurIPS 2024, arXiv 2410.23391), and the verdict of a study's runs on each.
 
-The rule is fixed before any run is looked at, and stands on the report's page: `RULE`.
+The rule is fixed before any run is examined and is shown on the report's page: `RULE`.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ POOLING = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that a comparison can speak for or against.
+    """A sentence that a comparison can support or contradict.
 
     Attributes:
         key: its name in files.
-        title: its name at the head of a column.
-        sentence: what is claimed.
-        measure: what is compared.
-        higher: whether the claim says that DEQ has the higher value.
+        title: its column heading.
+        sentence: the claim.
+        measure: the measure compared.
+        higher: whether DEQ is claimed to have the higher value.
     """
 
     key: str
@@ -96,7 +96,7 @@ CLAIMS = (
     ),
 )
 ALL = "all together"
-"""The group of all balanced runs where a study has several, as data sets."""
+"""The group of all runs if a study has several groups, such as data sets."""
 COLLAPSES = (
     "Under balance DEQ collapses: training error reaches 0, and training NC1, NC2 and NC3 end at or below"
     f" {COLLAPSED['nc1']:g}, {COLLAPSED['nc2_etf_means']:g} and {COLLAPSED['nc3']:g}, where a public ResNet-9"
@@ -157,13 +157,13 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper and Pearson's, 95%."""
+        """The 95% interval of Clopper and Pearson."""
         interval = stats.binomtest(self.collapsed, self.n).proportion_ci(1 - LEVEL)
         return float(interval.low), float(interval.high)
 
     @property
     def p(self) -> float:
-        """Of as lopsided a count if a run were as likely to collapse as not."""
+        """The probability of a count this lopsided if a run were as likely to collapse as not."""
         return float(stats.binomtest(self.collapsed, self.n).pvalue)
 
     @property
@@ -175,7 +175,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """All that a study says: of balanced runs; of each claim, pooled; of each setting, claim by claim."""
+    """All verdicts of a study: on balanced runs; on each claim, pooled; on each setting, claim by claim."""
 
     collapse: tuple[Share, ...]
     pooled: tuple[Verdict, ...]
@@ -197,7 +197,7 @@ class Verdicts:
 
 
 def verdicts(study: Study) -> Verdicts:
-    """What a study's runs say of the claims; empty where no setting has an explicit refinement and a DEQ."""
+    """The verdicts of a study's runs on the claims; empty if no setting has an explicit network and a DEQ."""
     every = [s for s in settings(study) if s.baseline and s.implicit]
     single = [
         _single(claim, setting, deq)
@@ -220,7 +220,7 @@ def verdicts(study: Study) -> Verdicts:
 
 
 def records(found: Verdicts) -> list[dict[str, Any]]:
-    """Every verdict as a flat record, for files; None stands for what has no value."""
+    """Every verdict as a flat record, for files; None stands for a missing value."""
     rows: list[dict[str, Any]] = [
         {
             "claim": "collapses_under_balance",
@@ -275,7 +275,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
 
 
 def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:
-    """Of each group, and of all together where there are several; none where no DEQ has a sound run."""
+    """The shares of each group, and of all together if there are several; none if no DEQ has a sound run."""
     balanced = [setting for setting in every if setting.imbalance == "balanced"]
     groups = list(dict.fromkeys(setting.group for setting in balanced))
     found = []
@@ -303,7 +303,7 @@ def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
 
 
 def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
-    """Those of DEQs that every setting has, lest a family with a second DEQ counts twice; all if none is."""
+    """Those of DEQs that all settings share, so that families with two DEQs do not count twice; else all."""
     found: dict[int, set[str]] = {}
     for verdict in single:
         found.setdefault(id(verdict.setting), set()).add(verdict.deq)

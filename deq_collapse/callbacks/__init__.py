@@ -1,4 +1,4 @@
-"""Callbacks that watch a run: when it is measured, what it logs, costs and leaves behind."""
+"""Callbacks that watch a run: when it is measured, what it logs, what it costs and which files it leaves."""
 
 from deq_collapse.callbacks.along import Along
 from deq_collapse.callbacks.averaging import check_averaging

@@ -29,16 +29,16 @@ H0 = "encoder"
 
 
 class Along(Callback):
-    """Writes ``along.csv`` when a fit is over: split, evaluations, module, metric, value; one row per value.
+    """Writes ``along.csv`` at the end of a fit: split, evaluations, module, metric, value; one row per value.
 
-    One pass over each split in eval mode. ``evaluations`` is 0 at H0 and one more after each call of the
-    modules watched; calls before H0, inside the encoder, are negative. Features are what the readout makes of
-    the state there, so that the last ones are those the classifier receives.
+    It takes one pass over each split in eval mode. ``evaluations`` is 0 at H0 and increases by one with each
+    call of a watched module; calls before H0, inside the encoder, are negative. Features are the readout of
+    the state there, so that the last ones are the classifier's input.
 
     Args:
-        modules: names or patterns of the modules to watch instead, as ``refinement.layers.*``. ``null`` is
-            every block of an explicit refinement, every iterate of an equilibrium's solver, and of another
-            refinement its output.
+        modules: names or patterns of other modules to watch, such as ``refinement.layers.*``. ``null``
+            watches every block of an explicit refinement, every iterate of an equilibrium's solver, and the
+            output of any other refinement.
     """
 
     def __init__(self, modules: list[str] | None = None) -> None:
@@ -66,7 +66,7 @@ class Along(Callback):
         settle(trainer, pl_module)
         try:
             table = self.measure(trainer, pl_module, data)
-        except ValueError as error:  # say of features that are not finite: no reason to lose the run
+        except ValueError as error:  # e.g. non-finite features: no reason to lose the run
             rank_zero_warn(f"{ALONG} is not written: {error}")
             return
         if trainer.is_global_zero:
@@ -75,11 +75,11 @@ class Along(Callback):
     @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]  # else hooks would be passed by
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> pd.DataFrame:
-        """The table, over all ranks of the trainer, on its device and in its precision.
+        """Returns the table, over all ranks of the trainer, on its device and in its precision.
 
         Raises:
             UserError: see `places`.
-            ValueError: where features have no collapse that could be measured.
+            ValueError: if collapse cannot be measured on the features.
         """
         home = module.device
         network = module.to(trainer.strategy.root_device).network.eval()
@@ -128,7 +128,7 @@ def _moved(trainer: Trainer, *parts: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> tuple[list[str], Pool]:
-    """Where a network is watched, and what makes features there.
+    """Where a network is watched, and how features are made there.
 
     Args:
         network: in eval mode; `images` pass through it once.
@@ -136,11 +136,11 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
         images: (N, C, H, W).
 
     Returns:
-        Names of modules, H0's first; and the network's readout, for states of the shape it receives. States
-        of another shape, say inside the encoder, are averaged over positions.
+        Names of modules, H0's first; and the network's readout, for states of the shape it takes. States of
+        another shape, e.g. inside the encoder, are averaged over positions.
 
     Raises:
-        UserError: for a name that no module has, a module that is not called, or one that gives no features.
+        UserError: for a name that no module has, a module that is not called, or one without features.
     """
     readout, shape = deepcopy(network.readout), network.refinement(network.encoder(images)).shape[1:]
 
@@ -154,7 +154,7 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
         watched = named_modules(network, blocks(network.refinement) if patterns is None else patterns)
         names = list(dict.fromkeys([H0, *watched]))
         named = {H0, *watched} if patterns is None else {H0, *patterns}
-        # What a pattern finds beside what gives features, as a container of blocks, is left out.
+        # Matches of a pattern that give no features, such as containers of blocks, are left out.
         giving = _called(network, names, lambda state: _features(state, pool), images)
         kept = [name for name in names if name in named | giving]
         called = _called(network, kept, pool, images)
@@ -169,14 +169,14 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
 
 
 def _called(network: Network, names: Sequence[str], pool: Pool, images: Tensor) -> set[str]:
-    """Those of the modules that a pass calls and that give features."""
+    """The modules that a pass calls and that give features."""
     with Taps(network, names, pool) as taps:
         network.features(images)
         return {name for name, features in taps.take() if features.numel()}
 
 
 def _features(state: Any, pool: Pool) -> Tensor:
-    """Features, empty where the state has none."""
+    """Features, empty if the state has none."""
     try:
         return pool(state)
     except ValueError:
@@ -184,7 +184,7 @@ def _features(state: Any, pool: Pool) -> Tensor:
 
 
 def blocks(refinement: nn.Module) -> list[str]:
-    """The modules of a network of which each call is an evaluation of a block of its refinement."""
+    """The modules of a network whose calls are evaluations of a block of its refinement."""
     if isinstance(refinement, Equilibrium):
         return ["refinement.iterate"]
     if isinstance(refinement, Explicit):

@@ -1,4 +1,4 @@
-"""Runs whose result is an average of weights: the average is what is measured, saved and recorded."""
+"""Runs whose result is an average of weights: the average is measured, saved and recorded."""
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
@@ -7,7 +7,7 @@ from deq_collapse.errors import UserError
 
 
 def check_averaging(callbacks: list[Callback]) -> None:
-    """Whether an average can be measured before the fit ends.
+    """Checks that an average can be measured before the fit ends.
 
     Raises:
         UserError: for ``StochasticWeightAveraging``, which exchanges the weights after the last measurement.
@@ -20,13 +20,13 @@ def check_averaging(callbacks: list[Callback]) -> None:
 
 
 def moved_since_measured(trainer: Trainer) -> bool:
-    """Whether an average took in the weights at the end of this epoch, after it was measured."""
+    """Whether an average was updated at the end of this epoch, after it was measured."""
     return any(average._latest_update_epoch == trainer.current_epoch for average in _averages(trainer))
 
 
 def settle(trainer: Trainer, module: LightningModule) -> None:
-    """Gives a module the average as its weights at the end of a fit: Lightning leaves it out where a run goes
-    on from its very last checkpoint.
+    """Sets a module's weights to the average at the end of a fit: Lightning skips this if a run resumes from
+    its very last checkpoint.
     """
     for average in _averages(trainer):
         if average._average_model is not None:

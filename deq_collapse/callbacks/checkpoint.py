@@ -1,4 +1,4 @@
-"""The checkpoint a run continues from."""
+"""The checkpoint from which a run continues."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ from deq_collapse.runs.files import CHECKPOINT, CHECKSUMS, PREVIOUS
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint; ``None`` where it is as it was written.
+    """What is wrong with a checkpoint; ``None`` if it is intact.
 
-    A run's own checkpoints are compared with the sums beside them. In another, torch's archive has a CRC-32
-    of every tensor, which does not see all that may happen to its index.
+    A run's own checkpoints are compared with the checksums beside them. For others, torch's archive has a
+    CRC-32 of every tensor, which does not detect all damage to its index.
     """
     sums = _sums(path.parent) if path.name in (CHECKPOINT, PREVIOUS) else []
     if sums:
@@ -34,47 +34,45 @@ def damage(path: Path) -> str | None:
             return "cut short, or another kind of file"
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-        torch._C.PyTorchFileReader(str(path))  # looks at parts of the index that zipfile passes over
-    except Exception as error:  # of a damaged index, whatever the two stumble on
+        torch._C.PyTorchFileReader(str(path))  # checks parts of the index that zipfile ignores
+    except Exception as error:  # a damaged index may make either raise anything
         return f"its index is damaged ({str(error).partition('. ')[0] or type(error).__name__})"
     return f"the checksum of {broken} in it is another" if broken else None
 
 
 def lacks(path: Path) -> str | None:
-    """What a checkpoint would have if it were one of Lightning's; ``None`` where it has all. No weights are
-    read.
-    """
+    """A key that a file lacks to be a Lightning checkpoint; ``None`` if it has all. No weights are read."""
     try:
         content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
-    except Exception:  # of a class that is not allowed, say: what loads it will tell
+    except Exception:  # e.g. of a class that is not allowed: loading will report it
         return None
     needed = ("state_dict", "pytorch-lightning_version")
     return next((key for key in needed if not isinstance(content, dict) or key not in content), None)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint as a whole: a run killed while it saves, or without power, has the one before.
+    """Replaces a checkpoint atomically: a kill while saving, or a power failure, leaves the previous one.
 
-    That one is kept beside it, for the case that the last is damaged later on. Where a run went on from it,
-    it stays until there is another after it.
+    The previous checkpoint is kept, in case the last is damaged later. If a run resumed from it, it stays
+    until there is a newer one.
     """
 
     def __init__(self) -> None:
         self._went_on_from_previous = False
 
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Notes which of the two it was."""
+        """Notes which of the two was loaded."""
         self._went_on_from_previous = Path(path).name == PREVIOUS
         return super().load_checkpoint(path, *args, **options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes beside the file, waits for the disk, then renames.
+        """Writes a draft beside the file, waits for the disk, then renames it.
 
         Raises:
-            UserError: where it cannot be written, as on a full disk; the checkpoint before is still there.
+            UserError: if it cannot be written, e.g. on a full disk; the previous checkpoint still exists.
         """
         path, draft, buffer = Path(path), Path(f"{path}.part"), BytesIO()
-        # Not as Lightning does, by a file in the folder for temporary ones: a kill would leave that there.
+        # Lightning would use a file in the folder for temporary files, which a kill would leave there.
         torch.save(checkpoint, buffer)
         content = buffer.getbuffer()
         try:
@@ -97,8 +95,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _keep(last: Path, coming: str, as_previous: bool) -> None:
-    """Gives the last checkpoint its second name before another takes the first: there is always a last. The
-    sum of the one that is coming is known before it is there.
+    """Gives the last checkpoint its second name before a new one takes the first, so that a last one always
+    exists. The checksum of the new one is stored before it exists.
     """
     sums = _sums(last.parent) or ([_sha256(last)] if last.exists() else [])
     write_json(last.with_name(CHECKSUMS), [coming, *sums][:3])
@@ -108,13 +106,13 @@ def _keep(last: Path, coming: str, as_previous: bool) -> None:
     draft.unlink(missing_ok=True)
     try:
         draft.hardlink_to(last)
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no links
         shutil.copyfile(last, draft)
     draft.replace(last.with_name(PREVIOUS))
 
 
 def _sums(directory: Path) -> list[str]:
-    """Of the last checkpoints, the newest first; none where they were saved without."""
+    """Checksums of the last checkpoints, the newest first; none if they were saved without."""
     try:
         found = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -130,22 +128,23 @@ def _sha256(path: Path) -> str:
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, and the one before it.
 
-    Both hold the state of torch's own random numbers: what draws them in training, a Jacobian term or
-    dropout, goes on as if without a break.
+    Both hold the state of torch's random number generators, so that a Jacobian term or dropout continues as
+    in an uninterrupted run.
     """
 
     def __init__(self) -> None:
         self._random: tuple[torch.Tensor, list[torch.Tensor]] | None = None
-        # Not save_last, which writes beside other checkpoints only: with none, once, when training ends.
+        # Not save_last, which writes only beside other checkpoints; without any, only once, when training
+        # ends.
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The directory is known once there is a trainer."""
+        """Sets the directory, which only the trainer knows."""
         self.dirpath = trainer.default_root_dir
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on with the random numbers of the checkpoint, whatever was drawn to build the run."""
+        """Restores the random state of the checkpoint, whatever was drawn to build the run."""
         super().on_train_start(trainer, pl_module)
         if self._random is not None:
             on_cpu, on_gpus = self._random
@@ -155,11 +154,11 @@ class LastCheckpoint(ModelCheckpoint):
             self._random = None
 
     def state_dict(self) -> dict[str, Any]:
-        """With the state of the random numbers."""
+        """Adds the random state."""
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return super().state_dict() | {"random": (torch.get_rng_state(), on_gpus)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Older checkpoints have no such state."""
+        """Reads the random state, which older checkpoints lack."""
         super().load_state_dict(state_dict)
         self._random = state_dict.get("random")

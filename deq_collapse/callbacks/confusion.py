@@ -1,4 +1,4 @@
-"""Which classes a finished run takes for which, and the accuracy of each, as one table beside the run."""
+"""The classes that a finished run confuses, and the accuracy of each class, as one table beside the run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from deq_collapse.runs.files import CONFUSION
 
 
 class Confusion(Callback):
-    """Writes ``confusion.csv`` when a fit is over: for each split one row per class."""
+    """Writes ``confusion.csv`` at the end of a fit: one row per class for each split."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the table of the last measures."""
@@ -35,7 +35,7 @@ def table(
     groups: Mapping[str, Sequence[int]],
 ) -> pd.DataFrame:
     """A row per split and class: its name, its group (empty without groups), its training images, its
-    accuracy, and how many of its samples were taken for each class, under ``as NAME``.
+    accuracy, and the number of its samples predicted as each class, under ``as NAME``.
 
     Args:
         confusions: counts of (true class, predicted class), (K, K), by split.

@@ -1,4 +1,4 @@
-"""What a run costs: parameters, FLOPs, activation memory, time per step."""
+"""Costs of a run: parameters, FLOPs, activation memory, time per step."""
 
 import copy
 import time
@@ -19,7 +19,7 @@ TOTAL = "total"
 
 
 class Costs(Callback):
-    """Times the training steps of every epoch and counts FLOPs and saved activations once."""
+    """Times the training steps of every epoch and counts saved activations once."""
 
     def __init__(self) -> None:
         self.seconds_per_step_of_epoch: list[float] = []
@@ -29,7 +29,7 @@ class Costs(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Starts the epoch's clock; before the very first batch, counts the activations it will save."""
+        """Starts the epoch's clock; before the very first batch, counts the activations that it will save."""
         if self.activation_bytes is None and isinstance(pl_module, CollapseModule):
             self.activation_bytes = saved_activation_bytes(pl_module.network, batch[0])
         if batch_idx == 0:
@@ -38,16 +38,16 @@ class Costs(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops the clock after the last batch of a whole epoch, before that is measured."""
+        """Stops the clock after the last batch of a whole epoch, before measurements."""
         if batch_idx + 1 == trainer.num_training_batches:
             self.seconds_per_step_of_epoch.append((_now(pl_module.device) - self._start) / (batch_idx + 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock for a measurement amid an epoch."""
+        """Stops the clock for a measurement during an epoch."""
         self._paused = _now(pl_module.device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on."""
+        """Continues the clock."""
         self._start += _now(pl_module.device) - self._paused
 
     def seconds_per_step(self) -> float | None:
@@ -55,11 +55,11 @@ class Costs(Callback):
         return median(self.seconds_per_step_of_epoch) if self.seconds_per_step_of_epoch else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Times so far, and the activation count."""
+        """The times so far and the activation count."""
         return {"seconds": self.seconds_per_step_of_epoch, "activation_bytes": self.activation_bytes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
+        """Continues from a checkpoint."""
         self.seconds_per_step_of_epoch = list(state_dict["seconds"])
         self.activation_bytes = state_dict["activation_bytes"]
 
@@ -71,35 +71,35 @@ def _now(device: torch.device) -> float:
 
 
 def cost_images(data: CollapseDataModule, device: torch.device) -> Tensor:
-    """The images that FLOPs are counted on: up to 64, evenly spread over the test split, which may be sorted
-    by class; (n, C, H, W).
+    """The images for counting FLOPs: up to 64, evenly spread over the test split, which may be sorted by
+    class; (n, C, H, W).
     """
     test = data.source.test
     return data.normalise(test.images[spread(len(test.labels), 64)]).to(device)
 
 
 def spread(count: int, most: int) -> Tensor:
-    """Which of so many samples stand for all: `most` of them at most, evenly spread, int64."""
+    """Positions of at most `most` samples that represent all `count`, evenly spread, int64."""
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float32).round().long()
 
 
 def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:
-    """Bytes that one training-mode forward pass keeps for its backward pass, weights not counted.
+    """Bytes that one training-mode forward pass saves for its backward pass, without weights.
 
     Args:
-        network: left as it is; a copy runs.
+        network: unchanged; a copy runs.
         x: a training batch, (N, C, H, W).
     """
     return saved_by_part({"network": network}, x)[TOTAL]
 
 
 def saved_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
-    """The bytes of :func:`saved_activation_bytes` by the part that keeps them, and their total.
+    """The bytes of :func:`saved_activation_bytes` by the part that saves them, and their total.
 
-    What two parts keep is counted for the first.
+    Tensors saved by two parts count for the first.
 
     Args:
-        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        parts: by name, in the order in which ``x`` passes through them; unchanged.
         x: a training batch, (N, C, H, W).
     """
     parts = {name: part.train() for name, part in copy.deepcopy(dict(parts)).items()}
@@ -125,15 +125,16 @@ def saved_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
 
 
 def saved_per_image(parts: Mapping[str, nn.Module], x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
-    """The bytes of :func:`saved_by_part` as a line in the size of the batch, found from four images, so that
-    a training step that needs a large machine can be weighed on a small one.
+    """The bytes of :func:`saved_by_part` as a linear function of the batch size, found from up to four
+    images, so that a small machine can estimate a training step that needs a large one.
 
     Args:
-        parts: by name, in the order in which ``x`` passes through them; left as they are.
+        parts: by name, in the order in which ``x`` passes through them; unchanged.
         x: images, (N, C, H, W).
 
     Returns:
-        What each image adds, and what is kept whatever their number, as a cell's scaled weights.
+        The bytes that each image adds, and those saved for any number of images, such as a cell's scaled
+        weights.
     """
     two, four = (saved_by_part(parts, x[torch.arange(n) % len(x)]) for n in (2, 4))
     slope = {name: (four[name] - two[name]) // 2 for name in two}
@@ -143,11 +144,11 @@ def saved_per_image(parts: Mapping[str, nn.Module], x: Tensor) -> tuple[dict[str
 def flops_per_image(network: nn.Module, x: Tensor) -> int:
     """Floating-point operations of one eval-mode forward pass, per image; a multiply-add counts as two.
 
-    Convolutions and matrix products, attention's included, are counted. For an equilibrium this holds the
-    evaluations its solver needs for these images, and the solver's own products.
+    It counts convolutions and matrix products, including those of attention. For an equilibrium it includes
+    the evaluations that its solver needs for these images, and the solver's own products.
 
     Args:
-        network: returned to the mode it came in.
+        network: its mode is restored.
         x: images, (N, C, H, W).
     """
     return flops_by_part({"network": network}, x)[TOTAL]
@@ -163,12 +164,12 @@ def flops_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
     """
     images, counts = len(x), {}
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into fused attention
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see fused attention
     try:
         for name, part in parts.items():
             training = part.training
-            part.eval()(x[:1])  # what it computes once for its weights is no work of an image
-            # The counter does not see into compiled modules.
+            part.eval()(x[:1])  # leaves out what is computed once for the weights
+            # The counter does not see inside compiled modules.
             eager = torch.compiler.set_stance("force_eager")
             with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
                 x = part(x)

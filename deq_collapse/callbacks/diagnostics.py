@@ -1,6 +1,4 @@
-"""What the solvers of an equilibrium did, every epoch, and how its fixed points are conditioned, whenever
-they are measured.
-"""
+"""Solver statistics of an equilibrium in every epoch, and the conditioning of measured fixed points."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -17,24 +15,24 @@ from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.solution import Solution, Solve
 
 PROBES = 8
-"""Images whose spectral radius is estimated, over all ranks."""
+"""Number of images whose spectral radius is estimated, over all ranks."""
 
 
 class Diagnostics(Callback):
-    """Logs the conduct of both solves of every epoch, and of the fixed points that are measured.
+    """Logs statistics of both kinds of solves in every epoch, and bounds of the measured fixed points.
 
     For each direction, ``fit/forward_*`` and ``fit/backward_*``: ``evaluations`` (mean over batches),
     ``residual`` (largest over samples), ``residual_median``, ``residual_q90``, ``unconverged`` (share of
-    samples that missed the tolerance). A gradient without an adjoint solve has no ``fit/backward_*``; where
-    one has missed the tolerance, a warning says so, once per epoch. Every call of a step counts, with the
-    adjoint solves of its own graph; steps of unrolled pre-training solve nothing and do not count.
+    samples that missed the tolerance). A gradient without an adjoint solve has no ``fit/backward_*``. If
+    adjoint solves miss the tolerance, a warning reports it once per epoch. Every call of a step counts, with
+    the adjoint solves of its own graph; steps of unrolled pre-training solve nothing and do not count.
 
-    With measurements, ``train/spectral_radius`` (largest over a few images, evenly spread over the clean
-    training split whatever the ranks), and for a cell that knows a bound L on its Lipschitz constant
-    ``train/lipschitz_bound`` and, below 1, ``<split>/error_bound``: ``residual / (1 - L)`` bounds
-    ``||z - z*|| / ||z||`` for every sample of the split (Banach).
+    With measurements, it logs ``train/spectral_radius`` (largest over a few images, evenly spread over the
+    clean training split for any number of ranks). For a cell with a known bound L on its Lipschitz constant
+    it also logs ``train/lipschitz_bound`` and, if L is below 1, ``<split>/error_bound``:
+    ``residual / (1 - L)`` bounds ``||z - z*|| / ||z||`` for every sample of the split (Banach).
 
-    Solves are noted on the device and read once per epoch.
+    Solves are recorded on the device and read once per epoch.
     """
 
     def __init__(self) -> None:
@@ -45,13 +43,13 @@ class Diagnostics(Callback):
         self._probed: list[tuple[Tensor, Tensor]] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the epoch before."""
+        """Forgets the previous epoch."""
         self._solves = {"forward": [], "backward": []}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begins to record the calls of the batch."""
+        """Starts recording the calls of the batch."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None:
             self._batch = self._recording.enter_context(refinement.recorded())
@@ -69,15 +67,13 @@ class Diagnostics(Callback):
         self._batch = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs what the epoch's solves cost and reached, however many they were; per batch it would cost a
-        step's time.
-        """
+        """Logs cost and accuracy of all solves of the epoch; per batch, this would cost a step's time."""
         for direction, solves in self._solves.items():
             if solves:
                 _log_solves(trainer, pl_module, direction, solves)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Records no more."""
+        """Stops recording."""
         self._recording.close()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,12 +93,12 @@ class Diagnostics(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps those of the batch, and where their solves ended."""
+        """Keeps the chosen images of the batch and the final states of their solves."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None and dataloader_idx == 0 and batch_idx in self._places:
             assert refinement.state is not None
             some = self._places[batch_idx]
-            # Lightning measures in inference mode, where no derivative can be taken.
+            # Lightning measures in inference mode, in which derivatives are impossible.
             with torch.inference_mode(False):
                 self._probed.append((batch[0][some].clone(), refinement.state[some].clone()))
 
@@ -136,7 +132,7 @@ def _log_bounds(module: LightningModule) -> None:
 
 
 def equilibrium_of(module: LightningModule) -> Equilibrium | None:
-    """The module's refinement where it is an equilibrium."""
+    """The module's refinement if it is an equilibrium."""
     refinement = module.network.refinement if isinstance(module, CollapseModule) else None
     return refinement if isinstance(refinement, Equilibrium) else None
 
@@ -167,19 +163,19 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
 
 
 def _of_all_ranks(trainer: Trainer, values: Tensor) -> Tensor:
-    """Gathered, for quantiles do not add up."""
+    """Gathers the values of all ranks, because quantiles do not add up."""
     return torch.cat(gather_all_tensors(values)) if trainer.world_size > 1 else values
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
-    """The smallest value that at least this share of the values does not exceed."""
+    """The smallest value such that at least this share of all values does not exceed it."""
     return values.kthvalue(max(1, -int(-share * len(values) // 1))).values
 
 
 def _spectral_radius(
     trainer: Trainer, module: LightningModule, refinement: Equilibrium, probed: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """Largest over images (N, C, H, W) and the states their solves ended in; see `largest`."""
+    """Largest over images (N, C, H, W) and the final states of their solves; see `largest`."""
     assert isinstance(module, CollapseModule)
     assert refinement.state is not None
     if not probed:
@@ -191,10 +187,10 @@ def _spectral_radius(
 
 
 def largest(radii: Tensor) -> Tensor:
-    """Of this rank's samples; of none, a value below that of every other rank."""
+    """The largest radius of this rank's samples; without any, a value below that of every other rank."""
     return radii.max() if len(radii) else radii.new_tensor(-torch.inf)
 
 
 def probes(count: int) -> list[int]:
-    """Which of so many images have their spectral radius estimated: `PROBES` at most, evenly spread."""
+    """Positions of the images, out of `count`, whose spectral radius is estimated: at most `PROBES`."""
     return list(range(0, count, max(1, count // PROBES)))[:PROBES]

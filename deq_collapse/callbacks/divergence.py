@@ -1,4 +1,4 @@
-"""A run whose loss is no number any more ends there, and says where it happened."""
+"""Ends a run whose loss is no longer finite, and reports where that happened."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from deq_collapse.data.batches import TrainingBatches
 from deq_collapse.errors import Diverged
 
 NAMED = 5
-"""Images that are named, at most."""
+"""Largest number of images named."""
 
 
 class Divergence(Callback):
-    """Looks at the loss of every batch before its gradients are taken; on all ranks, so that none waits."""
+    """Checks the loss of every batch before its backward pass; on all ranks, so that none waits."""
 
     def __init__(self) -> None:
         self._batch = 0
@@ -28,7 +28,7 @@ class Divergence(Callback):
         self._batch = batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Ends the run where the loss is not finite.
+        """Ends the run if the loss is not finite.
 
         Raises:
             Diverged: naming the step, images of the batch, and the residual of an equilibrium's solver.

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, commit, device."""
+"""The environment of a run: versions, commit, device."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 class Environment(Callback):
-    """Writes ``environment.json`` beside the run when it starts."""
+    """Writes ``environment.json`` into the run's directory when it starts."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
@@ -37,7 +37,7 @@ class Environment(Callback):
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
-    """What another person needs to know to get the same numbers."""
+    """What someone else needs to know to reproduce the numbers."""
     cuda = device.type == "cuda"
     return {
         "python": platform.python_version(),
@@ -52,18 +52,16 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this package: from git, or as an image records it; with ``-dirty`` where files differ
-    from it.
-    """
+    """The commit of this package, from git or recorded by an image; with ``-dirty`` if files differ."""
     recorded = os.environ.get("DEQ_COLLAPSE_COMMIT")
     if recorded:
-        return re.sub("^([0-9a-f]{12})[0-9a-f]+", r"\1", recorded)  # as long as git is asked for it
+        return re.sub("^([0-9a-f]{12})[0-9a-f]+", r"\1", recorded)  # as short as requested from git
     return _described(Path(__file__).parent) or "unknown"
 
 
 def own_commit() -> str:
-    """The commit of the working directory, where the user's own parts are; ``none`` outside of git, and where
-    it is the package's own.
+    """The commit of the working directory, which holds the user's own parts; ``none`` outside git, and if it
+    is the package's repository.
     """
     here, there = (
         _git(directory, "rev-parse", "--show-toplevel") for directory in (Path(), Path(__file__).parent)
@@ -72,7 +70,7 @@ def own_commit() -> str:
 
 
 def _described(directory: Path) -> str | None:
-    """The commit that a directory is at, with ``-dirty`` where files differ from it."""
+    """The commit of a directory, with ``-dirty`` if files differ from it."""
     return _git(directory, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 

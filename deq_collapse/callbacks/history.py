@@ -1,4 +1,4 @@
-"""Every logged value of every epoch, as one tidy table beside the run."""
+"""All logged values of all epochs, as one tidy table beside the run."""
 
 import math
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from deq_collapse.runs.history import COLUMNS, write_history
 class History(Callback):
     """Writes ``history.csv``: epoch, step, split, metric, value; one row per value.
 
-    Epochs count completed ones: 1 is after the first. A step is that of the weights whose value it is: a
-    measurement amid an epoch has an earlier one than the end of the epoch. The table is part of the
-    checkpoint, so a run that was killed goes on with exactly the rows its weights belong to.
+    Epochs are completed ones: 1 is after the first. The step is that of the measured weights: a measurement
+    during an epoch has an earlier step than the end of the epoch. The table is part of the checkpoint, so a
+    killed run continues with exactly the rows that belong to its weights.
     """
 
     def __init__(self) -> None:
@@ -27,17 +27,17 @@ class History(Callback):
         self._learning_rate = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the learning rate: when the epoch ends, the schedule has moved on."""
+        """Notes the learning rate, because the schedule has changed it when the epoch ends."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets what was measured before: what is not measured now has no value."""
+        """Forgets earlier measures: a value not measured now is missing."""
         for name in list(trainer.callback_metrics):
             if name.partition("/")[0] in SPLITS:
                 del trainer.callback_metrics[name]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers that this epoch has fresh measures, and of which step's weights."""
+        """Notes that this epoch has new measures, and the step of their weights."""
         if not trainer.sanity_checking:
             self._measured_at = trainer.global_step
 
@@ -50,8 +50,8 @@ class History(Callback):
         self._write(trainer)
 
     def add_measures(self, trainer: Trainer) -> None:
-        """Adds what was measured after the epoch's values were, in place of what is there of these weights,
-        and rewrites the table.
+        """Adds measures taken after the epoch's values, in place of earlier ones of these weights; rewrites
+        the table.
         """
         step = self._measured_at
         self.rows = [row for row in self.rows if not (row[1] == step and row[2] in SPLITS)]
@@ -64,11 +64,11 @@ class History(Callback):
         return {"train", "test"} <= {split for _, its_step, split, _, _ in self.rows if its_step == step}
 
     def _add(self, trainer: Trainer, steps: Mapping[str, int | None]) -> None:
-        """Adds the values of the splits that have a step and are not there of that step yet."""
+        """Adds the values of splits with a step, unless the table already has them for that step."""
         epoch = trainer.current_epoch + 1
         there = {row[1:4] for row in takewhile(lambda row: row[0] == epoch, reversed(self.rows))}
-        # Split by split, in the order in which they first came: that of the dictionary depends on where a run
-        # was taken up again.
+        # Split by split, in the order of first appearance: the order of the dictionary depends on where a run
+        # was resumed.
         known = dict.fromkeys(f"{split}/{metric}" for _, _, split, metric, _ in self.rows)
         place = {name: n for n, name in enumerate(known)}
         for name, value in sorted(
@@ -107,5 +107,5 @@ class History(Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the checkpoint's rows."""
+        """Continues from the checkpoint's rows."""
         self.rows = [tuple(row) for row in state_dict["rows"]]

@@ -1,5 +1,5 @@
-"""A Jacobian term whose weight follows the epoch (Bai et al., "Stabilizing Equilibrium Models by Jacobian
-Regularization", 2021, raise it while they train).
+"""A Jacobian term whose weight depends on the epoch (Bai et al., "Stabilizing Equilibrium Models by Jacobian
+Regularization", 2021, raise it during training).
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from deq_collapse.errors import UserError
 
 
 class JacobianSchedule(Callback):
-    """Sets an equilibrium's ``jacobian_weight`` by the epoch alone, so that a run taken up again goes on as
-    if without a break. Logged as ``fit/jacobian_weight``; does nothing for an explicit refinement.
+    """Sets an equilibrium's ``jacobian_weight`` from the epoch alone, so that a resumed run continues like an
+    uninterrupted one. Logs it as ``fit/jacobian_weight``; does nothing for an explicit refinement.
 
     In a configuration: ``conf/trainer/jacobian_schedule.yaml``.
 
     Args:
-        weights: the weight at some completed epochs, ``{0: 0.0, 20: 1.0}``; linear between them, constant
-            before the first and after the last. It takes the place of the refinement's own.
+        weights: the weight at some completed epochs, e.g. ``{0: 0.0, 20: 1.0}``; linear in between, constant
+            before the first and after the last. It replaces the refinement's own weight.
     """
 
     def __init__(self, weights: Mapping[int, float]) -> None:
         self.weights = dict(sorted(weights.items()))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses weights that are none; raised by the constructor, jsonargparse would reword it.
+        """Refuses invalid weights; jsonargparse would reword an error raised by the constructor.
 
         Raises:
-            UserError: for no weight at all, one below 0, and an epoch below 0.
+            UserError: for no weight at all, a weight below 0, and an epoch below 0.
         """
         weights = self.weights
         if not weights or min(weights) < 0 or not all(weight >= 0 for weight in weights.values()):
@@ -40,13 +40,13 @@ class JacobianSchedule(Callback):
             )
 
     def weight(self, epoch: int) -> float:
-        """The weight after so many completed epochs."""
+        """The weight after ``epoch`` completed epochs."""
         return float(np.interp(epoch, list(self.weights), list(self.weights.values())))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Sets the epoch's weight; with every batch, for an epoch may be taken up in its midst."""
+        """Sets the epoch's weight with every batch, because a run may resume in the middle of an epoch."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None:
             refinement.jacobian_weight = self.weight(trainer.current_epoch)

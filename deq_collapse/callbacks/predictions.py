@@ -1,4 +1,4 @@
-"""Predictions as a table beside the run."""
+"""Predictions as a table in the run's directory."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from deq_collapse.files import write_atomically
 class PredictionWriter(Callback):
     """Writes ``predictions.csv``: label, predicted, probability, in the order of the test split.
 
-    Under several processes each writes its own shard, ``predictions-RANK.csv``. Not Lightning's
-    ``BasePredictionWriter``, which warns of every loader that is not torch's own.
+    With several processes, each writes its own shard, ``predictions-RANK.csv``. This is not Lightning's
+    ``BasePredictionWriter``, which warns about every loader that is not torch's own.
     """
 
     def __init__(self) -> None:

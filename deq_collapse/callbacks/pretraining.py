@@ -12,38 +12,38 @@ from deq_collapse.models.gradients import Unrolled
 
 
 class Pretraining(Callback):
-    """Trains an equilibrium by the gradient ``unrolled(k)`` for its first steps, then by its own.
+    """Trains an equilibrium with the gradient ``unrolled(k)`` in its first steps, then with its own gradient.
 
-    Whether a step is one of them depends on the number of steps made, so that a run taken up again goes on as
-    if without a break. They take no part in ``fit/forward_*``, which is of solves, and measurements are at
-    the fixed point all the while. The activation memory of a run is that of its first step, so of k unrolled
+    Whether a step is one of them depends on the number of steps made, so that a resumed run continues like an
+    uninterrupted one. ``fit/forward_*`` does not include them, since it describes solves; measurements are at
+    the fixed point throughout. The activation memory of a run is that of its first step, hence of k unrolled
     evaluations. Does nothing for an explicit refinement.
 
     In a configuration: ``conf/trainer/pretraining.yaml``.
 
     Args:
-        steps: of the optimizer, at least 1.
-        unrolled: k, evaluations of the cell in each of them, at least 1.
+        steps: number of optimizer steps, at least 1.
+        unrolled: k, number of evaluations of the cell in each step, at least 1.
     """
 
     def __init__(self, steps: int, unrolled: int) -> None:
         self.steps, self.gradient = steps, Unrolled(unrolled)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses numbers out of range; raised by the constructor, jsonargparse would reword it.
+        """Refuses numbers out of range; jsonargparse would reword an error raised by the constructor.
 
         Raises:
-            UserError: for one of them.
+            UserError: for such a number.
         """
         if self.steps < 1:
             raise UserError(f"pre-training of {self.steps} steps is asked for, but it takes at least 1.")
         self.gradient.check()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses a pre-training that training does not outlast.
+        """Refuses a pre-training that takes up all of training.
 
         Raises:
-            UserError: where no step is left.
+            UserError: if no step is left.
         """
         steps = trainer.estimated_stepping_batches
         if equilibrium_of(pl_module) is not None and steps <= self.steps and not trainer.fast_dev_run:  # type: ignore[attr-defined]

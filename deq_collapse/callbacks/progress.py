@@ -18,10 +18,10 @@ from deq_collapse import fit_end
 
 
 class RunProgress(ProgressBar):
-    """A live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run.
+    """Shows a live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run.
 
     Args:
-        name: what the run is called.
+        name: of the run.
     """
 
     def __init__(self, name: str) -> None:
@@ -59,7 +59,7 @@ class RunProgress(ProgressBar):
         self._bar.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Moves on."""
+        """Updates the line."""
         epoch = trainer.current_epoch + 1
         last = fit_end.epochs_planned(trainer, trainer.num_training_batches) or 0
         if self._bar is not None:
@@ -74,7 +74,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the terminal whole."""
+        """Restores the terminal."""
         self._stop()
 
     def _stop(self) -> None:

@@ -25,14 +25,14 @@ from deq_collapse.runs.files import RESULT, SPLITS
 from deq_collapse.runs.geometry import write_geometry
 
 FEATURES_KEPT = 2000
-"""Test features kept for figures, at most."""
+"""Largest number of test features kept for figures."""
 
 
 class RunRecord(Callback):
-    """Writes ``geometry.npz`` and then ``result.json``, whose existence says that the run is finished.
+    """Writes ``geometry.npz`` and then ``result.json``, whose existence marks the run as finished.
 
     Args:
-        name: what the run is called.
+        name: of the run.
         study: the study it belongs to, or ``None``.
         axes: its place in the study's grid, label by axis.
     """
@@ -44,7 +44,7 @@ class RunRecord(Callback):
         """Writes both files.
 
         Raises:
-            UserError: where the last measurement is not of the final weights.
+            UserError: if the last measurement is not of the final weights.
         """
         history, costs = (_find(trainer, kind) for kind in (History, Costs))
         if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -83,8 +83,8 @@ class RunRecord(Callback):
 
 
 def end(trainer: Trainer) -> dict[str, Any]:
-    """The epochs that have ended, what ended the fit, how many epochs were whole, and what was planned, null
-    for no such limit.
+    """The number of epochs that have ended, what ended the fit, how many epochs were whole, and the planned
+    limits, null for none.
     """
     noted: Ending = _find(trainer, Ending)
     return {
@@ -103,7 +103,7 @@ def _limit(value: int | None) -> int | None:
 
 
 def summary(module: CollapseModule, data: CollapseDataModule, history: History) -> dict[str, Any]:
-    """What came out: final measures of both splits, terminal phase, fall of NC1, solver."""
+    """The results: final measures of all splits, terminal phase, fall of NC1, solver."""
     errors, nc1 = history.curve("train", "error"), history.curve("train", "nc1")
     last = nc1[max(nc1)] if nc1 else math.nan
     fall = nc1[min(nc1)] / last if nc1 and last > 0 else math.nan
@@ -123,7 +123,7 @@ def summary(module: CollapseModule, data: CollapseDataModule, history: History) 
 
 
 def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
-    """What the solver of an equilibrium did; ``None`` for other refinements."""
+    """Statistics of an equilibrium's solver; ``None`` for other refinements."""
     refinement = module.network.refinement
     if not isinstance(refinement, Equilibrium):
         return None
@@ -148,8 +148,8 @@ def solver(module: CollapseModule, history: History) -> dict[str, Any] | None:
 
 @torch.no_grad()
 def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -> dict[str, Any]:
-    """Arrays for the figures: class means, classifier, some test features. What is of half precision becomes
-    float32, for numpy knows no bfloat16.
+    """Arrays for the figures: class means, classifier, some test features. Half precision becomes float32,
+    because numpy has no bfloat16.
     """
     network = module.network.eval()
     weight, bias = linear_map(network.classifier)
@@ -169,7 +169,7 @@ def _array(values: Tensor) -> Any:
 
 
 def _kept(data: CollapseDataModule) -> Tensor:
-    """Evenly spread over the test split, which may be sorted by class."""
+    """Positions evenly spread over the test split, which may be sorted by class."""
     return spread(len(data.source.test.labels), FEATURES_KEPT)
 
 

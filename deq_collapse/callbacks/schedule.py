@@ -1,4 +1,4 @@
-"""When collapse is measured: after every epoch at first, then ever more rarely, and after the last."""
+"""When collapse is measured: after every epoch at first, then less and less often, and after the last."""
 
 import math
 
@@ -11,15 +11,14 @@ from deq_collapse.runs.files import SPLITS
 
 
 class MeasurementSchedule(Callback):
-    """Lets Lightning validate after the epochs worth measuring only.
+    """Lets Lightning validate only after the epochs worth measuring.
 
-    Collapse moves fastest at first and is read on a log axis, so later measurements thin out geometrically.
-    The patience of ``EarlyStopping`` on a measure counts measurements, not epochs.
+    Collapse changes fastest at first and is plotted on a log axis, so later measurements thin out
+    geometrically. The patience of ``EarlyStopping`` on a measure counts measurements, not epochs.
 
     Args:
-        dense: every one of the first ``dense`` epochs is measured, at least 1.
-        growth: after those, the next epoch measured is at least this factor later, at least 1; 1 measures
-            all.
+        dense: number of first epochs that are all measured, at least 1.
+        growth: factor between later measured epochs, at least 1; 1 measures all.
     """
 
     def __init__(self, dense: int = 20, growth: float = 1.1) -> None:
@@ -39,13 +38,13 @@ class MeasurementSchedule(Callback):
         return frozenset(due)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets early stopping look at a measure when it is taken: else it would wait for the one before."""
+        """Lets early stopping check a measure when it is taken, not an epoch later."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.monitor.partition("/")[0] in SPLITS:
                 callback._check_on_train_epoch_end = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tells the trainer whether this epoch ends with a validation."""
+        """Sets whether this epoch ends with a validation."""
         epoch = trainer.current_epoch + 1
         last = fit_end.epochs_planned(trainer, trainer.num_training_batches)
         due = epoch in self.epochs(2 * epoch if last is None else last)
@@ -53,5 +52,5 @@ class MeasurementSchedule(Callback):
         trainer.check_val_every_n_epoch = 1 if due else epoch + 1
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the trainer back as it came."""
+        """Restores the trainer."""
         trainer.check_val_every_n_epoch = 1

@@ -1,4 +1,4 @@
-"""How the fixed points that training finds are conditioned, epoch by epoch."""
+"""The conditioning of the fixed points found in training, epoch by epoch."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -12,15 +12,14 @@ from deq_collapse.models.solution import Solution
 
 
 class SpectralRadius(Callback):
-    """Logs ``fit/spectral_radius``: the largest over a few images of the first training batch of each epoch,
-    evenly spread over it whatever the ranks, at the states that the step found and with the weights that it
-    found them with.
+    """Logs ``fit/spectral_radius``: the largest over a few images, evenly spread over each epoch's first
+    training batch for any number of ranks, at the states and with the weights of that step.
 
-    :class:`~deq_collapse.callbacks.Diagnostics` log the same of the clean training split, but with
-    measurements only, and after them weights move on. Above 1, plain iteration runs away from that state; a
-    Jacobian term holds it back. The map is the one of eval mode, so nothing that training computes or draws
-    changes. Costs 12 vector-Jacobian products of 8 images a time, and of a bounded cell the exact norms of
-    its weights. Does nothing for an explicit refinement.
+    :class:`~deq_collapse.callbacks.Diagnostics` log the same for the clean training split, but only with
+    measurements, after which the weights change. Above 1, plain iteration diverges from that state; a
+    Jacobian term counteracts this. The map is that of eval mode, so training's computations and random
+    numbers do not change. Each time it costs 12 vector-Jacobian products of 8 images and, for a bounded cell,
+    the exact norms of its weights. Does nothing for an explicit refinement.
 
     In a configuration: ``conf/trainer/spectral_radius.yaml``.
     """
@@ -33,20 +32,20 @@ class SpectralRadius(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """In the epoch's first batch, watches the refinement."""
+        """Watches the refinement in the epoch's first batch."""
         refinement = equilibrium_of(pl_module)
         if refinement is None or batch_idx > 0:
             return
 
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if module is refinement:  # not the copy that a step's costs are counted on
+            if module is refinement:  # not the copy used for counting costs
                 self._inputs.append(inputs[0].detach())
 
         self._watching.callback(refinement.register_forward_pre_hook(keep).remove)
         self._solutions = self._watching.enter_context(refinement.recorded())
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures before the weights move."""
+        """Measures before the weights change."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None and self._solutions:
             state = self._solutions[-1].state
@@ -59,7 +58,7 @@ class SpectralRadius(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watches no more, also where there was no backward pass."""
+        """Stops watching, also if there was no backward pass."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -74,7 +73,7 @@ class SpectralRadius(Callback):
 def _measure(refinement: Equilibrium, h0: Tensor, state: Tensor) -> Tensor:
     if not len(state):
         return largest(state.new_empty(0))
-    refinement.eval()  # where a bounded cell finds its norms without moving the vectors it follows them by
+    refinement.eval()  # so that a bounded cell keeps its singular vectors
     try:
         return largest(refinement.spectral_radius(h0, state))
     finally:
@@ -82,5 +81,5 @@ def _measure(refinement: Equilibrium, h0: Tensor, state: Tensor) -> Tensor:
 
 
 def _of_rank(places: list[int], rank: int, ranks: int) -> list[int]:
-    """Places of a batch that lies over all ranks as one rank has them: ranks take its samples in turn."""
+    """Places in a batch over all ranks, as seen by one rank: ranks take the samples in turn."""
     return [place // ranks for place in places if place % ranks == rank]

@@ -1,4 +1,4 @@
-"""Where configurations saved before `tracking` was a package find their logger."""
+"""The logger's old import path, for configurations saved before `tracking` was a package."""
 
 from deq_collapse.tracking.logger import CollapseWandbLogger
 

@@ -1,4 +1,4 @@
-"""Warm starts: a training solve begins where that sample's last one ended, an epoch ago."""
+"""Warm starts: a sample's training solve starts where its last one, an epoch ago, ended."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from deq_collapse.models.gradients import Unrolled
 
 
 class WarmStarts(Callback):
-    """Keeps the fixed point of every training sample, for a start that changes no fixed point.
+    """Keeps the fixed point of every training sample as the next start, which changes no fixed point.
 
-    What a solve returns meets the same tolerance from any start, and measurements start as ever. It takes
-    the memory of one state per training sample, on every rank: after an epoch ranks hand each other what they
-    found, so that a sample starts warm wherever it is next. The states are part of the checkpoint, for a run
-    that goes on must end in the bits of one without a break: 25 MB for 2,000 samples of 48 x 8 x 8, in both
-    checkpoints that a run keeps. Does nothing for an explicit refinement.
+    A solve meets the same tolerance from any start, and measurements start as usual. It takes the memory of
+    one state per training sample on every rank: after an epoch, ranks exchange their states, so that a sample
+    starts warm on any rank. The states are part of the checkpoint, because a resumed run must match an
+    uninterrupted one bit by bit: 25 MB for 2,000 samples of 48 x 8 x 8, in both checkpoints that a run keeps.
+    Does nothing for an explicit refinement.
 
     In a configuration: ``trainer: {callbacks: [{class_path: deq_collapse.callbacks.WarmStarts}]}``.
     """
@@ -31,7 +31,7 @@ class WarmStarts(Callback):
         self._batches: Sequence[Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a gradient mode whose steps begin at the cell's start by definition.
+        """Refuses a gradient whose steps by definition begin at the cell's start.
 
         Raises:
             UserError: for ``unrolled(k)``.
@@ -44,18 +44,18 @@ class WarmStarts(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings states of a checkpoint to the device."""
+        """Moves the states of a checkpoint to the device."""
         if self._states is not None:
             self._states = self._states.to(trainer.strategy.root_device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the order of the epoch before."""
+        """Forgets the order of the previous epoch."""
         self._batches = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Hands over the states of these samples."""
+        """Sets the starts of these samples."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None and self._states is not None:
             refinement.start = self._states[self._samples(trainer)]
@@ -63,7 +63,7 @@ class WarmStarts(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps where they ended."""
+        """Keeps their final states."""
         refinement = equilibrium_of(pl_module)
         if refinement is not None and refinement.state is not None:
             state, samples = refinement.state, self._samples(trainer)
@@ -80,18 +80,18 @@ class WarmStarts(Callback):
         for samples, states in zip(
             gather_all_tensors(mine), gather_all_tensors(self._states[mine]), strict=True
         ):
-            self._states[samples] = states  # rank by rank: one sampled by two is everywhere the later one's
+            self._states[samples] = states  # rank by rank: of a sample on two ranks, the later one's wins
 
     def state_dict(self) -> dict[str, Any]:
         """The states, in the order of the training split."""
         return {"states": None if self._states is None else self._states.cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a checkpoint; older ones have no states."""
+        """Continues from a checkpoint; older ones have no states."""
         self._states = state_dict.get("states")
 
     def _samples(self, trainer: Trainer) -> Tensor:
-        """Positions in the data set of the batch given last."""
+        """Positions in the data set of the latest batch."""
         loader = _loader(trainer)
         if self._batches is None:
             order = loader.sampler.indices().to(trainer.strategy.root_device)

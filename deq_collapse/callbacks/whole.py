@@ -1,4 +1,4 @@
-"""Options of a trainer under which a run would be measured on a part of a split, or at another time."""
+"""Trainer options that would measure a run on part of a split, or at other times."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from deq_collapse.errors import UserError
 
 
 def check_whole(trainer: Any) -> None:
-    """Whether every measurement is of whole splits, after the epochs that ``schedule`` says.
+    """Checks that every measurement covers whole splits, after the epochs set by ``schedule``.
 
     Args:
-        trainer: a trainer, or its configuration, where ``None`` is an option that was not given.
+        trainer: a trainer, or its configuration, in which ``None`` means that an option was not given.
 
     Raises:
         UserError: for ``limit_val_batches``, ``limit_test_batches``, ``overfit_batches`` and
@@ -17,7 +17,7 @@ def check_whole(trainer: Any) -> None:
     """
     if trainer.fast_dev_run:
         return
-    # The first of them sets the others.
+    # The first one sets the others.
     for name, given in (("overfit_batches", 0.0), ("limit_val_batches", 1.0), ("limit_test_batches", 1.0)):
         value = getattr(trainer, name)
         if value is not None and not _is(value, given):
@@ -34,5 +34,5 @@ def check_whole(trainer: Any) -> None:
 
 
 def _is(value: Any, given: float) -> bool:
-    """A whole number of batches is another thing than a share: 1 is one batch, 1.0 all."""
+    """Tell whole numbers from shares: 1 is one batch, 1.0 is all."""
     return value == given and (isinstance(value, float) or given == 0)

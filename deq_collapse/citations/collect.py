@@ -1,4 +1,4 @@
-"""The references of runs, read from what they saved, as BibTeX."""
+"""The references of runs, from their saved files, as BibTeX."""
 
 import json
 import re
@@ -17,7 +17,7 @@ OURS = "deq_collapse"
 
 
 def references() -> dict[str, str]:
-    """Every entry of ``references.bib`` by its key."""
+    """All entries of ``references.bib`` by key."""
     text = (Path(__file__).parent / "references.bib").read_text(encoding="utf-8")
     return {found[1]: found[0].strip() for found in re.finditer(r"@\w+\{(\w+),.*?\n\}", text, re.DOTALL)}
 
@@ -34,10 +34,10 @@ def package_entry(version: str) -> str:
 
 
 def uses(path: Path | None) -> dict[str, list[str]]:
-    """What is to be cited, by key, and for what.
+    """What to cite, by key, and for what.
 
     Args:
-        path: the directory of a run, a study, or other directory of runs; ``None`` for the package alone.
+        path: the directory of a run, of a study, or of other runs; ``None`` for the package alone.
 
     Raises:
         UserError: for a directory without a saved configuration.
@@ -60,7 +60,7 @@ def uses(path: Path | None) -> dict[str, list[str]]:
 
 
 def _of_run(directory: Path) -> Iterator[tuple[str, str]]:
-    """Key and use, of everything that a run's configuration and record name."""
+    """Key and use of everything named in a run's configuration and record."""
     for key, value in leaves(read_yaml(directory / CONFIG, LOADER)):
         yield from _of_value(key, value)
     for name in _measures(directory):
@@ -73,7 +73,7 @@ def _of_value(key: str, value: Any) -> Iterator[tuple[str, str]]:
     if key.endswith("class_path"):
         name = room_and_name(str(value))
         yield from ((cited, name) for cited in CLASSES.get(name, ()))
-    if isinstance(value, list):  # callbacks, say
+    if isinstance(value, list):  # e.g. callbacks
         for entry in value:
             if isinstance(entry, dict):
                 for inner, leaf in leaves(entry):
@@ -84,7 +84,7 @@ def _of_value(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def room_and_name(path: str) -> str:
-    """The name in `CLASSES` of an import path: of ours the package's room and the class.
+    """The name in `CLASSES` of an import path: for our classes, the subpackage and the class.
 
     >>> room_and_name("deq_collapse.models.cells.contractive.ConvCell")
     'models.ConvCell'
@@ -94,7 +94,7 @@ def room_and_name(path: str) -> str:
 
 
 def _measures(directory: Path) -> Iterable[str]:
-    """Names of all that a finished run measured."""
+    """Names of all measures of a finished run."""
     try:
         result: Mapping[str, Any] = json.loads((directory / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

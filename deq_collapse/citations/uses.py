@@ -1,13 +1,14 @@
-"""Which reference each shipped part rests on. A new loss, cell, solver, sampler or measure gets its line here
-and its entry in ``references.bib``; ``()`` where it is textbook, or is described by another part's reference.
+"""The references on which each shipped part is based. A new loss, cell, solver, sampler or measure gets a
+line here and an entry in ``references.bib``; ``()`` if it is textbook material or described by another part's
+reference.
 """
 
 ALWAYS = ("papyan2020prevalence", "sun2024understanding")
 """Neural collapse, and the question that this package asks."""
 CORE = (*ALWAYS, "bai2019deep", "geng2023torchdeq")
-"""What is printed where no run is named."""
+"""What is printed if no run is given."""
 STUDY = ("holm1979simple", "vandermaaten2008visualizing")
-"""What the report of a study uses besides."""
+"""Additional references for the report of a study."""
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "losses.BalancedSoftmax": ("ren2020balanced",),
@@ -75,8 +76,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "torch.optim.AdamW": ("loshchilov2019decoupled",),
     "torch.optim.lr_scheduler.CosineAnnealingLR": ("loshchilov2017sgdr",),
 }
-"""By room and name: ``losses.LDAM`` is ``deq_collapse.losses.LDAM``, wherever its file is. What a class of
-another library is not listed for, its own documentation names."""
+"""By subpackage and name: ``losses.LDAM`` is ``deq_collapse.losses.LDAM``, wherever its file is. For classes
+of other libraries that are not listed, see their documentation.
+"""
 
 OPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("solver", r"anderson"): ("anderson1965iterative", "walker2011anderson"),
@@ -91,7 +93,7 @@ OPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("weight_norm", r"[Tt]rue"): ("salimans2016weight",),
     ("lipschitz", r"0*\.?0*[1-9]"): ("miyato2018spectral",),
 }
-"""By the end of a key's name, and how its value begins."""
+"""By the end of a key's name and the beginning of its value."""
 
 MEASURES: dict[str, tuple[str, ...]] = {
     "nc0": ("zhao2026optimizer",),
@@ -118,4 +120,4 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "accuracy_ncm": ("kang2020decoupling",),
     "accuracy_many": ("liu2019large",),
 }
-"""By how a measure's name begins."""
+"""By the beginning of a measure's name."""

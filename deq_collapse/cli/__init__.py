@@ -1,4 +1,4 @@
-"""The command line: every command is assembled here, and nothing imports it."""
+"""The command line: assembles all commands; nothing else imports it."""
 
 from deq_collapse.cli.program import main
 

@@ -1,4 +1,4 @@
-"""``deq-collapse along RUN``: measures trained networks along their computation and draws them."""
+"""``deq-collapse along RUN``: measures trained networks along their computation and draws the result."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ def along_main(args: Sequence[str]) -> int:
 
 
 def along_parser() -> argparse.ArgumentParser:
-    """Of the command, with its options."""
+    """The command's parser, with its options."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse along",
         description="Measures trained networks at H0 and after every evaluation of a block, from their last"
@@ -44,22 +44,22 @@ def along_parser() -> argparse.ArgumentParser:
 
 
 def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -> Path:
-    """Writes each run's ``along.csv`` anew from its last checkpoint, and the figure of all; of modules that
-    are asked for ``along-modules.csv``, beside it.
+    """Rewrites each run's ``along.csv`` from its last checkpoint, and the figure of all; if modules are
+    given, writes ``along-modules.csv`` instead.
 
     Args:
         runs: their directories.
-        modules: what is watched, see `callbacks.Along`; ``None`` for what a run's configuration says.
-        figure: where the figure goes, without its suffix; ``None`` for the directory that holds all the runs.
+        modules: modules to watch, see `callbacks.Along`; ``None`` for those of a run's configuration.
+        figure: path of the figure without suffix; ``None`` for the directory that holds all the runs.
 
     Returns:
-        The figure's place, without its suffix.
+        The path of the figure without suffix.
 
     Raises:
-        UserError: for a directory without a run or checkpoint, a module that cannot be watched, features
-            without any collapse to measure, and a file that cannot be written.
+        UserError: for a directory without a run or checkpoint, a module that cannot be watched, features on
+            which collapse cannot be measured, and a file that cannot be written.
     """
-    # The heavy imports wait until there is something to draw, so that --help answers at once.
+    # Heavy imports wait until there is something to draw, so that --help answers at once.
     from deq_collapse.figures.along import along_figure, along_scales, lines
     from deq_collapse.figures.files import write_figure
     from deq_collapse.study.remeasure import check_run, load, measure
@@ -75,6 +75,6 @@ def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -
 
 
 def _beside(runs: Sequence[Path], name: str) -> Path:
-    """A figure's place, without its suffix: in the directory that holds all the runs."""
+    """The path of a figure without suffix, in the directory that holds all the runs."""
     common = os.path.commonpath([run.absolute() for run in runs])
     return Path(os.path.relpath(common), name)

@@ -1,4 +1,4 @@
-"""``deq-collapse cite``: BibTeX of what a run used, and of this package."""
+"""``deq-collapse cite``: BibTeX of the methods that a run used, and of this package."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from deq_collapse import __version__
 
 
 def cite_main(args: Sequence[str]) -> int:
-    """Prints BibTeX entries, each after a comment that says what it is for; returns the exit code.
+    """Prints BibTeX entries, each after a comment on what it is for; returns the exit code.
 
     Raises:
         UserError: for a directory without runs.
     """
-    # The imports wait until they are needed, so that --help answers at once.
+    # Imports wait until they are needed, so that --help answers at once.
     options = cite_parser().parse_args(args)
     from deq_collapse.citations.collect import package_entry, references, uses
 
@@ -26,7 +26,7 @@ def cite_main(args: Sequence[str]) -> int:
 
 
 def cite_parser() -> argparse.ArgumentParser:
-    """Of the command."""
+    """The command's parser."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse cite",
         description="Prints BibTeX of the methods that a run used, as its saved configuration names them:"

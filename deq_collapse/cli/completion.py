@@ -1,4 +1,4 @@
-"""``deq-collapse completion``: the script by which a shell completes commands, options and configurations."""
+"""``deq-collapse completion``: a script to complete commands, options and configurations."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ PREAMBLE = {
 }}
 """,
 }
-"""What completes a configuration: the shipped ones, which are found from any directory, and files here."""
+"""Completion of configurations: shipped ones, which are found from any directory, and local files."""
 
 
 def completion_main(args: Sequence[str], commands: dict[str, str]) -> int:
@@ -36,7 +36,7 @@ def completion_main(args: Sequence[str], commands: dict[str, str]) -> int:
 
     Args:
         args: of the command.
-        commands: every command, and what it does.
+        commands: all commands and their descriptions.
 
     Raises:
         UserError: without shtab.
@@ -58,7 +58,7 @@ def completion_main(args: Sequence[str], commands: dict[str, str]) -> int:
 
 
 def completion_parser() -> argparse.ArgumentParser:
-    """Of the command."""
+    """The command's parser."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse completion",
         description="Prints a script for a shell: put `source <(deq-collapse completion bash)` into"
@@ -70,7 +70,7 @@ def completion_parser() -> argparse.ArgumentParser:
 
 
 def whole_parser(commands: dict[str, str]) -> argparse.ArgumentParser:
-    """Every command with its options, as argparse has it; nothing is parsed by it."""
+    """An argparse parser of all commands with their options, not used for parsing."""
     from deq_collapse.cli.along import along_parser
     from deq_collapse.cli.conf import conf_parser, init_parser
     from deq_collapse.cli.study import study_parser
@@ -98,7 +98,7 @@ def whole_parser(commands: dict[str, str]) -> argparse.ArgumentParser:
 
 
 def _add_keys(parser: argparse.ArgumentParser, with_checkpoint: bool) -> None:
-    """The options of what takes configurations."""
+    """Adds the options of commands that take configurations."""
     _completes(parser.add_argument("--config", help="a configuration"))
     if not with_checkpoint:
         _completes(parser.add_argument("--branch", help="a configuration to lay beside others"))
@@ -108,7 +108,7 @@ def _add_keys(parser: argparse.ArgumentParser, with_checkpoint: bool) -> None:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Positional arguments that are files are configurations, of studies for most."""
+    """Completes positional arguments that are files as configurations, mostly those of studies."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

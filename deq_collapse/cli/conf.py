@@ -1,4 +1,4 @@
-"""``deq-collapse conf`` and ``init``: the configurations that come with the package, and a start."""
+"""``deq-collapse conf`` and ``init``: the configurations shipped with the package, and a project template."""
 
 import argparse
 import re
@@ -16,7 +16,7 @@ def conf_main(args: Sequence[str]) -> int:
     """Lists the shipped configurations; returns the exit code.
 
     Raises:
-        UserError: for a folder that there is not.
+        UserError: for a folder that does not exist.
     """
     folder, folders = conf_parser().parse_args(args).folder, _folders()
     if folder is not None and folder not in folders:
@@ -33,7 +33,7 @@ def conf_main(args: Sequence[str]) -> int:
 
 
 def conf_parser() -> argparse.ArgumentParser:
-    """Of ``conf``."""
+    """The parser of ``conf``."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse conf",
         description="Lists the configurations that come with the package. Each works under its name from any"
@@ -48,17 +48,17 @@ def _folders() -> list[str]:
 
 
 def first_sentence(path: Path) -> str:
-    """What a configuration file says of itself first."""
+    """The first sentence of a configuration file's comment."""
     comment = re.match(r"(?:#.*\n?)*", path.read_text(encoding="utf-8"))
     words = " ".join((comment[0] if comment else "").replace("#", " ").split())
     return re.split(r"(?<=[.?])\s", words, maxsplit=1)[0].rstrip(".")
 
 
 def init_main(args: Sequence[str]) -> int:
-    """Copies a start into a directory; returns the exit code.
+    """Copies the template into a directory; returns the exit code.
 
     Raises:
-        UserError: where one of its files exists, or the directory cannot be written.
+        UserError: if one of its files exists, or the directory cannot be written.
     """
     directory: Path = init_parser().parse_args(args).directory
     names = sorted(path.name for path in START.iterdir() if path.is_file())
@@ -78,7 +78,7 @@ def init_main(args: Sequence[str]) -> int:
 
 
 def init_parser() -> argparse.ArgumentParser:
-    """Of ``init``."""
+    """The parser of ``init``."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse init",
         description="Writes a start of your own: an encoder, a run and a study of it, which build on the"

@@ -23,13 +23,13 @@ COMMANDS = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, or 2 after a user's mistake, told in one sentence on the standard error."""
+    """Runs a command; returns 0, or 2 after a user's mistake, reported in one sentence on standard error."""
     arguments = list(sys.argv[1:] if args is None else args)
     return exit_code(lambda: _dispatch(arguments))
 
 
 def _dispatch(args: list[str]) -> int:
-    # The heavy imports wait until the command is known, so that --help answers at once.
+    # Heavy imports wait until the command is known, so that --help answers at once.
     if args and not args[0].startswith("-") and args[0] not in COMMANDS:
         near = get_close_matches(args[0], COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f": it is one of {', '.join(COMMANDS)}."

@@ -56,7 +56,7 @@ def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
 
 
 def _read(file: Path, seeds: int | None) -> "StudyFile":
-    """The study of a file, whose configurations are looked through before torch is imported."""
+    """Reads a study file and checks its configurations before torch is imported."""
     from deq_collapse.config.early import check_early
     from deq_collapse.study.grid import read_study_file
 
@@ -67,7 +67,7 @@ def _read(file: Path, seeds: int | None) -> "StudyFile":
 
 
 def _tell_unsent(study: "StudyFile") -> None:
-    """Which runs a wandb server has not got: each run told so in its own log alone."""
+    """Prints which runs a wandb server lacks, as each run reports this only in its own log."""
     from deq_collapse.tracking.unsent import command, unsent
 
     if left := unsent(study.directory / cell.name for cell in study.cells):
@@ -120,7 +120,7 @@ def _report(directory: Path, published: Path | None = None) -> int:
 
 
 def _directory(study: Path) -> Path:
-    """Of a study, given by its directory or its file."""
+    """The directory of a study, given by its directory or its file."""
     from deq_collapse.config.files import found
 
     if not found(study).is_file():
@@ -131,7 +131,7 @@ def _directory(study: Path) -> Path:
 
 
 def study_parser() -> argparse.ArgumentParser:
-    """Of the command, with its options."""
+    """The command's parser, with its options."""
     parser = argparse.ArgumentParser(prog="deq-collapse study", description="A grid of runs and its report.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run what is missing of a study, then write its report and figures")

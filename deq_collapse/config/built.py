@@ -1,4 +1,4 @@
-"""Mistakes that show once a run is built, found before anything of it is written."""
+"""Mistakes that show once a run is built, found before anything is written."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,10 +16,10 @@ from deq_collapse.models import CollapseModule, Equilibrium
 
 
 def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
-    """Whether a fit can be begun, as far as its parts tell.
+    """Checks that a fit can start, as far as its parts show.
 
     Raises:
-        UserError: where it cannot.
+        UserError: if it cannot.
     """
     _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
     _check_precision(trainer, module)
@@ -48,13 +48,13 @@ def _check_optimizer(module: CollapseModule) -> None:
         module.configure_optimizers()
     except UserError:
         raise
-    except Exception as error:  # whatever the classes of torch or of the user's own say
+    except Exception as error:  # any error of torch's or the user's classes
         reason = sentence(str(error)).rstrip(".")
         raise UserError(f"model.optimizer and model.lr_scheduler: {reason}.") from error
 
 
 def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
-    """A batch of one image has no spread where batch norm sees one number per channel."""
+    """Refuses a last batch of one image if batch norm would see only one number per channel."""
     if data.smallest_batch(trainer) != 1:
         return
     network = deepcopy(module.network).train()

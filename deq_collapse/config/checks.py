@@ -1,4 +1,4 @@
-"""Mistakes that a run would meet late, found before anything is built or written."""
+"""Mistakes that would surface late in a run, found before anything is built or written."""
 
 import os
 import tempfile
@@ -14,21 +14,21 @@ from deq_collapse.errors import UserError, nearest
 
 STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "single_device")
 LARGEST_SEED = 2**32 - 1
-"""That numpy takes."""
+"""The largest seed that numpy accepts."""
 
 LONGEST_NAME = 200
-"""Bytes; file systems allow 255, and files beside the directory add to it."""
+"""In bytes; file systems allow 255, and files beside the directory have longer names."""
 
 
 def check_devices(trainer: Any, oversubscribe: bool = False) -> None:
-    """Whether the machine has the devices that a trainer's configuration asks for.
+    """Checks that the machine has the devices that a trainer's configuration requests.
 
     Args:
         trainer: the configuration.
-        oversubscribe: whether more processes than cores are meant.
+        oversubscribe: whether more processes than cores are intended.
 
     Raises:
-        UserError: where it has not.
+        UserError: if it does not.
     """
     asked = int(trainer.devices) if str(trainer.devices).isdigit() else 1
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
@@ -44,13 +44,13 @@ def check_devices(trainer: Any, oversubscribe: bool = False) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Whether every process of a run would have the whole network, and can be started.
+    """Checks that every process of a run would have the whole network, and can be started.
 
     Args:
         strategy: a name, or a configuration with ``class_path``.
 
     Raises:
-        UserError: where it would not.
+        UserError: if not.
     """
     if isinstance(strategy, str):
         name = strategy
@@ -76,10 +76,10 @@ def check_strategy(strategy: Any) -> None:
 
 
 def check_slurm() -> None:
-    """Whether SLURM says how the processes of a run lie on its nodes.
+    """Checks that SLURM sets how the processes of a run are distributed over its nodes.
 
     Raises:
-        UserError: where it does not.
+        UserError: if it does not.
     """
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if SLURMEnvironment.detect() and tasks != "1" and "SLURM_NTASKS_PER_NODE" not in os.environ:
@@ -90,20 +90,20 @@ def check_slurm() -> None:
 
 
 def check_seed(seed: Any) -> None:
-    """Whether random numbers can be drawn by a seed.
+    """Checks that a seed is valid for the random number generators.
 
     Raises:
-        UserError: where they cannot.
+        UserError: if not.
     """
     if not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed_everything is {seed}, but a seed is a whole number from 0 to {LARGEST_SEED}.")
 
 
 def check_writable(directory: Path) -> None:
-    """Whether files can be written into a directory, or into the one where it would be made.
+    """Checks that files can be written into a directory, or into the one where it would be created.
 
     Raises:
-        UserError: where they cannot.
+        UserError: if not.
     """
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     try:
@@ -114,10 +114,11 @@ def check_writable(directory: Path) -> None:
 
 
 def check_name(name: str) -> None:
-    """Whether a run may be called so: its directory has its name.
+    """Checks that a run may have a name, which is also that of its directory.
 
     Raises:
-        UserError: for no name, one that leaves its directory, and one that is too long for a file system.
+        UserError: for an empty name, one that leaves its directory, and one that is too long for a file
+            system.
     """
     parts = name.split("/")
     if any(part.strip() in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts):

@@ -1,4 +1,4 @@
-"""The LightningCLI of this project: what must agree is linked, what every run leaves behind is always on."""
+"""The LightningCLI of this project: it links what must agree, and always enables the files of every run."""
 
 import math
 import sys
@@ -54,22 +54,22 @@ NOT_THE_RUN = ("ckpt_path", "trainer.logger", "along", "oversubscribe")
 @rank_zero_only
 @cache
 def _say_once(message: str) -> None:
-    """The cells of a study say the same."""
+    """Prints a message of all cells once."""
     print(message, file=sys.stderr, flush=True)
 
 
 class FinishedRun(UserError):  # noqa: N818 - it is news, not an error
-    """The run asked for lies there, finished."""
+    """The requested run exists and is finished."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes a fit's configuration beside the run and attaches it, resolved, to its loggers.
+    """Writes a fit's configuration into the run's directory and passes it, resolved, to its loggers.
 
-    Every key has its value, but for those that follow another: they do so still where the file is used again,
-    say with another seed.
+    Every key has its value, except for links to other keys: they are kept, so that the file can be reused,
+    e.g. with another seed.
 
     Args:
-        links: the values as they were given, as ``${seed_everything}``, by dotted key.
+        links: the values as given, e.g. ``${seed_everything}``, by dotted key.
     """
 
     def __init__(self, *args: Any, links: dict[str, str], **kwargs: Any) -> None:
@@ -92,9 +92,7 @@ class CollapseCLI(LightningCLI):
     """Lightning's command line with our module and data module."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's name and place in a study, the measuring schedule, and the links between data and
-        model.
-        """
+        """Adds the run's name and place in a study, the schedule, and the links between data and model."""
         parser.add_argument("--name", type=str, default="run", help="What the run is called.")
         parser.add_argument("--study", type=str | None, default=None, help="The study the run belongs to.")
         parser.add_argument(
@@ -115,10 +113,10 @@ class CollapseCLI(LightningCLI):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
-        """Keeps the command line's values: Lightning would replace them by the checkpoint's."""
+        """Keeps the command line's values, which Lightning would replace by the checkpoint's."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; a mistake is told in one sentence."""
+        """Parses; a mistake is reported in one sentence."""
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -130,7 +128,7 @@ class CollapseCLI(LightningCLI):
         self._inherited = inherited([str(arg) for arg in args or ()])
 
     def instantiate_classes(self) -> None:
-        """Builds everything; then says which options a class has from the one that was named before it."""
+        """Builds everything, then prints which options a class inherits from the one named before it."""
         super().instantiate_classes()
         for found in self._inherited:
             value = self.settings.get(found.place)
@@ -142,18 +140,18 @@ class CollapseCLI(LightningCLI):
 
     @property
     def settings(self) -> Any:
-        """The parsed configuration of the subcommand, where there is one."""
+        """The parsed configuration, of the subcommand if there is one."""
         return self.config.get(str(self.subcommand), self.config)
 
     @property
     def along(self) -> callbacks.Along:
-        """What measures the trained network along its computation."""
+        """The callback that measures the trained network along its computation."""
         along: callbacks.Along = self._get(self.config_init, "along")
         return along
 
     @property
     def directory(self) -> Path:
-        """Where the run leaves its files."""
+        """The directory of the run's files."""
         given = self.settings.trainer.default_root_dir
         return Path(given) if given else Path("outputs", "runs", self.settings.name)
 
@@ -161,8 +159,8 @@ class CollapseCLI(LightningCLI):
         """Finds mistakes before anything is built or written.
 
         Raises:
-            UserError: for a checkpoint that is not there, too many devices, processes that cannot be started,
-                an output directory that cannot be written, and a directory that holds another run.
+            UserError: for a missing checkpoint, too many devices, processes that cannot be started, an output
+                directory that is not writable, and a directory that holds another run.
         """
         check_name(self.settings.name)
         check_slurm()
@@ -175,7 +173,7 @@ class CollapseCLI(LightningCLI):
             self._check_other_run()
 
     def _resolve_checkpoint(self) -> None:
-        """Lightning would go on with random weights where ``last`` or nothing is to be found."""
+        """Resolves ``last``; without a checkpoint, Lightning would continue with random weights."""
         path = self.settings.ckpt_path
         if path == "last":
             path = self._last_checkpoint()
@@ -194,10 +192,10 @@ class CollapseCLI(LightningCLI):
             raise UserError(f"{self.subcommand} needs the weights of a run: give --ckpt_path.")
         self.settings.ckpt_path = path
         if "verbose" in self.settings:
-            self.settings.verbose = False  # both splits are printed as one table, by us
+            self.settings.verbose = False  # we print all splits as one table
 
     def _last_checkpoint(self) -> str:
-        """The last checkpoint of the run, or where that is damaged, the one before it."""
+        """The last checkpoint of the run or, if it is damaged, the previous one."""
         last, previous = self.directory / CHECKPOINT, self.directory / PREVIOUS
         found = callbacks.damage(last) if last.exists() else "it is gone"
         if found is None or not previous.exists() or callbacks.damage(previous):
@@ -227,12 +225,12 @@ class CollapseCLI(LightningCLI):
             )
 
     def completed(self, saved: Path) -> dict[str, Any]:
-        """The configuration that a run has saved. A key that was not known then has its default now: whoever
-        adds one sees to it that runs without it stay what they were.
+        """The configuration that a run has saved. A key that did not exist then has its current default; a
+        new key must not change runs without it.
         """
         try:
             config = self.parser.parse_args(["fit", "--config", str(saved)])["fit"]
-        except ArgumentError:  # a key is gone: it is told as a difference
+        except ArgumentError:  # a key no longer exists: reported as a difference
             text = saved.read_text(encoding="utf-8")
         else:
             text = self._parser("fit").dump(config, skip_none=False)
@@ -240,10 +238,10 @@ class CollapseCLI(LightningCLI):
         return content
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with what every run leaves behind.
+        """The trainer, with the callbacks of every run.
 
         Raises:
-            UserError: for what cannot be trained as it is configured.
+            UserError: for a configuration that cannot be trained.
         """
         settings = self.settings
         self.along.check(self.model.network, self.datamodule.image_shape)
@@ -256,7 +254,7 @@ class CollapseCLI(LightningCLI):
             trainer = super().instantiate_trainer(default_root_dir=str(self.directory), **kwargs)
         except (UserError, MisconfigurationException):
             raise
-        except Exception as error:  # Lightning has no one exception for what does not go together
+        except Exception as error:  # Lightning has no single exception for conflicts
             raise UserError(f"the trainer cannot be made: {sentence(str(error))}") from error
         limit_patience(trainer)
         if self.subcommand == "fit":
@@ -270,12 +268,12 @@ class CollapseCLI(LightningCLI):
         return run_callbacks(settings.name, settings.study, dict(settings.axes), not hidden)
 
     def _given(self, name: str) -> list[Any]:
-        """What the configuration gives the trainer, one or several, as a list."""
+        """The configured values of a trainer option, one or several, as a list."""
         given = self._get(self.config_init, "trainer")[name] or []
         return given if isinstance(given, list) else [given]
 
     def fit(self, **options: Any) -> None:
-        """Called for the subcommand. A mistake that is found before anything was trained leaves nothing."""
+        """Called for the subcommand. A mistake found before any training leaves no files."""
         new_directory, new = not self.directory.exists(), not (self.directory / CONFIG).exists()
         try:
             self.trainer.fit(**options)
@@ -285,17 +283,17 @@ class CollapseCLI(LightningCLI):
                 for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY):
                     (self.directory / name).unlink(missing_ok=True)
                 if new_directory:
-                    with suppress(OSError):  # of somebody else's files in it
+                    with suppress(OSError):  # other files are in it
                         self.directory.rmdir()
             raise
 
     def after_fit(self) -> None:
-        """Tells where the run is."""
+        """Prints the run's directory."""
         if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run and not self.settings.study:
             print(f"Run: {self.directory}")
 
     def after_validate(self) -> None:
-        """Prints the measures of both splits."""
+        """Prints the measures of all splits."""
         self._print_measures()
 
     def after_test(self) -> None:

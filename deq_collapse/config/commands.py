@@ -1,4 +1,4 @@
-"""The commands of Lightning that a configuration is for; nothing heavy is imported here, for `--help`."""
+"""The Lightning commands that take a configuration; nothing heavy is imported here, to keep `--help` fast."""
 
 COMMANDS = {
     "fit": "train one run and measure its collapse",
@@ -6,4 +6,4 @@ COMMANDS = {
     "test": "measure the test split from a checkpoint",
     "predict": "write a checkpoint's predictions for the test split",
 }
-"""What each does."""
+"""The description of each command."""

@@ -1,4 +1,4 @@
-"""Mistakes of a command line that show without torch, found before it is imported, which takes seconds."""
+"""Mistakes in a command line that can be found without torch, before its import, which takes seconds."""
 
 import ast
 import re
@@ -14,30 +14,31 @@ from deq_collapse.config.unknown import unknown_key
 from deq_collapse.errors import UserError, nearest
 
 KEYS = Path(__file__).parent / "keys.txt"
-"""Every key of a fit, after the version of Lightning whose Trainer has them; `python -m
-deq_collapse.config.keys` writes it anew, and a test compares it with the parser."""
+"""All keys of a fit, after the version of Lightning whose Trainer has them; `python -m
+deq_collapse.config.keys` rewrites it, and a test compares it with the parser.
+"""
 FREE = ("branch", "config", "print_config", "print_shtab", "help")
-"""No keys of a configuration; ``branch`` is of ``summary``."""
+"""Options that are not keys of a configuration; ``branch`` belongs to ``summary``."""
 OF_STUDIES = {"config", "grids", "seeds", "override", "contrasts", "output"}
-"""Keys that a study file has, and a run's configuration has not."""
+"""Keys of a study file that a run's configuration does not have."""
 CLASS = {
     *("class_path", "encoder", "refinement", "readout", "classifier", "criterion", "cell", "block"),
     *("optimizer", "lr_scheduler", "source", "imbalance", "augment", "sampler"),
 }
 """Last parts of keys whose value may be an import path."""
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(?<!\.yaml)(?<!\.yml)")
-"""A configuration, in a file or as text, may stand there too."""
+"""Import paths; a configuration, in a file or as text, may also be given there."""
 
 
 def check_early(args: Sequence[str]) -> None:
-    """Looks through a command line, its files included; what it passes may still be wrong.
+    """Checks a command line and its files; what passes may still be wrong.
 
     Args:
         args: after the subcommand.
 
     Raises:
-        UserError: for a file without its ``--config``, one that is missing, is not YAML or is a study's, a
-            key that there is not, and a module or class of the user's own that there is not.
+        UserError: for a file without ``--config``, a file that is missing, is not YAML or is a study file, an
+            unknown key, and a user's module or class that does not exist.
     """
     _check_alone(args)
     for file in _files(args):
@@ -51,13 +52,13 @@ def check_early(args: Sequence[str]) -> None:
 
 @cache
 def known_keys() -> frozenset[str]:
-    """Every key of a fit; none where Lightning is another version, for its Trainer may have others."""
+    """All keys of a fit; none for another version of Lightning, whose Trainer may have others."""
     lightning, *keys = KEYS.read_text(encoding="utf-8").split()
     return frozenset(keys) if version("lightning") == lightning else frozenset()
 
 
 def _check_alone(args: Sequence[str]) -> None:
-    """A value follows its option; what follows that is no value of any."""
+    """Refuses an argument that is neither an option nor the value after one."""
     valued = True
     for before, arg in zip(["", *args], args, strict=False):
         option = arg.startswith("-") and not arg[1:2].isdigit()
@@ -73,7 +74,7 @@ def _spaces(before: str) -> str:
 
 
 def _files(args: Sequence[str]) -> Iterator[Path]:
-    """What is named by ``--config``."""
+    """The files named by ``--config``."""
     for before, arg in zip(["", *args], args, strict=False):
         flag, _, value = arg.partition("=")
         name = value if flag in ("--config", "-c") and value else arg if before in ("--config", "-c") else ""
@@ -82,7 +83,7 @@ def _files(args: Sequence[str]) -> Iterator[Path]:
 
 
 def _values(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Key and value of a command line whose parts are expanded; what is no YAML is for the parser."""
+    """Keys and values of a command line with expanded parts; what is not YAML is left to the parser."""
     for key, value in options(args):
         if isinstance(value, dict):
             yield from leaves(value)
@@ -101,7 +102,7 @@ def _check_key(key: str) -> None:
 
 
 def _check_import(key: str, path: str) -> None:
-    """Whether an import path leads to something, as far as the files of the working directory show."""
+    """Checks that an import path exists, as far as the files of the working directory show."""
     module, _, name = path.rpartition(".")
     top, file = module.partition(".")[0], Path(*module.split(".")).with_suffix(".py")
     if file.is_file():
@@ -122,10 +123,10 @@ def _installed(module: str) -> bool:
 
 
 def _names(file: Path) -> list[str] | None:
-    """What a file defines or imports; ``None`` where that shows only when it is run.
+    """The names that a file defines or imports; ``None`` if they are known only when it runs.
 
     Raises:
-        UserError: where it is no Python.
+        UserError: if it is not Python.
     """
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Configuration files: composing small ones, comparing two, and telling what is wrong with one."""
+"""Configuration files: composing small ones, comparing two, and reporting errors in one."""
 
 import itertools
 import re
@@ -14,26 +14,28 @@ from deq_collapse.errors import UserError
 PARTS = "parts"
 SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "conf"
-"""The configurations that come with the package."""
+"""The configurations shipped with the package."""
 
 
 def found(path: Path) -> Path:
-    """The file of a name, where there is none the shipped one of that name: ``conf/data/digits.yaml``."""
+    """The file of a path or, if it does not exist, the shipped file of that name, e.g.
+    ``conf/data/digits.yaml``.
+    """
     shipped = SHIPPED / path.relative_to("conf") if path.is_relative_to("conf") else path
     return shipped if shipped.is_file() and not path.exists() else path
 
 
 def expand_parts(args: Sequence[str]) -> list[str]:
-    """Replaces each ``--config FILE`` whose file lists ``parts`` by those parts, in order, and the rest of
-    the file.
+    """Replaces each ``--config FILE`` whose file lists ``parts`` by these, in order, and the rest of the
+    file.
 
-    The paths are relative to the file, or names of shipped files (``conf/...``); later files override earlier
+    Paths are relative to the file, or names of shipped files (``conf/...``). Later files override earlier
     ones, and parts may have parts.
 
-    A value that is YAML itself is passed on.
+    A value that is YAML itself is passed on unchanged.
 
     Raises:
-        UserError: for a file that is missing or is not YAML, be it named here or in another file.
+        UserError: for a file that is missing or is not YAML, whether it is named here or in another file.
     """
     expanded: list[str] = []
     rest = iter(args)
@@ -64,8 +66,8 @@ def _parts(path: Path) -> Iterator[str]:
 
 
 def _check_files(value: Any, directory: Path) -> None:
-    """Reads every file that a configuration names in place of its content, as ``model: model.yaml``; the
-    parser would take the last of a key given twice.
+    """Reads every file that a configuration names in place of content, e.g. ``model: model.yaml``, to find
+    keys given twice, of which the parser would take the last.
     """
     if isinstance(value, dict | list):
         for entry in value.values() if isinstance(value, dict) else value:
@@ -77,7 +79,7 @@ def _check_files(value: Any, directory: Path) -> None:
 
 
 def beside(path: Path, name: str) -> Path:
-    """What a file calls by a name: a file relative to it, else, for ``conf/...``, what `found` gives."""
+    """The file to which a name in another file refers: relative to it or, for ``conf/...``, see `found`."""
     there, named = path.parent / name, Path(name)
     return found(named) if named.is_relative_to("conf") and not there.exists() else there
 
@@ -91,7 +93,7 @@ def _once(text: str) -> str:
 
 
 def is_configuration(text: str) -> bool:
-    """Whether it is YAML itself, and not the name of a file."""
+    """Whether a text is YAML itself, not the name of a file."""
     try:
         return isinstance(yaml.safe_load(text), dict)
     except yaml.YAMLError:
@@ -99,7 +101,7 @@ def is_configuration(text: str) -> bool:
 
 
 class _Once(yaml.SafeLoader):
-    """YAML in which a key given twice is a mistake: the first block would be dropped without a word."""
+    """YAML in which a key given twice is an error, because the first block would be dropped silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -114,13 +116,11 @@ class _Once(yaml.SafeLoader):
 
 
 class _Numbers(_Once):
-    """YAML that takes 1e-2 for a number, as the parser of configurations does, and '1e-2' for text."""
+    """YAML that reads 1e-2 as a number, as the parser of configurations does, and '1e-2' as text."""
 
 
 class _Quoting(yaml.SafeDumper):
-    """Writes text that the parser would take for a number in quotes, and a member of an `Enum` as its
-    value.
-    """
+    """Quotes text that the parser would read as a number, and writes a member of an `Enum` as its value."""
 
 
 for _kind in (_Numbers, _Quoting):
@@ -133,16 +133,16 @@ _Quoting.add_multi_representer(Enum, lambda dumper, member: dumper.represent_dat
 
 
 def dump_yaml(content: Any) -> str:
-    """A configuration as text that is read as it was, keys in the order given."""
+    """A configuration as text that reads back unchanged, with keys in the given order."""
     text: str = yaml.dump(content, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
     return text
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Once) -> dict[str, Any]:
-    """A YAML mapping from a file.
+    """Reads a YAML mapping from a file.
 
     Raises:
-        UserError: where there is none.
+        UserError: if there is none.
     """
     content = _load(path, loader)
     if not isinstance(content, dict):
@@ -162,8 +162,8 @@ def _load(path: Path, loader: type[yaml.SafeLoader]) -> Any:
 
 
 def options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Key and value of everything that a command line gives, its parts expanded, in order: a text, or the
-    mapping of a configuration under the key ``config``.
+    """Keys and values of a command line with expanded parts, in order: a text, or the mapping of a
+    configuration under the key ``config``.
     """
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         key, equals, value = argument.removeprefix("--").partition("=")
@@ -174,8 +174,8 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def links(arguments: Sequence[str]) -> dict[str, str]:
-    """The keys of a command line, its parts expanded, whose value follows another key, as
-    ``${seed_everything}``: by dotted key. What is given later replaces a link.
+    """The links of a command line with expanded parts, by dotted key: values that follow another key, e.g.
+    ``${seed_everything}``. Later values replace links.
     """
     found: dict[str, str] = {}
     for given, content in options(arguments):
@@ -187,7 +187,7 @@ def links(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
-    """A resolved configuration with those links again that still give its values."""
+    """A resolved configuration in which links that still give its values are restored."""
     values = dict(leaves(config))
     return _replaced(
         config,
@@ -200,7 +200,7 @@ def linked(config: dict[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
 
 
 def followed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it was saved, its links replaced by the values they follow."""
+    """A saved configuration, with its links replaced by the values that they follow."""
     values = dict(leaves(config))
     links = {key: value for key, value in values.items() if isinstance(value, str) and "${" in value}
     alone = {"${" + key + "}": value for key, value in values.items()}
@@ -220,7 +220,7 @@ def _replaced(value: dict[str, Any], kept: Mapping[str, Any], key: str = "") -> 
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings by its dotted key; an empty mapping below a key is a value."""
+    """All values of nested mappings by dotted key; an empty mapping below a key is a value."""
     if isinstance(value, dict) and (value or not key):
         for name, entry in value.items():
             yield from leaves(entry, f"{key}.{name}".lstrip("."))
@@ -229,7 +229,7 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def first_difference(old: Any, new: Any, ignore: Sequence[str] = (), key: str = "") -> str:
-    """The first key in which two configurations differ, with both values; empty where they agree."""
+    """The first key in which two configurations differ, with both values; empty if they agree."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             path = f"{key}.{name}" if key else str(name)
@@ -242,5 +242,5 @@ def first_difference(old: Any, new: Any, ignore: Sequence[str] = (), key: str = 
 
 
 def sentence(message: str) -> str:
-    """An error message of several lines as one line."""
+    """A multi-line error message as one line."""
     return re.sub(r"\s+", " ", message).strip()

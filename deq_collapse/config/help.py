@@ -1,4 +1,4 @@
-"""Help that fits a terminal: of the classes a key takes, ours, not every module that is loaded."""
+"""Help that fits a terminal: for the classes that a key takes it lists ours, not every loaded module."""
 
 import re
 from argparse import Action
@@ -8,7 +8,7 @@ from jsonargparse import DefaultHelpFormatter
 from deq_collapse.config.mistakes import classes_of
 
 SHOWN = 12
-"""Classes of other libraries that are listed."""
+"""Largest number of classes of other libraries listed."""
 
 
 class ShortHelp(DefaultHelpFormatter):

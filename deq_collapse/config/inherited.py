@@ -1,5 +1,5 @@
-"""Options that a class has from another one before it: where a later file or option names another class, what
-was given for the first and both take stays.
+"""Options inherited from an earlier class: if a later file or option names another class, options given for
+the first stay if both classes take them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from deq_collapse.config.files import options
 
 @dataclass(frozen=True)
 class Inherited:
-    """An option that was given for one class and is another's now.
+    """An option that was given for one class and now belongs to another.
 
     Attributes:
-        key: whose class changed, as ``model.optimizer``.
-        option: by name, as ``weight_decay``.
+        key: the key whose class changed, e.g. ``model.optimizer``.
+        option: its name, e.g. ``weight_decay``.
         given_for, now: the names of the classes.
     """
 
@@ -31,7 +31,7 @@ class Inherited:
 
 
 def inherited(arguments: Sequence[str]) -> list[Inherited]:
-    """The options of a command line, its parts expanded, that another class may have taken over.
+    """The options of a command line with expanded parts that another class may have inherited.
 
     >>> first = '{model: {optimizer: {class_path: SGD, init_args: {lr: 0.1, momentum: 0.9}}}}'
     >>> last = '{model: {optimizer: {class_path: AdamW, init_args: {lr: 0.01}}}}'
@@ -53,7 +53,7 @@ def inherited(arguments: Sequence[str]) -> list[Inherited]:
 
 
 def _steps(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, Any]]:
-    """In order: a key and its class, or a key, an option and its value."""
+    """Yields in order a key and its class, or a key, an option and its value."""
     for key, value in options(arguments):
         if isinstance(value, dict):
             yield from _of_mapping("", value)
@@ -68,7 +68,7 @@ def _of_option(key: str, value: str) -> Iterator[tuple[str, str | None, Any]]:
     elif owner.endswith(".init_args"):
         yield owner.removesuffix(".init_args"), option, value
     else:
-        yield key, None, value  # a class, or an option that is no class's and that nobody asks for
+        yield key, None, value  # a class, or an option of no class, which is not used
 
 
 def _of_mapping(key: str, content: dict[str, Any]) -> Iterator[tuple[str, str | None, Any]]:

@@ -1,4 +1,4 @@
-"""Every key that a fit's configuration has, as the parser knows them; run as a program it notes them."""
+"""All keys of a fit's configuration, as known to the parser; run as a program, this file records them."""
 
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,7 @@ class _Known(Exception):  # noqa: N818 - it is what was asked for
 
 
 class _Asked(CollapseCLI):
-    """Makes the parser, and hands its keys out instead of parsing."""
+    """Builds the parser, and returns its keys instead of parsing."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         raise _Known(*sorted(self._parser("fit").get_defaults().keys()))
@@ -26,7 +26,7 @@ def parser_keys() -> list[str]:
     try:
         lightning_main(["fit"], _Asked)
     except _Known as known:
-        # Below a key that takes a class there are options, of whichever it is.
+        # Below a key that takes a class are options, which depend on the class.
         return sorted({key.partition(".init_args")[0].removesuffix(".class_path") for key in known.args})
     raise AssertionError("the parser was not made")
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: one sentence that names what is allowed, from jsonargparse's."""
+"""Errors in a configuration: turns jsonargparse's message into one sentence that names what is allowed."""
 
 import inspect
 import re
@@ -15,19 +15,19 @@ from deq_collapse.config.unknown import unknown_key
 from deq_collapse.errors import nearest
 
 FACTS = ("image_shape", "shape", "num_features", "num_classes")
-"""What parts of a network are told of the parts before them."""
+"""Arguments of parts of a network that describe the parts before them."""
 WHOLES = (models.Cell, models.CollapseModule, models.Network)
-"""Modules that are no part of a network, or a part of a part."""
+"""Modules that are not parts of a network, or are parts of a part."""
 LONGEST = 300
-"""Characters of a message that no rule here knows."""
+"""Largest number of characters of a message without a rule here."""
 
 
 def explain(message: str, keys: Iterable[str]) -> str:
     """One sentence for an error of the parser.
 
     Args:
-        message: what jsonargparse says.
-        keys: every key of the subcommand, as ``trainer.max_epochs``.
+        message: from jsonargparse.
+        keys: all keys of the subcommand, e.g. ``trainer.max_epochs``.
     """
     message = sentence(message)
     for pattern, rule in RULES.items():
@@ -51,7 +51,7 @@ def _unknown_class(found: re.Match[str], keys: list[str]) -> str:
 
 
 def classes_of(key: str) -> list[str]:
-    """The names of our classes that a key takes, as ``data.source``; empty where it takes others."""
+    """The names of our classes that a key such as ``data.source`` takes; empty if it takes others."""
     rooms: dict[str, tuple[ModuleType, Callable[[type], bool]]] = {
         "data.source": (data, lambda kind: issubclass(kind, data.Source)),
         "data.imbalance": (data, lambda kind: issubclass(kind, data.Imbalance)),
@@ -71,8 +71,8 @@ def classes_of(key: str) -> list[str]:
 
 
 def _asks(kind: type, *first: str) -> bool:
-    """Whether it is a module that the network makes from these facts and options of its own: the part of a
-    network is known by what it is told first.
+    """Whether it is a module that the network makes from exactly these facts and its own options: the facts
+    tell which part of a network it is.
     """
     if not issubclass(kind, nn.Module) or issubclass(kind, WHOLES):
         return False
@@ -139,7 +139,7 @@ def _missing(found: re.Match[str], keys: list[str]) -> str:
 
 
 BASES = ("torch.optim.optimizer.Optimizer", "torch.optim.Optimizer", "torch.nn.modules.module.Module")
-"""What the parser takes options for, where no class has been named."""
+"""The classes that the parser assumes for options given before any class is named."""
 
 RULES = {
     r"arguments are required: (?P<names>.*)": _missing,
@@ -169,4 +169,4 @@ RULES = {
         _wrong_type
     ),
 }
-"""The rule that words each message of jsonargparse that a user may meet; the first that fits is taken."""
+"""The rule for each message of jsonargparse that a user may see; the first match is used."""

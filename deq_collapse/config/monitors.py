@@ -1,4 +1,4 @@
-"""What follows a logged value, as early stopping does: whether a run logs such a value."""
+"""Checks that a run logs the values that its parts follow, such as early stopping."""
 
 from collections.abc import Iterable
 
@@ -10,15 +10,15 @@ from deq_collapse.models import CollapseModule, Equilibrium, Explicit
 from deq_collapse.models.lr_schedules import not_measured
 
 OURS = ("deq_collapse", "lightning")
-"""Packages whose callbacks log what is listed here; any other callback may log whatever it likes."""
+"""Packages whose callbacks log only the values listed here; other callbacks may log any value."""
 SOLVES = ("evaluations", "residual", "residual_median", "residual_q90", "unconverged")
 
 
 def check_monitors(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
-    """Whether everything that is followed, by a callback or a learning-rate schedule, is logged.
+    """Checks that every value followed by a callback or a learning-rate schedule is logged.
 
     Raises:
-        UserError: where something is not.
+        UserError: if one is not.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     followed = [*_of_callbacks(callbacks), *_of_schedules(module)]
@@ -33,12 +33,12 @@ def check_monitors(trainer: Trainer, module: CollapseModule, data: CollapseDataM
 def logged_names(
     module: CollapseModule, data: CollapseDataModule, callbacks: Iterable[Callback]
 ) -> list[str]:
-    """The values that a run logs from its first epoch on, as ``train/nc1``; of an equilibrium also those that
-    depend on its gradient and its cell.
+    """The values that a run logs from its first epoch on, such as ``train/nc1``; for an equilibrium also
+    those that depend on its gradient and its cell.
     """
     refinement = module.network.refinement
     solved = isinstance(refinement, Equilibrium)
-    # Beside a validation split the test split is measured at the end only.
+    # With a validation split, the test split is measured only at the end.
     splits = ("train", "test") if data.validation is None else ("train", "validation")
     names = ["fit/loss", *(f"{split}/{name}" for split in splits for name in module.measure_names(split))]
     if solved:
@@ -53,7 +53,7 @@ def logged_names(
 
 
 def _of_callbacks(callbacks: Iterable[Callback]) -> list[tuple[str, str]]:
-    """Those that cannot do without the value: ``EarlyStopping`` may be told that it can."""
+    """The callbacks that require their value: ``EarlyStopping`` may have ``strict`` turned off."""
     return [
         (type(callback).__name__, name)
         for callback in callbacks

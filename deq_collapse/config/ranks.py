@@ -1,4 +1,4 @@
-"""Runs of several processes: how long one waits for another, and what it says where that one is gone."""
+"""Runs of several processes: how long one waits for another, and its message if the other is gone."""
 
 import logging
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from torch.distributed.constants import default_pg_timeout
 from deq_collapse.errors import RankLost
 
 PATIENCE = timedelta(minutes=5)
-"""How long a process waits for another. One that was killed is noticed at once, a host cut off after this."""
+"""How long a process waits for another. A killed process is noticed at once, a lost host after this time."""
 GO_ON = "the same command with --ckpt_path last goes on from the last checkpoint"
 LAUNCHER = "lightning.fabric.strategies.launchers.subprocess_script"
-"""The logger of what watches the processes that a run has started."""
+"""The logger of the watcher of the processes that a run has started."""
 
 
 def limit_patience(trainer: Trainer) -> None:
-    """Lets no process wait longer than `PATIENCE` for the others; torch's limit is half an hour with gloo.
+    """Limits how long a process waits for the others to `PATIENCE`; torch's limit with gloo is half an hour.
 
-    A strategy that was given a ``timeout`` keeps it.
+    A strategy with an explicit ``timeout`` keeps it.
     """
     strategy: Any = trainer.strategy
     if isinstance(strategy, DDPStrategy) and strategy._timeout == default_pg_timeout:
@@ -32,14 +32,14 @@ def limit_patience(trainer: Trainer) -> None:
 
 @contextmanager
 def losses_told() -> Iterator[None]:
-    """Tells in a sentence that another process is gone.
+    """Reports in one sentence that another process is gone.
 
     Raises:
-        RankLost: in the place of what torch and gloo raise then.
+        RankLost: in place of the errors of torch and gloo.
     """
     watch = logging.getLogger(LAUNCHER)
     level = watch.level
-    watch.setLevel(logging.INFO)  # before it kills what is left
+    watch.setLevel(logging.INFO)  # logged before it kills the rest
     watch.addFilter(_in_our_words)
     try:
         yield

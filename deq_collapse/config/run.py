@@ -1,4 +1,4 @@
-"""Runs what a configuration says: a fit, a validation, a test or predictions, in this process."""
+"""Runs a configuration in this process: a fit, a validation, a test or predictions."""
 
 import logging
 import sys
@@ -34,23 +34,23 @@ def lightning_main(
     """Runs a subcommand in this process.
 
     Args:
-        args: of the command line, from the subcommand on.
-        cli: makes the command line.
-        run: false where it has no subcommands, and only builds what the configuration says.
+        args: of the command line, starting with the subcommand.
+        cli: creates the command line.
+        run: false if it has no subcommands and only builds what the configuration describes.
 
     Raises:
         UserError: for every mistake in the configuration.
     """
     keep_freed_memory()
-    # With the default, an override on the command line does not reach values interpolated from it.
+    # With the default, an override on the command line would not reach values interpolated from it.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    set_dumper("yaml", dump_yaml)  # the parser writes and reads a configuration to interpolate in it
+    set_dumper("yaml", dump_yaml)  # the parser dumps and reads a configuration to interpolate
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a class of the user's own, in a file of the working directory
+        sys.path.insert(0, "")  # for users' classes in files of the working directory
     arguments = list(args)
     expanded = expand_parts(arguments)
     for part in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(part).setLevel(logging.WARNING)  # the progress line tells what the rest of it would
+        logging.getLogger(part).setLevel(logging.WARNING)  # the progress line says the rest
     with _program_arguments(arguments), warnings.catch_warnings(), losses_told():
         _silence()
         try:
@@ -71,8 +71,8 @@ def lightning_main(
 
 @contextmanager
 def _program_arguments(args: list[str]) -> Iterator[None]:
-    """Lightning starts further ranks by the program's own module and arguments: they must be this module
-    with those of this run, whatever program called it.
+    """Lightning starts further ranks with the program's main module and arguments. They must be this module
+    and the arguments of this run, whatever program called it.
     """
     argv, program = sys.argv, sys.modules["__main__"]
     sys.argv, sys.modules["__main__"] = [__file__, *args], sys.modules[__name__]
@@ -83,22 +83,22 @@ def _program_arguments(args: list[str]) -> Iterator[None]:
 
 
 def _silence() -> None:
-    """What Lightning says of itself, and a user can do nothing about."""
+    """Filters warnings of Lightning about which a user can do nothing."""
     for message in (
-        "LightningCLI's args parameter",  # we hand them over on purpose, see _program_arguments
+        "LightningCLI's args parameter",  # we pass them on purpose, see _program_arguments
         ".*LeafSpec.*is deprecated",  # Lightning 2.6 on torch 2.14
         "Couldn't infer the batch indices",  # predictions are in the order of the split
         "The number of training batches",  # every curve is by epoch
         "It is recommended to use `self.log",  # the measures are the same on all ranks already
         r"[\s\S]*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # what Lightning calls of jsonargparse
-        "This DataLoader will create",  # how many workers decode a tree is the user's to say
+        "This DataLoader will create",  # the user sets how many workers decode a tree
         ".*does not have many workers",  # batches are cut in memory
-        "The `srun` command is available",  # a cell of a study may well run beside SLURM
+        "The `srun` command is available",  # a cell of a study may run without SLURM
         "The dirpath has changed",  # a checkpoint may be measured from anywhere
-        "The .grad attribute of a Tensor that is not a leaf",  # torch.compile, of its own doing
+        "The .grad attribute of a Tensor that is not a leaf",  # caused by torch.compile itself
         "You're using the WeightAveraging callback, but loading",  # a checkpoint has the average for weights
-        r"\s*Unable to serialize instance cpu",  # a callback's default, which is refused or not by itself
-        ".*exists and is not empty",  # the manifest lies there before the checkpoint
+        r"\s*Unable to serialize instance cpu",  # a callback's default, checked elsewhere
+        ".*exists and is not empty",  # the manifest exists before the checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -1,4 +1,4 @@
-"""What may be meant by a key that there is not."""
+"""Suggestions for an unknown key."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -21,11 +21,11 @@ MEANT = {
     "output": "trainer.default_root_dir",
     "gpus": "trainer.devices",
 }
-"""What is called otherwise, or is an option of a class, by the name a user may try."""
+"""Keys with another name, or options of a class, by the name that a user may try."""
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
-    """One sentence for a key that there is not.
+    """One sentence for an unknown key.
 
     >>> unknown_key("model.lr", ["model.encoder", "model.optimizer"])
     'there is no key model.lr; did you mean model.optimizer.init_args.lr?'

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the device they live on."""
+"""Augmentation of whole batches, on their device."""
 
 from abc import ABC, abstractmethod
 
@@ -11,28 +11,29 @@ from deq_collapse.errors import UserError
 
 
 class Augmentation(ABC):
-    """A random change of a batch of images that leaves their labels."""
+    """A random change of a batch of images that keeps their labels."""
 
     @abstractmethod
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change images as the source gives them, uint8 (N, C, H, W) or float32 (N, ...), each on its own, to
-        images of the same shape.
+        """Change images as the source returns them, uint8 (N, C, H, W) or float32 (N, ...), each
+        independently and without a change of shape.
 
-        `generator` lives on the CPU: drawing there gives the same images on every device.
+        `generator` is on the CPU, so that every device gets the same images.
         """
 
 
 class CropFlip(Augmentation):
-    """Random crop out of the zero-padded image, then a random horizontal flip; the usual pair for CIFAR.
+    """Random crop of the zero-padded image, then a random horizontal flip; the usual pair for CIFAR.
 
-    In distribution torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip(flip)` per image.
+    Equal in distribution to torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip(flip)` per
+    image.
 
     Args:
         padding: zero pixels added on every side before the crop.
-        flip: probability of a flip, in 0..1; 0 for digits and letters, which a flip would spoil.
+        flip: probability of a flip, in 0..1; use 0 for digits and letters, which a flip would distort.
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, padding: int = 4, flip: float = 0.5) -> None:
@@ -42,7 +43,7 @@ class CropFlip(Augmentation):
         self.flip = flip
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and flip every image (N, C, H, W) by draws of its own."""
+        """Crop and flip every image (N, C, H, W) by its own draws."""
         count, channels, height, width = _shape(self, images)
         down, right = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
         flipped = torch.rand(count, generator=generator) < self.flip
@@ -60,15 +61,15 @@ class CropFlip(Augmentation):
 
 
 class Cutout(Augmentation):
-    """One square of every image is painted over, its centre anywhere in the image, so that it may stand out
-    (DeVries & Taylor 2017, arXiv 1708.04552).
+    """Paints over one square of every image. Its centre is anywhere in the image, so the square may extend
+    beyond the border (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Args:
-        size: side of the square, at least 1; the paper takes 16 of CIFAR-10's 32 pixels.
-        fill: what it is painted with, in 0..255. The paper paints with the data set's mean.
+        size: side of the square, at least 1; the paper uses 16 of CIFAR-10's 32 pixels.
+        fill: value of the square, in 0..255. The paper uses the data set's mean.
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, size: int = 16, fill: int = 0) -> None:
@@ -78,28 +79,27 @@ class Cutout(Augmentation):
         self.fill = fill
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Paint over a square of every image (N, C, H, W) by draws of its own."""
+        """Paint over a square of every image (N, C, H, W) by its own draws."""
         count, _, height, width = _shape(self, images)
         down, right = (self._covered(n, count, generator) for n in (height, width))
         hidden = (down[:, :, None] & right[:, None, :]).unsqueeze(1)
         return images.masked_fill(hidden.to(images.device, non_blocking=True), self.fill)
 
     def _covered(self, length: int, count: int, generator: torch.Generator) -> Tensor:
-        """Which of the positions along one side the squares cover, bool (count, length)."""
+        """Which positions along one side the squares cover, bool (count, length)."""
         first = torch.randint(length, (count, 1), generator=generator) - self.size // 2
         position = torch.arange(length)
         return (first <= position) & (position < first + self.size)
 
 
 class Mixup:
-    """Every sample is mixed with another of its batch, and their labels likewise (Zhang et al. 2018, arXiv
-    1710.09412).
+    """Mixes every sample and its label with another one of its batch (Zhang et al. 2018, arXiv 1710.09412).
 
-    In distribution torchvision's `v2.MixUp`: one share per batch, from Beta(alpha, alpha), and the partner is
-    the sample before. Labels become probabilities of the classes, which cross entropy takes as they are.
+    Equal in distribution to torchvision's `v2.MixUp`: one share per batch, from Beta(alpha, alpha); the
+    partner is the previous sample. Labels become class probabilities, which cross entropy accepts.
 
     Args:
-        alpha: above 0; 1 makes all shares equally likely, small ones leave most samples nearly alone.
+        alpha: above 0; 1 makes all shares equally likely, small values hardly change most samples.
         num_classes: K.
     """
 
@@ -110,7 +110,7 @@ class Mixup:
     def __call__(self, x: Tensor, labels: Tensor, *seed: int) -> tuple[Tensor, Tensor]:
         """Mix float samples (N, ...) and labels (N,) to samples (N, ...) and probabilities float32 (N, K).
 
-        The words of `seed` decide the share.
+        The words of `seed` determine the share.
         """
         share = beta(self.alpha, Purpose.MIXING, *seed)
         y = one_hot(labels, self.num_classes).float()

@@ -1,7 +1,7 @@
-"""Batches cut by index from the images of a split, sharded over ranks.
+"""Batches taken by index from the images of a split, sharded over ranks.
 
-Not a torch `DataLoader`, for speed, and so that Lightning injects no sampler: its distributed sampler repeats
-samples, which would move class means.
+Not a torch `DataLoader`, for speed, and to keep Lightning from injecting its distributed sampler, which
+repeats samples and would shift class means.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ from deq_collapse.data.sampler import Sampler
 from deq_collapse.errors import UserError
 
 Preparation = Callable[[Tensor], Tensor]
-"""From samples as the source gives them to what the network sees, on their device."""
+"""Turns samples of the source into the network's input, on their device."""
 
 
 class Shard(NamedTuple):
-    """Which of how many processes asks."""
+    """The rank of a process among all."""
 
     rank: int = 0
     ranks: int = 1
@@ -41,7 +41,7 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise on the images' device."""
-        # They stay there: a copy per batch would make the host wait for the device.
+        # They stay on the device: a copy per batch would make the host wait for it.
         self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
         return images.float().mul_(self.scale).add_(self.shift)
 
@@ -49,17 +49,17 @@ class Normalise:
 class EpochOrder:
     """This rank's share of the order of each epoch.
 
-    All ranks cut one order, decided by (seed, epoch), into equal shares; the few samples left over (fewer
-    than there are ranks) sit this epoch out. Lightning finds it as `sampler` and calls `set_epoch`.
+    All ranks divide one order, determined by (seed, epoch), into equal shares; the remaining samples (fewer
+    than there are ranks) are left out of this epoch. Lightning finds it as `sampler` and calls `set_epoch`.
 
     Args:
         labels: of the training images, int64 (N,), on the CPU.
-        sampler: decides the order.
+        sampler: determines the order.
         seed: not negative.
         shard: this process among all.
 
     Raises:
-        UserError: where there are fewer images than ranks.
+        UserError: if there are fewer images than ranks.
     """
 
     def __init__(self, labels: Tensor, sampler: Sampler, seed: int, shard: Shard) -> None:
@@ -71,7 +71,7 @@ class EpochOrder:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, whose order `indices` gives."""
+        """Choose the epoch, counted from 0, whose order `indices` returns."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class EpochOrder:
         """Positions in the data set, int64 (len(self),).
 
         Raises:
-            UserError: where a sampler of the user's own gives another number of samples.
+            UserError: if a user's sampler returns a different number of samples.
         """
         order = self.sampler.order(self.labels, self.seed, self.epoch)
         if len(order) != len(self.labels):
@@ -93,19 +93,19 @@ class EpochOrder:
 
 
 class TrainingBatches:
-    """Shuffled batches; a new order every epoch, the last batch may be smaller.
+    """Shuffled batches in a new order every epoch; the last batch may be smaller.
 
-    The order depends on (seed, epoch), an augmentation on (seed, epoch, rank, batch). A run that resumes from
-    a checkpoint, even one written amid an epoch, sees what the run without a break would have seen.
+    The order depends on (seed, epoch), the augmentation on (seed, epoch, rank, batch). A run that resumes
+    from a checkpoint, even one written during an epoch, sees the same data as an uninterrupted run.
 
     Args:
         data: the training split.
         order: of its samples, for this rank.
         batch_size: images per batch and rank.
-        prepare: makes what the network sees.
-        augment: change the images before, one after the other.
-        mixup: mixes samples and labels after, or None.
-        device: where the batches are wanted.
+        prepare: makes the network's input.
+        augment: change the images before that, in sequence.
+        mixup: mixes samples and labels afterwards, or None.
+        device: of the batches.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class TrainingBatches:
         return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so that the epoch is read at the first batch: for the first epoch after a start,
+        # A generator, so that it reads the epoch at the first batch: in the first epoch after a start,
         # Lightning calls iter() before set_epoch().
         epoch = self.sampler.epoch
         first = self._resume[1] if self._resume[0] == epoch else 0
@@ -152,21 +152,21 @@ class TrainingBatches:
             yield x, y
 
     def state_dict(self) -> dict[str, int]:
-        """The batches of this epoch already given; Lightning keeps it in the checkpoint."""
+        """The number of batches already returned in this epoch; Lightning stores it in the checkpoint."""
         epoch, batch = self._position
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the batches already given, where the next epoch to run is still theirs."""
+        """Continue after the batches already returned, if the next epoch is still the same."""
         self._resume = (state["epoch"], state["batch"])
 
 
 class Withheld:
-    """Evaluation batches of a split that is not looked at before the end: empty until then.
+    """Evaluation batches of a split that is not used before the end: empty until then.
 
     Args:
         batches: of the split.
-        over: whether the end has come, asked at every pass.
+        over: whether the end has come; called at every pass.
     """
 
     def __init__(self, batches: "EvaluationBatches", over: Callable[[], bool]) -> None:
@@ -183,18 +183,18 @@ class Withheld:
 class EvaluationBatches:
     """Batches in the data's own order, each sample exactly once over all ranks.
 
-    Ranks take neighbouring, maybe uneven shards, yet all get the same number of batches, none empty: DDP
-    broadcasts buffers in every forward, and a rank with a batch more would wait for ever.
+    Ranks take adjacent shards, possibly of unequal size, but all get the same number of batches, none of them
+    empty: DDP broadcasts buffers in every forward, and a rank with one more batch would wait forever.
 
     Args:
         data: a split.
-        batch_size: the most images per batch (with 1, some batches of an uneven shard hold 2).
-        prepare: makes what the network sees.
+        batch_size: largest number of images per batch (with 1, some batches of an uneven shard hold 2).
+        prepare: makes the network's input.
         shard: this process among all.
-        device: where the batches are wanted.
+        device: of the batches.
 
     Raises:
-        UserError: where there are fewer images than ranks.
+        UserError: if there are fewer images than ranks.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class EvaluationBatches:
         return self.batches
 
     def places(self, samples: Sequence[int]) -> dict[int, list[int]]:
-        """Where this rank has these samples of the split: by batch, their places in it."""
+        """Where these samples of the split are on this rank: by batch, their places in it."""
         found: dict[int, list[int]] = {}
         end = int(self.positions[0][0])
         for batch, positions in enumerate(self.positions):

@@ -9,17 +9,17 @@ from deq_collapse.data.source import Source, Split
 
 
 class Digits(Source):
-    """UCI's optical digits as scikit-learn ships them, pixels 0..16 scaled to 0..255.
+    """UCI's optical digits as shipped by scikit-learn, with pixels 0..16 scaled to 0..255.
 
-    They have no official split. Here, for ever: of each class int(0.8 n) images, drawn with seed 0, are for
-    training (139 of the smallest class, 1,433 in all), and the other 364 for testing.
+    They have no official split. Here the split is fixed: int(0.8 n) images of each class, drawn with seed 0,
+    are for training (139 of the smallest class, 1,433 in all), and the other 364 for testing.
     """
 
     name = "digits"
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 1, 8, 8) and labels (N,)."""
-        from sklearn.datasets import load_digits  # scikit-learn is slow to import, and only needed here
+        from sklearn.datasets import load_digits  # slow to import, and needed only here
 
         bunch = load_digits()
         images = torch.from_numpy(bunch.images * 255 / 16).round().to(torch.uint8).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads, fetched from where it says they are published."""
+"""Data sets that torchvision reads, fetched from the addresses that it lists."""
 
 import gzip
 import os
@@ -19,7 +19,7 @@ from deq_collapse.data.fetch import download
 from deq_collapse.data.source import Source, Split
 from deq_collapse.errors import UserError
 
-# What a damaged archive or file makes the standard library, NumPy, SciPy or torchvision raise.
+# Exceptions of the standard library, NumPy, SciPy and torchvision for a damaged archive or file.
 DAMAGE = (
     *(OSError, EOFError, tarfile.TarError, zlib.error),
     *(RuntimeError, ValueError, TypeError, LookupError, AssertionError),
@@ -27,14 +27,13 @@ DAMAGE = (
 
 
 class Archive(NamedTuple):
-    """A file that is published, packed or as it is.
+    """A published file, packed or plain.
 
     Attributes:
-        files: the files wanted out of it, relative to the root of all data sets, and their MD5 sums where
-            known.
-        addresses: where it is published.
+        files: the files needed from it, relative to the root of all data sets, and their MD5 sums if known.
+        addresses: of the publication.
         md5: its MD5 sum.
-        exact: whether a local copy must have that sum too; distributions may compress files anew.
+        exact: whether a local copy must also have that sum; distributions may recompress files.
     """
 
     files: Mapping[str, str | None]
@@ -44,11 +43,11 @@ class Archive(NamedTuple):
 
 
 class DownloadedSource(Source):
-    """A data set in files of a known layout, under the folder `root`.
+    """A data set in files of a known layout in the folder `root`.
 
-    Where all files lie there, nothing is written: `root` may be shared and read-only. Otherwise one process
-    per machine downloads or unpacks what is missing in a hidden folder inside `root`, and moves it to its
-    place once it is whole. A download that broke off is kept there, and continued by the next call.
+    If all files are there, nothing is written: `root` may be shared and read-only. Otherwise one process per
+    machine downloads or unpacks what is missing in a hidden folder inside `root`, and moves it into place
+    once complete. An interrupted download is kept there and continued by the next call.
 
     Args:
         root: the folder that holds the files of all data sets, as torchvision lays them out.
@@ -63,28 +62,28 @@ class DownloadedSource(Source):
     @property
     @abstractmethod
     def archives(self) -> Mapping[str, Archive]:
-        """What the files come from, by its own name relative to `root`; a local copy is used from there."""
+        """The archives of the files, by name relative to `root`; a local copy there is used."""
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Like `load`, where all files are there."""
+        """Like `load`, once all files exist."""
 
     @property
     def files(self) -> dict[str, str | None]:
-        """The files that `read` needs, relative to `root`, and their MD5 sums where known."""
+        """The files that `read` needs, relative to `root`, and their MD5 sums if known."""
         return {name: md5 for archive in self.archives.values() for name, md5 in archive.files.items()}
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Images uint8 (N, C, H, W) and labels (N,), fetched first where they are missing."""
+        """Images uint8 (N, C, H, W) and labels (N,), fetched first if missing."""
         self.fetch()
         with self.reading():
             return self.read(split)
 
     def fetch(self) -> None:
-        """Have all files in their place.
+        """Put all files in place.
 
         Raises:
-            UserError: where that cannot be.
+            UserError: if that is impossible.
         """
         if not (missing := self._missing(self.files)):
             return
@@ -101,7 +100,7 @@ class DownloadedSource(Source):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """What goes wrong in this block is told as damage of a file.
+        """Report what goes wrong in this block as damage to a file.
 
         Raises:
             UserError: naming the file.
@@ -115,18 +114,18 @@ class DownloadedSource(Source):
             raise damage(next(damaged, self.root)) from error
 
     def intact(self, root: Path, name: str) -> bool:
-        """Whether one of the `files` below `root` is as it was published, as far as that can be known."""
+        """Whether one of the `files` below `root` is as published, as far as can be known."""
         return bool(check_integrity(root / name, self.files[name]))
 
     def _missing(self, files: Mapping[str, str | None]) -> list[str]:
         return [name for name in files if not (self.root / name).is_file()]
 
     def _fetch(self, name: str, archive: Archive) -> None:
-        """Unpack an archive, downloaded if need be; only whole files get to their place."""
+        """Unpack an archive, downloading it if needed; only complete files are put in place."""
         staging = self.root / f".{self.name}"
         unpacked = staging / "unpacked"
         try:
-            shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(unpacked, ignore_errors=True)  # left by a killed process
             unpacked.mkdir(parents=True)
             local = self._local(name)
             path = local or staging / Path(name).name
@@ -147,7 +146,7 @@ class DownloadedSource(Source):
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
             with suppress(OSError):
-                staging.rmdir()  # stays where it holds what a later call continues
+                staging.rmdir()  # stays if a later call can continue from it
 
     def _local(self, name: str) -> Path | None:
         places = [self.root / name]
@@ -160,13 +159,13 @@ def unpack(archive: Path, names: Mapping[str, str | None], folder: Path) -> None
     """Unpack the files of these names, relative to `folder`, and no others.
 
     Raises:
-        UserError: where the archive is damaged or lacks one of them.
-        OSError: where the disk fails.
+        UserError: if the archive is damaged or lacks one of them.
+        OSError: if the disk fails.
     """
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                for member in tar:  # in their order, as finding one by name would unpack all before it again
+                for member in tar:  # in order: lookup by name would unpack earlier ones again
                     packed = tar.extractfile(member) if member.name in names else None
                     if packed is not None:
                         _copy(packed, folder / member.name)
@@ -175,7 +174,7 @@ def unpack(archive: Path, names: Mapping[str, str | None], folder: Path) -> None
             with gzip.open(archive) if archive.suffix == ".gz" else archive.open("rb") as content:
                 _copy(content, folder / name)
     except DAMAGE as error:
-        # Such an error has a number where the disk failed, and none where gzip found a wrong checksum.
+        # Such an error has a number if the disk failed, and none if gzip found a wrong checksum.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damage(archive) from error
@@ -188,5 +187,5 @@ def _copy(packed: IO[bytes] | gzip.GzipFile, path: Path) -> None:
 
 
 def damage(path: Path) -> UserError:
-    """What is told of a file that is not as it was published."""
+    """The error about a file that is not as published."""
     return UserError(f"{path} is truncated or altered: delete it to have it fetched anew, or replace it")

@@ -1,7 +1,7 @@
-"""Random draws that a seed alone decides, equal on every machine, rank and release of NumPy.
+"""Random draws determined by a seed alone, equal on every machine, rank and release of NumPy.
 
-Built on the raw output of PCG64, whose stream NumPy guarantees (NEP 19); it does not guarantee the stream of
-`Generator.permutation`, and torch does not guarantee that of `randperm`.
+They use the raw output of PCG64, whose stream NumPy guarantees (NEP 19). NumPy does not guarantee the stream
+of `Generator.permutation`, nor torch that of `randperm`.
 """
 
 from enum import IntEnum
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Purpose(IntEnum):
-    """What a draw is for: the first word of its seed, so that no two kinds of draw share a stream."""
+    """The purpose of a draw: the first word of its seed, so that no two kinds of draws share a stream."""
 
     SPLIT = 1
     SELECTION = 2
@@ -33,7 +33,7 @@ def keys(count: int, purpose: Purpose, *seed: int) -> Tensor:
 
 def uniform(count: int, purpose: Purpose, *seed: int) -> Tensor:
     """`count` random numbers strictly between 0 and 1, float64 (count,)."""
-    # Of the 63 random bits of a key the upper 52: with more, rounding could reach 1.
+    # The upper 52 of a key's 63 random bits: with more, rounding could reach 1.
     return ((keys(count, purpose, *seed) >> 11).double() + 0.5) / 2**52
 
 

@@ -1,4 +1,4 @@
-"""Downloading a file: with progress, continued where it broke off, and checked before anyone may read it."""
+"""Downloading a file, with progress, continued after interruptions, and checked before anything reads it."""
 
 import time
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from torchvision.datasets.utils import check_integrity
 from deq_collapse.errors import UserError
 
 ATTEMPTS = 4
-"""Tries in a row that bring nothing before an address is given up."""
+"""Consecutive attempts without any bytes before an address is given up."""
 PAUSE = 1.0
-"""Seconds before the next try."""
+"""Seconds before the next attempt."""
 TIMEOUT = 30.0
 """Seconds without a byte before a connection counts as broken."""
 CHUNK = 1 << 18
@@ -32,10 +32,10 @@ PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE, SERVER_ERROR = 206, 416, 500
 
 
 def download(addresses: Sequence[str], path: Path, md5: str) -> None:
-    """Download a file to `path`, whole and of this MD5 sum, or not at all.
+    """Download a file to `path`, complete and with this MD5 sum, or not at all.
 
-    What has come is kept in `path`.part, and the next attempt, of this call or of a later one, asks for the
-    rest alone (HTTP range requests, RFC 9110 section 14). Where the disk fails, its space is given back.
+    The part received is kept in `path`.part, and the next attempt, in this call or a later one, requests only
+    the rest (HTTP range requests, RFC 9110 section 14). If the disk fails, the part is deleted.
 
     Args:
         addresses: of the same file, tried in this order.
@@ -43,10 +43,10 @@ def download(addresses: Sequence[str], path: Path, md5: str) -> None:
         md5: in hexadecimal digits.
 
     Raises:
-        UserError: where no address gives the file, or it cannot be written.
+        UserError: if no address provides the file, or it cannot be written.
     """
     part = path.with_name(path.name + ".part")
-    # What an earlier call left may be of another file: then the whole is asked for once more.
+    # The part left by an earlier call may belong to another file; then all of it is requested once more.
     rounds = 2 if part.exists() else 1
     reasons = []
     for address in [*addresses] * rounds:
@@ -65,7 +65,7 @@ def download(addresses: Sequence[str], path: Path, md5: str) -> None:
 
 
 def _bring(address: str, part: Path) -> None:
-    """Have all bytes of the address in `part`, in as many connections as it takes."""
+    """Get all bytes of the address into `part`, in as many connections as it takes."""
     attempts = 0
     while True:
         before = _size(part)
@@ -80,18 +80,18 @@ def _bring(address: str, part: Path) -> None:
 
 
 def _append(address: str, part: Path) -> None:
-    """Ask once for what `part` lacks, and append it."""
+    """Request once what `part` lacks, and append it."""
     begun = _size(part)
     request = Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
     try:
         response = urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
         if begun and error.code == RANGE_NOT_SATISFIABLE:
-            return  # there is nothing behind it: the sum tells whether it is whole
+            return  # nothing follows: the sum shows whether it is complete
         raise
     with response:
         if response.status != PARTIAL_CONTENT:
-            begun = 0  # the server gives all of it again
+            begun = 0  # the server sends all of it again
         rest = response.headers["Content-Length"]
         whole = None if rest is None else begun + int(rest)
         numbers = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
@@ -111,7 +111,7 @@ def _append(address: str, part: Path) -> None:
 def _write(file: FileIO, chunk: bytes, part: Path) -> None:
     try:
         rest = memoryview(chunk)
-        while rest:  # a disk that runs full takes a part first
+        while rest:  # a disk that fills up first takes a part
             rest = rest[file.write(rest) :]
     except OSError as error:
         part.unlink()

@@ -15,16 +15,16 @@ GRID = 2.0**16
 class GaussianMixture(Source):
     """Class c is normally distributed with mean `means[c]` and covariance `covariances[c]`, both known.
 
-    Samples are vectors, float32 (N, d), class by class, the same on every machine: rounded to multiples of
-    2^-16, which hides in what order a processor adds.
+    Samples are vectors, float32 (N, d), class by class, the same on every machine: they are rounded to
+    multiples of 2^-16, which hides the order in which a processor adds.
 
     Args:
         num_classes: K.
         dimension: d.
-        means: (K, d); None draws K directions by `seed` and takes them `radius` long.
+        means: (K, d); None draws K directions by `seed` and scales them to length `radius`.
         covariances: a number, the variance in every direction; or (d, d), of all classes; or (K, d, d). Each
-            matrix symmetric and positive semi-definite.
-        radius: length of the means that are drawn.
+            matrix is symmetric and positive semi-definite.
+        radius: length of the means, if drawn.
         train_images: training samples per class.
         test_images: test samples per class.
         seed: of means and samples, not negative.
@@ -34,7 +34,7 @@ class GaussianMixture(Source):
         covariances: float64 (K, d, d).
 
     Raises:
-        UserError: where an argument is out of its range, or shapes do not fit.
+        UserError: if an argument is out of range, or shapes do not fit.
     """
 
     name = "gaussian_mixture"

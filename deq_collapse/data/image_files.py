@@ -20,13 +20,13 @@ class ImageFiles:
 
     Args:
         paths: of N files, at least 1.
-        size: height and width that images are brought to, by cutting the largest centred square and resizing
-            it (bicubic, antialiased); None where all have one size already.
-        workers: processes that read ahead; 0 reads in this one. What is read does not depend on it.
+        size: height and width of the images, made by cutting the largest centred square and resizing it
+            (bicubic, antialiased); None if all have the same size already.
+        workers: processes that read ahead; 0 reads in this process. The images do not depend on it.
 
     Raises:
-        UserError: where the first image cannot be decoded, and later, where another cannot be or has another
-            size; the file is named.
+        UserError: if the first image cannot be decoded, and later if another cannot be decoded or has a
+            different size; the message names the file.
     """
 
     dtype = torch.uint8
@@ -58,13 +58,11 @@ class ImageFiles:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     def only(self, indices: Tensor) -> ImageFiles:
-        """The files at these positions alone."""
+        """Only the files at these positions."""
         return ImageFiles([self.paths[i] for i in indices.tolist()], self.size, self.workers)
 
     def fingerprint(self) -> bytes:
-        """Names, relative to the folder they share, and sizes in bytes; the pixels may be too many to
-        read.
-        """
+        """Names, relative to their common folder, and sizes in bytes; pixels may be too many to read."""
         shared = os.path.commonpath([os.path.dirname(path) for path in self.paths])  # noqa: PTH120
         names = (path.removeprefix(shared).replace(os.sep, "/") for path in self.paths)
         sizes = (Path(path).stat().st_size for path in self.paths)
@@ -77,7 +75,7 @@ class ImageFiles:
             batch_size=None,
             sampler=positions,
             num_workers=self.workers,
-            # Without one of its own it would draw from torch's, and change the network's random numbers.
+            # Without its own generator it would draw from torch's, and change the network's random numbers.
             generator=torch.Generator(),
         )
         for batch in loader:
@@ -87,7 +85,7 @@ class ImageFiles:
 
 
 class _Batches(Dataset[Tensor | UserError]):
-    """What a worker does: a mistake is handed over, as raising it there would wrap it in a traceback."""
+    """What a worker reads; it returns an error, because raising it there would wrap it in a traceback."""
 
     def __init__(self, files: ImageFiles) -> None:
         self.files = files
@@ -103,7 +101,7 @@ def decode(path: str, size: int | None) -> np.ndarray:
     """One image as RGB, uint8 (H, W, 3); 16 bits per channel become the nearest of 8.
 
     Raises:
-        UserError: where it cannot be decoded, is partly transparent, or has pixels of no known range.
+        UserError: if it cannot be decoded, is partly transparent, or has pixels of unknown range.
     """
     try:
         with Image.open(path) as image:
@@ -113,13 +111,13 @@ def decode(path: str, size: int | None) -> np.ndarray:
             return np.array(picture)
     except UserError:
         raise
-    # Pillow's decoders let through whatever they stumble on: OSError, SyntaxError, struct.error, ...
+    # Pillow's decoders pass on any error: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise UserError(f"the image {path} cannot be decoded: {error}") from error
 
 
 def _rgb(image: Image.Image, path: str) -> Image.Image:
-    """Pillow would clip 16 bits at 255, and leave the colours below a transparent pixel to chance."""
+    """Convert to RGB; Pillow would clip 16 bits at 255, and leave colours under transparency to chance."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # grey, 16 bits
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

@@ -1,4 +1,4 @@
-"""Any tree of images in class folders, in memory where it fits."""
+"""Any tree of images in class folders, kept in memory if it fits."""
 
 import math
 import os
@@ -20,20 +20,20 @@ from deq_collapse.errors import UserError
 class ImageFolder(Source):
     """The images of `root`/train/CLASS/ and `root`/test/CLASS/, in the formats of torchvision's ImageFolder.
 
-    All are read as RGB. The classes are the folders of `root`/train in alphabetic order. A warning tells of
-    files that are left out: those of other formats, and those outside the class folders.
+    All are read as RGB. The classes are the folders of `root`/train in alphabetic order. A warning reports
+    skipped files: those of other formats, and those outside the class folders.
 
     Args:
         root: the folder that holds train/ and test/.
-        name: what results and manifests call the data set.
-        size: height and width that images are brought to, by cutting the largest centred square and resizing
-            it; None where all have one size already.
+        name: name of the data set in results and manifests.
+        size: height and width of the images, made by cutting the largest centred square and resizing it; None
+            if all have the same size already.
         memory: bytes that the decoded images of a split may take. A larger split is read from its files in
-            every epoch; 0 always does that. The images chosen, their order and augmentation are the same.
+            every epoch; 0 always does so. The chosen images, their order and augmentation are the same.
         workers: processes that decode.
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     name = "image_folder"
@@ -79,8 +79,8 @@ class ImageFolder(Source):
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the names, sizes and labels of the training files, also where they are in memory:
-        manifests are the same then, and decoders may differ in the last bit of a pixel.
+        """Checksum of the names, sizes and labels of the training files, even if the images are in memory:
+        this keeps manifests equal, and decoders may differ in the last bit of a pixel.
         """
         tree = self._train_tree
         return ImageSet(self._files(tree), torch.tensor(tree.targets)).sha256()

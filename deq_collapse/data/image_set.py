@@ -1,4 +1,4 @@
-"""The images and labels of one split, and cutting batches from them."""
+"""The images and labels of one split, and taking batches from them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from deq_collapse.data.image_files import ImageFiles
 Batch = tuple[Tensor, Tensor]
 
 DEVICE_SHARE = 0.25
-"""Of the memory free on a GPU, what the images of one split may take; the rest is the network's."""
+"""Share of a GPU's free memory that the images of one split may take; the rest is for the network."""
 
 
 class ImageSet(NamedTuple):
     """Samples and labels of one split.
 
-    `images` are uint8 (N, C, H, W), in memory or in their files, or float32 (N, ...) in memory, which go to
-    the network as they are. `labels` are int64 (N,) in 0..K-1, in memory.
+    `images` are uint8 (N, C, H, W), in memory or in their files, or float32 (N, ...) in memory, which the
+    network receives unchanged. `labels` are int64 (N,) in 0..K-1, in memory.
     """
 
     images: Tensor | ImageFiles
@@ -42,8 +42,8 @@ class ImageSet(NamedTuple):
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
     def sha256(self) -> str:
-        """Checksum of the labels (int64, little-endian) followed by the images: by their values (N, ...), or
-        in files by name and size.
+        """Checksum of the labels (int64, little-endian) followed by the images: their values (N, ...) or, for
+        files, names and sizes.
         """
         digest = hashlib.sha256(self.labels.numpy().astype(np.dtype("<i8"), copy=False).tobytes())
         if isinstance(self.images, Tensor):
@@ -58,16 +58,15 @@ class ImageSet(NamedTuple):
         return (self.images.index_select(0, at) for at in positions)
 
     def resident(self, device: torch.device) -> ImageSet:
-        """The set on a device, where there is room for it; else the set itself."""
+        """The set on a device if there is room for it; else the set itself."""
         if not isinstance(self.images, Tensor) or self.images.nbytes > DEVICE_SHARE * free_bytes(device):
             return self
         return ImageSet(self.images.to(device), self.labels.to(device))
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that images may be moved to: what is free of a GPU, and of the CPU's, where they are, all.
-
-    Of other accelerators' nothing is known: 0.
+    """Memory available for images: the free memory of a GPU, and unlimited on the CPU, where they are
+    already. For other accelerators it is unknown: 0.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

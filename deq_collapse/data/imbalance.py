@@ -13,25 +13,25 @@ from deq_collapse.errors import UserError
 
 
 class Imbalance(ABC):
-    """A rule from the images available to the images kept per class."""
+    """A rule that maps the images available per class to the images kept."""
 
     @abstractmethod
     def counts(self, available: Sequence[int]) -> tuple[int, ...]:
         """Images kept per class, given the images `available` per class; both of length K.
 
         Raises:
-            UserError: where the rule's arguments do not fit these classes.
+            UserError: if the rule's arguments do not fit these classes.
         """
 
     def majority(self, num_classes: int) -> tuple[int, ...] | None:
-        """The majority classes, ascending, where the rule knows majority and minority; else None."""
+        """The majority classes, ascending, if the rule distinguishes majority and minority; else None."""
         return None
 
     def indices(self, source: Source, seed: int) -> Tensor:
         """The training images kept: ascending positions in the source's training split, int64 (sum n_c,).
 
         Raises:
-            UserError: where the rule does not fit the source.
+            UserError: if the rule does not fit the source.
         """
         labels = source.train.labels
         return select(labels, self.counts(labels.bincount(minlength=source.num_classes).tolist()), seed)
@@ -39,7 +39,7 @@ class Imbalance(ABC):
 
 @dataclass(frozen=True)
 class Natural(Imbalance):
-    """Every class as the data set has it.
+    """Every class as in the data set.
 
     Args:
         n_max: the most images per class; None is no limit.
@@ -48,7 +48,7 @@ class Natural(Imbalance):
     n_max: int | None = None
 
     def counts(self, available: Sequence[int]) -> tuple[int, ...]:
-        """All images, or `n_max` where that is less."""
+        """All images, or `n_max` if that is less."""
         return fitting(_capped(available, self.n_max), available)
 
 
@@ -65,7 +65,7 @@ class Counts(Imbalance):
     n_max: int | None = None
 
     def counts(self, available: Sequence[int]) -> tuple[int, ...]:
-        """The numbers listed, or `n_max` where that is less."""
+        """The listed numbers, or `n_max` if that is less."""
         if len(self.images) != len(available):
             raise UserError(
                 f"{len(self.images)} class sizes are listed, but the data set has {len(available)} classes"
@@ -89,9 +89,9 @@ class Balanced(Imbalance):
 
 
 def select(labels: Tensor, counts: Sequence[int], seed: int, purpose: Purpose = Purpose.SELECTION) -> Tensor:
-    """Choose counts[c] images of every class c, by the seed alone.
+    """Choose counts[c] images of every class c, determined by the seed alone.
 
-    A smaller count keeps a subset of what a larger count of the same seed keeps.
+    A smaller count keeps a subset of the images that a larger count keeps with the same seed.
 
     Args:
         labels: int64 (N,), in 0..K-1.
@@ -111,9 +111,10 @@ def select(labels: Tensor, counts: Sequence[int], seed: int, purpose: Purpose = 
 
 
 def hold_out(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Choose `count` images of every class from the other end of the order that `select` takes images in.
+    """Choose `count` images of every class from the other end of the order used by `select`.
 
-    So they are the same whatever is selected with the seed, as long as a class has images enough for both.
+    They are thus the same whatever is selected with the seed, as long as every class has enough images for
+    both.
 
     Args:
         labels: int64 (N,), in 0..K-1.
@@ -133,7 +134,7 @@ def checked_ratio(ratio: float) -> float:
     """The imbalance ratio R.
 
     Raises:
-        UserError: where it is below 1.
+        UserError: if it is below 1.
     """
     if not ratio >= 1:  # also refuses nan
         raise UserError(
@@ -152,10 +153,10 @@ def divided(divisors: Sequence[float], n_max: int | None, available: Sequence[in
         available: images per class.
 
     Raises:
-        UserError: where a class would be empty or has too few images.
+        UserError: if a class would be empty or has too few images.
     """
     largest = min(available) if n_max is None else _checked_cap(n_max)
-    # Dividing, where LDAM multiplies by a power of 1/R: exact when R divides n_max.
+    # Division, not multiplication by a power of 1/R as in LDAM: it is exact when R divides n_max.
     counts = [int(largest / checked_ratio(divisor)) for divisor in divisors]
     if 0 in counts:
         raise UserError(
@@ -166,10 +167,10 @@ def divided(divisors: Sequence[float], n_max: int | None, available: Sequence[in
 
 
 def fitting(counts: Sequence[int], available: Sequence[int]) -> tuple[int, ...]:
-    """The counts, where every class has at least one image and as many as asked.
+    """The counts, if every class keeps at least one image and has as many as requested.
 
     Raises:
-        UserError: naming the first class of which that is not so.
+        UserError: otherwise, naming the first such class.
     """
     for c, (count, limit) in enumerate(zip(counts, available, strict=True)):
         if count < 1:

@@ -1,4 +1,4 @@
-"""Class sizes that fall steadily from the first class to the last."""
+"""Class sizes that decrease from the first class to the last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from deq_collapse.errors import UserError
 
 @dataclass(frozen=True)
 class LongTailed(Imbalance):
-    """Exponentially falling class sizes: class c of K keeps int(n_max * ratio^(-c / (K - 1))) images.
+    """Exponentially decreasing class sizes: class c of K keeps int(n_max * ratio^(-c / (K - 1))) images.
 
     The long tail of LDAM (Cao et al. 2019, arXiv 1906.07413).
 
@@ -34,12 +34,12 @@ class ParetoTailed(Imbalance):
 
     Class c of K keeps int(n_max * (1 + c (ratio^alpha - 1) / (K - 1))^(-1 / alpha)) images: the inverse of
     the distribution function of a bounded Pareto distribution of shape alpha at 1 - c / (K - 1). The head is
-    shorter and the tail longer than of `LongTailed` with the same ratio, which is the limit of alpha to 0;
-    alpha 1 is Zipf's law.
+    shorter and the tail longer than with `LongTailed` of the same ratio, which is the limit as alpha goes to
+    0; alpha 1 is Zipf's law.
 
     Args:
         ratio: R >= 1, images of the first class over images of the last.
-        alpha: shape, above 0; the larger, the fewer classes are large.
+        alpha: shape, above 0; the larger alpha, the fewer classes are large.
         n_max: images of the first class; None takes what the smallest class has.
     """
 
@@ -55,5 +55,5 @@ class ParetoTailed(Imbalance):
         rise = checked_ratio(self.ratio) ** self.alpha - 1
         divisors = [((last + c * rise) / last) ** (1 / self.alpha) for c in range(len(available))]
         if len(divisors) > 1:
-            divisors[-1] = self.ratio  # which the two powers miss by a rounding
+            divisors[-1] = self.ratio  # which rounding of the two powers would miss
         return divided(divisors, self.n_max, available)

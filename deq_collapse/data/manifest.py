@@ -1,4 +1,4 @@
-"""The record beside a run of exactly which training images it sees, and training on those of another's."""
+"""The record of exactly which training images a run uses, and training on those of another run's record."""
 
 import json
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ KEYS = ("source", "sha256", "imbalance", "seed", "counts", "majority", "indices"
 def manifest(
     source: Source, imbalance: Imbalance, seed: int, indices: Tensor, validation: Tensor
 ) -> dict[str, Any]:
-    """Describe a selection, in values that JSON keeps as they are.
+    """Describe a selection in values that JSON preserves.
 
-    `sha256` is the checksum of the source's whole training split, see `Source.sha256`; `indices` and, where
+    `sha256` is the checksum of the source's whole training split, see `Source.sha256`; `indices` and, if
     images are held out, `validation` are positions in it.
     """
     rule = type(imbalance)
@@ -40,19 +40,19 @@ def manifest(
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write the manifest, whole or not at all.
+    """Write the manifest completely or not at all.
 
     Raises:
-        UserError: where the folder cannot be written to.
+        UserError: if the folder is not writable.
     """
     write_atomically(path, json.dumps(content, default=str) + "\n")
 
 
 def verify(path: Path, content: dict[str, Any]) -> None:
-    """Check that the manifest at `path` says the same as `content`.
+    """Check that the manifest at `path` equals `content`.
 
     Raises:
-        UserError: naming what differs, or that the file is no manifest.
+        UserError: naming what differs, or if the file is not a manifest.
     """
     found = read(path)
     expected = json.loads(json.dumps(content, default=str))
@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a manifest.
 
     Raises:
-        UserError: where the file is none.
+        UserError: if the file is not a manifest.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -82,13 +82,13 @@ def read(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Replay(Imbalance):
-    """Exactly the training images of an earlier run, by the manifest beside it.
+    """Exactly the training images of an earlier run, from its manifest.
 
     Args:
         manifest: path of its `manifest.json`.
 
     Raises:
-        UserError: once the images are asked for, where the file is no manifest, or one of other data.
+        UserError: when the images are requested, if the file is not a manifest or belongs to other data.
     """
 
     manifest: str
@@ -103,10 +103,10 @@ class Replay(Imbalance):
         return None if majority is None else tuple(majority)
 
     def indices(self, source: Source, seed: int) -> Tensor:
-        """Those of the earlier run; the seed decides nothing here.
+        """Those of the earlier run; the seed has no effect.
 
         Raises:
-            UserError: where the source is not the one of the manifest.
+            UserError: if the source is not the one of the manifest.
         """
         content, labels = self._content(), source.train.labels
         if content["sha256"] != source.sha256:

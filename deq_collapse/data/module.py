@@ -1,4 +1,4 @@
-"""The LightningDataModule: a source, an imbalance, and batches of them for every rank."""
+"""The LightningDataModule: a source, an imbalance, and their batches for every rank."""
 
 import math
 import os
@@ -35,28 +35,29 @@ Measured = Literal["train", "validation", "test"]
 
 
 class CollapseDataModule(LightningDataModule):
-    """Training images under an imbalance, and clean training and test images to measure on.
+    """Training images under an imbalance, and clean training and test images for measuring.
 
-    A batch is `(x, y)`: x float32 (N, C, H, W), normalised per channel, or (N, d) where the source gives
+    A batch is `(x, y)`: x float32 (N, C, H, W), normalised per channel, or (N, d) if the source returns
     vectors; y int64 (N,). Training batches under `mixup` have probabilities y float32 (N, K) instead. Data
-    are loaded (and downloaded, once per machine) when a property or a loader first needs them, and lie on the
-    training device where it has room. The images a run trains on are written to `manifest.json` beside it,
-    where its trainer was given a directory, and a run that continues there must train on the same.
+    are loaded (and downloaded, once per machine) when a property or a loader first needs them, and are kept
+    on the training device if it has room. If the trainer was given a directory, the images that the run
+    trains on are recorded there in `manifest.json`, and a run that continues there must train on the same
+    images.
 
     Args:
         source: the data set.
-        imbalance: images per class of the training split; by default all. The test split is never changed.
+        imbalance: images per class of the training split; all by default. The test split never changes.
         batch_size: training images per batch and rank.
-        eval_batch_size: the most images per batch and rank of an evaluation. On a CPU more than a few
-            hundred leave its cache, which doubles the time; a GPU takes thousands.
-        seed: decides the images kept, their order in every epoch and the augmentation; not negative.
-        augment: changes training images, several one after the other; never those measured on.
-        mixup: mixes training samples and their labels by shares from Beta(mixup, mixup); a criterion must
-            then take probabilities for labels, as cross entropy does.
-        sampler: which training images an epoch visits; None visits every one once.
-        validation: images of every class held out of the source's training split, balanced and never trained
-            on. The curves of a fit are then theirs, and the test split is measured once, when the fit is
-            over. None holds out nothing and measures the test split whenever the training split is.
+        eval_batch_size: largest number of images per batch and rank in evaluation. On a CPU more than a few
+            hundred exceed its cache, which doubles the time; a GPU takes thousands.
+        seed: determines the images kept, their order in every epoch and the augmentation; not negative.
+        augment: changes training images, several in sequence; never the images used for measuring.
+        mixup: mixes training samples and their labels by shares from Beta(mixup, mixup); the criterion must
+            then accept probabilities as labels, as cross entropy does.
+        sampler: determines which training images an epoch visits; None visits each of them once.
+        validation: images per class held out of the source's training split, never trained on. The curves of
+            a fit are then of these images, and the test split is measured once, at the end of the fit. None
+            holds out nothing and measures the test split whenever the training split is measured.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class CollapseDataModule(LightningDataModule):
         """Training images per class, after the imbalance.
 
         Raises:
-            UserError: where the imbalance does not fit the source.
+            UserError: if the imbalance does not fit the source.
         """
         return tuple(self.train_set.labels.bincount(minlength=self.num_classes).tolist())
 
@@ -140,11 +141,10 @@ class CollapseDataModule(LightningDataModule):
     @cached_property
     def validation_indices(self) -> Tensor:
         """The images held out: ascending positions in the source's training split, int64 (K validation,).
-
-        Equal for all imbalances of one seed.
+        They are equal for all imbalances with one seed.
 
         Raises:
-            UserError: where a class has too few images for both.
+            UserError: if a class has too few images for both.
         """
         if self.validation is None:
             return torch.empty(0, dtype=torch.int64)
@@ -170,12 +170,11 @@ class CollapseDataModule(LightningDataModule):
         return self.source.train.at(self.validation_indices)
 
     def setup(self, stage: str) -> None:
-        """Try the augmentation; write the manifest beside a new fit, check it where the fit continues an old
-        one.
+        """Try the augmentation; write the manifest of a new fit, or check it if the fit continues an old one.
 
         Raises:
-            UserError: where an augmentation cannot change these samples, the sampler does not fit the epochs,
-                or the run that lies there trained on other data.
+            UserError: if an augmentation cannot change these samples, if the sampler does not fit the epochs,
+                or if the existing run trained on other data.
         """
         if stage != "fit":
             return
@@ -208,7 +207,7 @@ class CollapseDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> dict[Measured, EvaluationBatches | Withheld]:
-        """The clean training split, the validation split where there is one, the test split, by name."""
+        """The clean training split, the validation split if there is one, and the test split, by name."""
         train, test = self._evaluation("train"), self._evaluation("test")
         if self.validation is None:
             return {"train": train, "test": test}
@@ -225,9 +224,7 @@ class CollapseDataModule(LightningDataModule):
 
     @cached_property
     def normalise(self) -> Preparation:
-        """From samples as the source gives them to what the network sees; float32 samples stay as they
-        are.
-        """
+        """Turns samples of the source into the network's input; float32 samples are unchanged."""
         statistics = self.source.mean_and_std
         return Normalise(*statistics) if statistics is not None else _as_they_are
 
@@ -238,7 +235,7 @@ class CollapseDataModule(LightningDataModule):
         return fit_end.is_over(trainer)
 
     def _batches(self, trainer: Trainer) -> int:
-        """Of an epoch of this rank."""
+        """Batches of one epoch on this rank."""
         every = -(-(len(self.train_set.labels) // trainer.world_size) // self.batch_size)
         limit = trainer.limit_train_batches
         return max(1, min(every, limit if isinstance(limit, int) else int(every * limit)))
@@ -254,7 +251,7 @@ class CollapseDataModule(LightningDataModule):
         return EvaluationBatches(data, self.eval_batch_size, self.normalise, self._shard, self._device)
 
     def _resident(self, split: Measured) -> ImageSet:
-        """A split on the training device, where there is room."""
+        """A split, on the training device if there is room."""
         key = (split, self._device)
         if key not in self._on_device:
             data = {

@@ -1,4 +1,4 @@
-"""The published data sets, by torchvision's knowledge of where they are and how to read them."""
+"""The published data sets; torchvision knows their addresses and how to read them."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,7 +19,7 @@ class _IdxSource(DownloadedSource):
 
     @property
     def archives(self) -> Mapping[str, Archive]:
-        """Four compressed idx files; no sums are published of what is inside."""
+        """Four compressed idx files; no checksums of their contents are published."""
         archives = {}
         for name, md5 in self.dataset.resources:
             path = f"{self.dataset.__name__}/raw/{name}"
@@ -56,7 +56,7 @@ class MNIST(_IdxSource):
 class FashionMNIST(_IdxSource):
     """Zalando's articles of clothing (Xiao et al. 2017): 60,000 + 10,000 grey images of 28 x 28.
 
-    Taken from Debian's package `dataset-fashion-mnist` where that is installed.
+    Taken from Debian's package `dataset-fashion-mnist` if it is installed.
     """
 
     name = "fashion_mnist"
@@ -79,7 +79,7 @@ class CIFAR10(DownloadedSource):
 
     @property
     def archives(self) -> Mapping[str, Archive]:
-        """One tar file, of the pickled batches and the class names."""
+        """One tar file with the pickled batches and the class names."""
         data = self.dataset
         listed = [*data.train_list, *data.test_list, (data.meta["filename"], data.meta["md5"])]
         files = {f"{data.base_folder}/{name}": md5 for name, md5 in listed}
@@ -107,7 +107,7 @@ class CIFAR100(CIFAR10):
 
 class SVHN(DownloadedSource):
     """Street View house numbers, cropped digits (Netzer et al. 2011): 73,257 + 26,032 colour images of
-    32 x 32. Its classes are not of one size: 13,861 training images show a 1, 4,659 a 9.
+    32 x 32. Its classes differ in size: 13,861 training images show a 1, 4,659 a 9.
     """
 
     name = "svhn"
@@ -116,7 +116,7 @@ class SVHN(DownloadedSource):
 
     @property
     def archives(self) -> Mapping[str, Archive]:
-        """Two MATLAB files, which are read as they are."""
+        """Two MATLAB files, read without unpacking."""
         listed = (self.dataset.split_list[split] for split in ("train", "test"))
         return {name: Archive({name: md5}, (address,), md5) for address, name, md5 in listed}
 
@@ -127,14 +127,12 @@ class SVHN(DownloadedSource):
 
 
 class _LabelledSTL10(datasets.STL10):  # type: ignore[misc]
-    # torchvision would ask for the 100,000 images without labels too, which take 2.8 GB.
+    # torchvision would also require the 100,000 images without labels, which take 2.8 GB.
     train_list = datasets.STL10.train_list[:2]
 
 
 class STL10(DownloadedSource):
-    """Photographs in 10 classes (Coates et al. 2011): 5,000 + 8,000 colour images of 96 x 96, those with
-    labels.
-    """
+    """Photographs in 10 classes (Coates et al. 2011): its 5,000 + 8,000 labelled colour images of 96 x 96."""
 
     name = "stl10"
     class_names = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

@@ -1,4 +1,4 @@
-"""In which order, and how often, an epoch visits the training images."""
+"""The order in which, and how often, an epoch visits the training images."""
 
 from abc import ABC, abstractmethod
 
@@ -10,7 +10,7 @@ from deq_collapse.errors import UserError
 
 
 class Sampler(ABC):
-    """A rule for the images of an epoch, decided by seed and epoch alone."""
+    """A rule for the images of an epoch, determined by seed and epoch alone."""
 
     @abstractmethod
     def order(self, labels: Tensor, seed: int, epoch: int) -> Tensor:
@@ -26,10 +26,10 @@ class Sampler(ABC):
         """
 
     def check(self, epochs: int) -> None:  # noqa: B027 - most rules fit any number of epochs
-        """Called as a fit begins, with the number of its epochs, which is below 1 where it is not known.
+        """Called when a fit begins, with the number of its epochs, which is below 1 if unknown.
 
         Raises:
-            UserError: for a rule that does not fit so many.
+            UserError: for a rule that does not fit this number.
         """
 
 
@@ -37,25 +37,26 @@ class Shuffled(Sampler):
     """Every image once."""
 
     def order(self, labels: Tensor, seed: int, epoch: int) -> Tensor:
-        """A random order of all."""
+        """A random order of all images."""
         return permutation(len(labels), Purpose.ORDER, seed, epoch)
 
 
 class Resampled(Sampler):
-    """Classes are visited as n_c^power, n_c their images: 0 is class-balanced sampling, 1/2 square-root
-    sampling, and 1 visits every image once (Kang et al. 2020, arXiv 1910.09217, eq. 1).
+    """Visits classes in proportion to n_c^power, where n_c is their number of images: 0 is class-balanced
+    sampling, 1/2 is square-root sampling, and 1 visits every image once (Kang et al. 2020, arXiv 1910.09217,
+    eq. 1).
 
-    Of an epoch's N samples, class c has N n_c^power / sum_k n_k^power, up or down to a whole number so that
-    the expectation is exact. They go round its images in a random order, as in class-aware sampling (Shen et
-    al. 2016, arXiv 1512.05830): within a class, the visits of two images differ by one at most.
+    Of an epoch's N samples, class c has N n_c^power / sum_k n_k^power, rounded up or down so that the
+    expectation is exact. They cycle through its images in a random order, as in class-aware sampling (Shen et
+    al. 2016, arXiv 1512.05830): within a class, the numbers of visits differ by at most one.
 
     Args:
         power: in 0..1.
-        from_epoch: completed epochs after which this begins; until then every image is visited once. Deferred
-            re-sampling (Cao et al. 2019, arXiv 1906.07413).
+        from_epoch: completed epochs after which re-sampling begins; until then every image is visited once.
+            Deferred re-sampling (Cao et al. 2019, arXiv 1906.07413).
 
     Raises:
-        UserError: where an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, power: float = 0.0, from_epoch: int = 0) -> None:
@@ -90,14 +91,14 @@ class Resampled(Sampler):
         random = keys(len(labels), Purpose.RESAMPLING, seed, epoch, 1).argsort(stable=True)
         grouped = random[labels[random].argsort(stable=True)]
         start = images.cumsum(0) - images
-        # Visit number t of a class is of its image t modulo n_c.
+        # Visit number t of a class goes to its image t modulo n_c.
         label = torch.arange(len(images)).repeat_interleave(visits)
         turn = torch.arange(len(labels)) - (visits.cumsum(0) - visits)[label]
         return grouped[start[label] + turn % images[label]][order]
 
     def _visits(self, images: Tensor, offset: float) -> Tensor:
-        """Samples per class, int64 (K,), of sum N: systematic sampling with an offset in 0..1."""
+        """Samples per class, int64 (K,), with sum N: systematic sampling with an offset in 0..1."""
         share = torch.where(images > 0, images.double().pow(self.power), 0)
         reached = (share.cumsum(0) / share.sum() * images.sum()).add(offset).floor().long()
-        reached[-1] = images.sum()  # whatever rounding says
+        reached[-1] = images.sum()  # regardless of rounding
         return reached.diff(prepend=torch.zeros(1, dtype=torch.int64))

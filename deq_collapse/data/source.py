@@ -1,4 +1,4 @@
-"""What a data set is here: samples and labels of a training and a test split."""
+"""The base of data sets: samples and labels of a training and a test split."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from deq_collapse.data.image_set import ImageSet
 from deq_collapse.errors import UserError
 
 Split = Literal["train", "test"]
-"""What a source has; a validation split is held out of its training split."""
+"""The splits of a source; a validation split is held out of its training split."""
 
 IMAGES_FOR_MEAN = 10_000
-"""Images read for mean and standard deviation where they lie in files, at most."""
+"""Largest number of images read for mean and standard deviation if they are in files."""
 
 
 class Source(ABC):
-    """A named data set; a subclass needs no more than `load`.
+    """A named data set; a subclass needs only `load`.
 
-    `name` and `class_names` have defaults (the class's name; the numbers 0..K-1) that a subclass may set
-    as plain class attributes. Each split is loaded once, when first asked for, and then kept.
+    `name` and `class_names` have defaults (the class's name; the numbers 0..K-1) that a subclass may set as
+    plain class attributes. Each split is loaded once, when first used, and then kept.
 
     Example:
         >>> import torch
@@ -41,19 +41,19 @@ class Source(ABC):
     def load(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
         """Read one split: images and labels int64 (N,) in 0..K-1.
 
-        Images are uint8 (N, C, H, W) with values 0..255, which are normalised per channel before the network
-        sees them; `ImageFiles` are read when a batch needs them. float32 samples of any shape (N, ...), such
-        as vectors (N, d), are given to the network as they are.
+        Images are uint8 (N, C, H, W) with values 0..255, which are normalised per channel before they reach
+        the network; `ImageFiles` are read when a batch needs them. The network receives float32 samples of
+        any shape (N, ...), such as vectors (N, d), unchanged.
 
-        Must give the same images in the same order whenever it is called: a split is chosen by index.
+        Every call must return the same images in the same order, because images are chosen by index.
 
         Raises:
-            UserError: where the files are missing or damaged.
+            UserError: if files are missing or damaged.
         """
 
     @property
     def name(self) -> str:
-        """What results and manifests call this data set."""
+        """Name of this data set in results and manifests."""
         return type(self).__name__
 
     @property
@@ -66,7 +66,7 @@ class Source(ABC):
         """K, the number of classes.
 
         Raises:
-            UserError: where a label is not in 0..K-1, or a class has no image in one of the splits.
+            UserError: if a label is not in 0..K-1, or a class has no image in one of the splits.
         """
         classes = len(self.class_names)
         for split, labels in (("training", self.train.labels), ("test", self.test.labels)):
@@ -100,14 +100,14 @@ class Source(ABC):
     def mean_and_std(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation per channel, float64 (C,), of the training split's pixels in 0..1.
 
-        Taken from the whole training split, before imbalance, so that all runs on one data set see equal
-        inputs; where its images lie in files, from up to 10,000 of them, evenly spread. A channel that never
-        varies gets standard deviation 1. None for float32 samples.
+        Computed from the whole training split, before imbalance, so that all runs on one data set see equal
+        inputs; for images in files, from up to 10,000 of them, evenly spread. A constant channel gets
+        standard deviation 1. None for float32 samples.
         """
         images = self.train.images
         if images.dtype != torch.uint8:
             return None
-        # From the histogram of the 256 pixel values: exact, and small however many the images are.
+        # From the histogram of the 256 pixel values: exact, and small for any number of images.
         values = torch.arange(256, dtype=torch.float64) / 255
         if isinstance(images, Tensor):
             histogram = _histogram(images)
@@ -123,7 +123,7 @@ class Source(ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the training split, by which a manifest knows it again; see `ImageSet.sha256`."""
+        """Checksum of the training split, by which a manifest identifies it; see `ImageSet.sha256`."""
         return self.train.sha256()
 
     def _checked(self, split: Split) -> ImageSet:
@@ -151,6 +151,6 @@ class Source(ABC):
 
 
 def _histogram(images: Tensor) -> Tensor:
-    """How often each channel of uint8 images (N, C, H, W) has each value, float64 (C, 256)."""
+    """Number of times that each channel of uint8 images (N, C, H, W) has each value, float64 (C, 256)."""
     channels = images.transpose(0, 1).flatten(1)
     return torch.stack([torch.bincount(channel, minlength=256) for channel in channels]).double()

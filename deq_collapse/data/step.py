@@ -1,4 +1,4 @@
-"""Two sizes of class: majority and minority."""
+"""Two class sizes: majority and minority."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ class Step(Imbalance):
     """The majority classes keep n_max images each, the others int(n_max / ratio).
 
     Args:
-        num_majority: K_A, in 1..K-1; None where `fraction` or a list of classes says it.
+        num_majority: K_A, in 1..K-1; None if `fraction` or a list of classes sets it.
         ratio: R >= 1, images of a majority class over images of a minority class.
         n_max: images per majority class; None takes what the smallest class has.
         fraction: K_A / K instead of `num_majority`; rounded to whole classes, halves up.
-        which: the majority classes: the first, the last, a random choice by `seed`, or the classes listed.
+        which: the majority classes: the first, the last, a random choice by `seed`, or the listed classes.
         seed: of the random choice, not negative. The seed of the data changes with every run of a study; this
-            one only where it is set.
+            one changes only if it is set.
     """
 
     num_majority: int | None = None

@@ -15,23 +15,23 @@ from deq_collapse.errors import UserError
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHANNELS = range(1, 5)
-"""Channels by which the axis of channels is known."""
+"""Numbers of channels by which the axis of channels is recognised."""
 
 
 class TensorFile(Source):
-    """Arrays under the keys `train_images`, `train_labels`, `test_images` and `test_labels`, as the `.npz`
-    files of MedMNIST have them.
+    """Arrays under the keys `train_images`, `train_labels`, `test_images` and `test_labels`, as in the `.npz`
+    files of MedMNIST.
 
-    Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 to 4 channels; where both readings are
-    possible, the second axis is the channels. float32 or float64 arrays of shape (N, d), such as features of
-    another network, (N, C, H, W), or of square images (N, H, W, C) are given to the network as they are,
-    channels first. Labels are whole numbers in
-    0..K-1, (N,) or (N, 1). A key `class_names`, K words, is optional.
+    Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 to 4 channels; if both readings are
+    possible, the second axis is the channels. float32 or float64 arrays have shape (N, d), such as features
+    of another network, (N, C, H, W) or, for square images, (N, H, W, C); the network receives their values
+    unchanged, channels first. Labels are whole numbers in 0..K-1, (N,) or (N, 1). A key `class_names`, K
+    words, is optional.
 
     Args:
-        path: of an `.npz` file written by `numpy.savez`, or of a `.pt` or `.pth` file in which `torch.save`
+        path: of an `.npz` file written by `numpy.savez`, or of a `.pt` or `.pth` file to which `torch.save`
             wrote a dict of tensors (names as a list). Pickled objects are not loaded.
-        name: what results and manifests call the data set; None is the file's own name.
+        name: name of the data set in results and manifests; None uses the file's name.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
@@ -40,7 +40,7 @@ class TensorFile(Source):
 
     @property
     def name(self) -> str:
-        """The name given, or the file's."""
+        """The given name, or the file's."""
         return self._name or self.path.stem
 
     @cached_property
@@ -67,7 +67,7 @@ class TensorFile(Source):
         if images.dtype in (torch.float32, torch.float64):
             return self._floats(images).float()
         if images.dtype != torch.uint8:
-            return images  # refused by all sources
+            return images  # every source refuses it
         if images.ndim == 3:
             return images.unsqueeze(1)
         if images.ndim != 4 or images.shape[1] in CHANNELS:
@@ -80,7 +80,7 @@ class TensorFile(Source):
         )
 
     def _floats(self, samples: Tensor) -> Tensor:
-        """Channels second: these may be many, as those of a feature map."""
+        """Channels second; there may be many, as in a feature map."""
         shape = samples.shape
         if samples.ndim != 4 or shape[1] in CHANNELS or shape[3] not in CHANNELS or shape[2] == shape[3]:
             return samples
@@ -107,7 +107,7 @@ class TensorFile(Source):
                     arrays = dict(content)
             else:
                 arrays = torch.load(self.path, map_location="cpu", weights_only=True)
-        # What NumPy's and torch's readers let through of a damaged file has no common base.
+        # The errors of NumPy's and torch's readers about a damaged file have no common base.
         except Exception as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{self.path} cannot be read as a {self.path.suffix} file: {reason}") from error

@@ -1,1 +1,1 @@
-"""Everything that is drawn: one file per figure, made from runs and numbers, knowing no page and no study."""
+"""All figures: one file each, made from runs and numbers, independent of pages and studies."""

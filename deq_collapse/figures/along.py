@@ -24,27 +24,27 @@ from deq_collapse.runs.record import Run
 ALONG = tuple(panel for panel in PANELS if panel.metric in ("nc1", "nc2_etf_means", "nc3"))
 HEIGHT = 1.7  # inches
 MANY = 30
-"""Evaluations beyond which the horizontal axis is logarithmic, but for its first steps."""
+"""Evaluations beyond which the horizontal axis is logarithmic, except for its first steps."""
 MARKS = ("D", "v", "P", "X")
-"""Marks of further lines that share a refinement."""
+"""Marks of further lines with the same refinement."""
 
 
 def courses(runs: Iterable[Run]) -> list[Course]:
-    """Those of a study's runs that left a table."""
+    """The tables of a study's runs that have one."""
     tables = [(run, run.along) for run in runs if run.along is not None]
     return [Course(run.name, run.axes, run.refinement, run.setting, table) for run, table in tables]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One network in a figure: what it is called there, its look, and the tables of its seeds."""
+    """One network in a figure: its label, its style, and the tables of its seeds."""
 
     label: str
     look: Series
     tables: tuple[pd.DataFrame, ...]
 
     def curve(self, split: str, metric: str) -> pd.DataFrame:
-        """Mean, low and high over seeds by evaluations; after its last evaluation a seed keeps its value."""
+        """Mean, low and high over seeds by evaluations; a seed keeps its value after its last evaluation."""
         seeds = []
         for table in self.tables:
             rows = table[(table["split"] == split) & (table["metric"] == metric)]
@@ -57,8 +57,8 @@ class Line:
 
 
 def lines(found: Iterable[Course]) -> dict[str, list[Line]]:
-    """The lines of each setting, explicit ones first: runs of a study that differ in nothing but the seed are
-    one line, any other run is a line of its own. A table with nothing to draw is left out.
+    """The lines of each setting, explicit ones first: runs of a study that differ only in the seed form one
+    line, any other run is a separate line. Tables with nothing to draw are left out.
     """
     groups: dict[str, dict[tuple[str, ...], list[Course]]] = {}
     for course in found:
@@ -103,11 +103,11 @@ def along_scales(settings: Mapping[str, Sequence[Line]]) -> dict[str, Scale]:
 
 
 def along_figure(settings: Mapping[str, Sequence[Line]], scales: Mapping[str, Scale]) -> Figure:
-    """A column of panels per setting: NC1, NC2, and NC3 where it is known, against evaluations of a block.
+    """A column of panels per setting: NC1, NC2 and, if known, NC3 against evaluations of a block.
 
-    0 is H0; layers of the encoder, if any were watched, are below it. Training curves are thick, with marks
-    at the evaluations, test curves thin and dashed; dotted lines carry the last value on. Of several seeds
-    the mean is drawn in a band from the lowest to the highest.
+    0 is H0; layers of the encoder, if watched, are below it. Training curves are thick, with marks at the
+    evaluations; test curves are thin and dashed; dotted lines extend the last value. For several seeds, the
+    mean is drawn with a band from the lowest to the highest.
     """
     panels = [panel for panel in ALONG if panel.metric in scales]
     top = 0.35 if len(settings) == 1 else 0.65
@@ -138,12 +138,12 @@ def along_figure(settings: Mapping[str, Sequence[Line]], scales: Mapping[str, Sc
 def along_multiples(
     metric: str, cells: Mapping[str, Cell], settings: Mapping[str, Sequence[Line]], scale: Scale
 ) -> Figure:
-    """One metric against evaluations in every setting, placed as in `multiples.metric_multiples`.
+    """One metric against evaluations in every setting, arranged as in `multiples.metric_multiples`.
 
     Args:
         metric: one of `ALONG`.
-        cells: the settings wanted; those without a line are left out.
-        settings: of `lines`.
+        cells: the settings to draw; those without a line are left out.
+        settings: from `lines`.
         scale: of the metric, see `along_scales`.
     """
     (panel,) = (panel for panel in ALONG if panel.metric == metric)
@@ -174,7 +174,7 @@ def _panel(axes: Axes, panel: Panel, scale: Scale, drawn: Sequence[Line], limits
 
 
 def _splits(line: Line) -> tuple[str, ...]:
-    """Training and test images; validation images where no test images were measured."""
+    """The training and test splits, or the validation split if the test split was not measured."""
     measured = set().union(*(table["split"] for table in line.tables))
     return ("train", "test" if "test" in measured else "validation")
 

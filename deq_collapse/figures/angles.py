@@ -1,4 +1,4 @@
-"""Angles between classes: class means and classifier rows of every refinement, beside ETF and SELI."""
+"""Angles between classes: class means and classifier rows of every refinement, compared with ETF and SELI."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from deq_collapse.runs.record import Run
 
 WIDTH, GAP, ROW_GAP, TOP, BAR, RIGHT = 5.8, 0.12, 0.46, 0.32, 0.5, 0.06  # inches
 COLUMNS = 4
-"""Two refinements and two targets: a figure with fewer has matrices of the same size."""
+"""Two refinements and two targets; matrices of a figure with fewer keep their size."""
 NAMED_CLASSES = 20
-"""More classes than this have no room for their names."""
+"""With more classes than this, there is no room for names."""
 PARTS = ("class means", "classifier rows")
 COLOURS = matplotlib.colormaps["cividis"].with_extremes(bad="white")
-"""Its lightness rises evenly: it reads in grey, and for every kind of colour blindness."""
+"""Its lightness increases evenly, so that it is readable in grey and with any colour blindness."""
 
 
 def angle_matrices(runs: Mapping[str, Run]) -> Figure:
-    """A row for class means and one for classifier rows; columns are the refinements, the simplex ETF and,
-    where classes are unequally large, the SELI geometry of their counts.
+    """A row for class means and one for classifier rows; columns are the refinements, the simplex ETF and, if
+    class sizes differ, the SELI geometry of the counts.
 
-    Majority classes come first, a line divides them from the minority. Below every matrix: mean and standard
-    deviation over pairs of classes, and over pairs of minority classes.
+    Majority classes come first; a line separates them from the minority. Below each matrix are the mean and
+    standard deviation over pairs of classes, and over pairs of minority classes.
     """
     run = next(iter(runs.values()))
     etf = target_angles(simplex_etf_gram(len(run.class_counts)).numpy())
@@ -71,7 +71,7 @@ def angle_matrices(runs: Mapping[str, Run]) -> Figure:
 
 
 def _names(geometry: Geometry) -> list[str]:
-    """Names in the order drawn, the long ones cut."""
+    """Names in drawing order, with long ones truncated."""
     names = [str(geometry.class_names[c]) for c in class_order(geometry)]
     return [name if len(name) <= 11 else name[:10] + "…" for name in names]
 

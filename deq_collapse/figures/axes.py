@@ -1,4 +1,4 @@
-"""What the axes of all curves share: scales that hold exact zeros, their ticks, names where lines end."""
+"""Shared parts of the axes of all curves: scales that include exact zeros, ticks, and names at line ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ LETTER = 0.066  # inches of such a label, each
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a metric, its title, whether its values span decades, whether only training counts."""
+    """One set of axes: a metric, its title, whether it spans decades, whether to draw only the training
+    split.
+    """
 
     metric: str
     title: str
@@ -28,7 +30,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scale:
-    """A vertical axis shared by all settings; `floor` is where it turns linear to hold exact zeros."""
+    """A vertical axis shared by all settings; below `floor` it is linear, to include exact zeros."""
 
     low: float
     high: float
@@ -36,7 +38,7 @@ class Scale:
 
 
 def scale_of(panel: Panel, values: NDArray[np.float64]) -> Scale:
-    """The scale that holds all of a panel's finite `values`, of which there is at least one."""
+    """The scale that includes all of a panel's finite `values`, of which there is at least one."""
     return _log_scale(values) if panel.decades else _linear_scale(values)
 
 
@@ -76,8 +78,8 @@ def set_vertical(axes: Axes, panel: Panel, scale: Scale) -> None:
 
 
 def _ticks(scale: Scale) -> list[float]:
-    """Decades (thinned to six), or 1, 2, 5 where they span less than two, or round steps where they span less
-    than one and fewer than three of those are in sight; and 0 where the axis holds it.
+    """Decades (thinned to six); 1, 2, 5 if the axis spans less than two; round steps if it spans less than
+    one and fewer than three of those are visible; and 0 if the axis includes it.
     """
     low = scale.low if scale.floor is None else scale.floor
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(scale.high))) + 1)
@@ -95,7 +97,7 @@ def _ticks(scale: Scale) -> list[float]:
 
 
 def _power(value: float) -> str:
-    """`0.001` as 10⁻³, in characters, so that it is set in the page's font."""
+    """`0.001` as 10⁻³, in characters, so that the page's font is used."""
     if value == 0:
         return "0"
     exponent = int(np.floor(np.log10(value) + 1e-9))
@@ -106,7 +108,7 @@ def _power(value: float) -> str:
 
 @dataclass(frozen=True)
 class End:
-    """Where a line ends, and what it is called there."""
+    """The end of a line, and its name there."""
 
     name: str
     colour: str
@@ -120,7 +122,7 @@ def room_for(names: Iterable[str], least: float) -> float:
 
 
 def label_ends(axes: Axes, ends: Sequence[End], height: float) -> None:
-    """Name every line where it ends, moved apart where ends are close.
+    """Name every line at its end; names of close ends are moved apart.
 
     Args:
         axes: with their final limits.

@@ -1,4 +1,4 @@
-"""Trained networks beside the theory: their Gram matrices, and their distances to every target."""
+"""Trained networks compared with theory: their Gram matrices, and their distances to every target."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from deq_collapse.figures.style import INK, RC, series
 from deq_collapse.runs.beside import GRAMS, TARGETS, Beside
 
 ROW, TOP, BOTTOM, LEFT = 0.15, 0.32, 0.5, 0.95  # inches
-LETTER = 0.062  # inches of a run's name, each
+LETTER = 0.062  # inches per letter of a run's name
 
 
 def grams_figure(beside: Beside) -> Figure:
-    """Normalised Gram matrices of one run beside those of every target, majority classes first; under each
-    its distance to the run's.
+    """Normalised Gram matrices of one run beside those of every target, majority classes first; below each
+    target's is its distance to the run's.
     """
     count = beside.grams["this run"].shape[-1]
     order = [*beside.majority, *(c for c in range(count) if c not in set(beside.majority))]
@@ -91,7 +91,7 @@ def distance_figure(besides: Sequence[Beside]) -> Figure:
 
 
 def _name(axes: Axes, besides: Sequence[Beside], names: Sequence[str], step: int) -> None:
-    """Says at the right of every line which run it is."""
+    """Writes the name of the run to the right of every line."""
     for place, (beside, name) in enumerate(zip(besides, names, strict=True)):
         for target in range(len(TARGETS)):
             axes.annotate(
@@ -105,7 +105,7 @@ def _name(axes: Axes, besides: Sequence[Beside], names: Sequence[str], step: int
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Without the words that all names share, as long as something is left of each."""
+    """Names without the words that all share, if something distinct is left of each."""
     words = [name.split("-") for name in names]
     shared = set(words[0]).intersection(*words[1:]) if len(names) > 1 else set()
     short = ["-".join(word for word in name if word not in shared) for name in words]

@@ -1,4 +1,4 @@
-"""Collapse curves: accuracies, NC1 to NC4 and loss against epochs, both refinements in the same axes."""
+"""Collapse curves: accuracies, NC1 to NC4 and loss against epochs, all refinements in the same axes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PANELS = (
 
 
 def panels(runs: Iterable[Run]) -> tuple[Panel, ...]:
-    """`PANELS`, the loss with the names of the criteria that these runs were trained by."""
+    """`PANELS`, with the criteria of these runs in the title of the loss."""
     criteria = sorted({run.saved.criterion for run in runs if run.saved.criterion})
     loss = ": ".join(["Training loss", *([", ".join(criteria)] if criteria else [])])
     return tuple(replace(panel, title=loss) if panel.metric == "loss" else panel for panel in PANELS)
 
 
 def splits(panel: Panel, runs: Sequence[Run]) -> tuple[str, ...]:
-    """What is drawn of one metric: the training split, and the held-out one unless only training counts."""
+    """The splits drawn for one metric: the training split and, unless `train_only`, the held-out one."""
     return ("train",) if panel.train_only else ("train", runs[0].held_out)
 
 
@@ -57,11 +57,11 @@ def shared_scales(runs: Iterable[Run]) -> dict[str, Scale]:
 
 
 def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -> Figure:
-    """Panels for one setting, in columns: every metric of `PANELS` that its runs logged, against epochs.
+    """Panels for one setting, in columns: all metrics of `PANELS` that its runs logged, against epochs.
 
-    Training curves are thick with marks, held-out curves thin and dashed. Of several seeds the median is
-    drawn in a band from the lowest to the highest. A diamond on the training curve and a vertical rule mark
-    the first epoch with training error 0 of each run; both carry the gid `terminal-<metric>-<run name>`.
+    Training curves are thick with marks; held-out curves are thin and dashed. For several seeds, the median
+    is drawn with a band from the lowest to the highest. A diamond on the training curve and a vertical rule
+    mark the first epoch with training error 0 of each run; both carry the gid `terminal-<metric>-<run name>`.
     """
     runs = [run for seeds in cell.values() for run in seeds]
     logged = set().union(*(run.history["metric"] for run in runs))
@@ -100,7 +100,7 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
 
 
 def _terminal_note(refinement: str, runs: Sequence[Run]) -> str:
-    """What the rules and diamonds of one refinement say, in words."""
+    """The meaning of the rules and diamonds of one refinement in words."""
     epochs = sorted(run.terminal_epoch for run in runs if run.terminal_epoch is not None)
     if not epochs:
         return f"{short(refinement)}: training error never 0"
@@ -110,14 +110,14 @@ def _terminal_note(refinement: str, runs: Sequence[Run]) -> str:
 
 
 def set_up(axes: Axes, panel: Panel, scale: Scale, epochs: int) -> None:
-    """Epochs across, the panel's scale upwards."""
+    """Set up horizontal epochs and the panel's vertical scale."""
     axes.set_xlim(0, epochs)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     set_vertical(axes, panel, scale)
 
 
 def _seeds(runs: Sequence[Run], split: str, metric: str) -> pd.DataFrame:
-    """Epochs down, one column per run that logged this curve; what is not finite is a gap."""
+    """A row per epoch and a column per run that logged this curve; non-finite values are gaps."""
     curves = [run.curve(split, metric).rename(run.name) for run in runs]
     table = pd.concat([curve for curve in curves if len(curve)] or curves, axis=1)
     return table.where(np.isfinite(table))
@@ -166,7 +166,7 @@ def mark_terminal(axes: Axes, epoch: float, curve: pd.Series[float], look: Serie
 
 
 def ends(panel: Panel, cell: Cell) -> Iterator[End]:
-    """Where the lines of one panel end; where only training is drawn, the refinement is name enough."""
+    """The line ends of one panel; if only training is drawn, the name is just the refinement."""
     for refinement, runs in cell.items():
         for split in splits(panel, runs):
             median = _seeds(runs, split, panel.metric).median(axis=1).dropna()

@@ -1,4 +1,4 @@
-"""What adds what, drawn: effects of contrasts with their intervals, and families of networks side by side."""
+"""Figures of effects: contrasts with their intervals, and families of networks side by side."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
 
 WIDTH, LEFT, ROW, TOP, BOTTOM, GAP = 7.1, 1.75, 0.19, 0.5, 0.5, 0.14  # inches
-LETTER = 0.09  # inches of a bold name, each
+LETTER = 0.09  # inches per letter of a bold name
 SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
-"""Measures that are drawn."""
+"""The measures drawn."""
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 
 
@@ -42,7 +42,7 @@ def effects_figure(table: EffectTable) -> Figure:
                 (left / WIDTH, BOTTOM / height, column / WIDTH, (height - TOP - BOTTOM) / height)
             )
             axes.set_ylim(heights[-1] + 0.7, -1.6)
-            axes.patch.set_visible(False)  # a long heading goes on behind the next panel
+            axes.patch.set_visible(False)  # a long heading extends behind the next panel
             for row, y in zip(table.rows, heights, strict=True):
                 for effect in row.effects:
                     if effect.measure is measure:
@@ -83,7 +83,7 @@ def _draw(axes: Axes, effect: Effect, y: float, pooled: bool) -> None:
 
 
 def _finish(axes: Axes, measure: Measure) -> None:
-    """The scale, and a rule where there is no effect."""
+    """Adds the scale, and a rule at no effect."""
     ratio = measure.kind == "factor"
     axes.axvline(1.0 if ratio else 0.0, color=FAINT, linewidth=0.8, zorder=0)
     axes.set_title(measure.title, pad=4, fontsize=8.5)
@@ -106,9 +106,9 @@ def _finish(axes: Axes, measure: Measure) -> None:
 
 
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
-    """Every family's refinements side by side, a panel for every measure: a small mark for each seed, a bar
-    at the mean (of logarithms where the measure spans decades), hollow where fixed points were missed; no bar
-    where they were in half of the runs.
+    """Every family's refinements side by side, a panel for every measure: a small mark for each seed, hollow
+    if the run is not `sound`, and a bar at the mean of the sound runs (of logarithms if the measure spans
+    decades); no bar if half of the runs or more are not sound.
     """
     labels = list(dict.fromkeys(run.axes[axis] for run in runs))
     implicit = {run.refinement for run in runs if run.implicit}
@@ -149,7 +149,7 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
         if (value := measure.value(run)) is not None
     ]
     for k, (value, sound) in enumerate(values):
-        offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds that agree do not hide each other
+        offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds with equal values do not hide each other
         axes.plot(
             x + offset,
             value,
@@ -161,6 +161,6 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
             markerfacecolor=look.colour if sound else "white",
         )
     kept = [value for value, sound in values if sound]
-    if 2 * len(kept) > len(values):  # else the bar would be of the few runs that had fixed points
+    if 2 * len(kept) > len(values):  # else the bar would be of only a few sound runs
         mean = float(np.exp(np.mean(np.log(kept)))) if measure.kind == "factor" else float(np.mean(kept))
         axes.plot([x - 0.1, x + 0.1], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")

@@ -1,4 +1,4 @@
-"""Test features of one setting, refinements beside each other: t-SNE above their Gram matrix."""
+"""Test features of one setting, refinements side by side: t-SNE above their Gram matrix."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from deq_collapse.runs.record import Run
 
 SIDE, LEFT, GAP, TOP, BETWEEN, BOTTOM = 3.0, 0.75, 0.14, 0.32, 0.14, 0.62  # inches
 LARGEST_GRAM = 250
-"""Features in a Gram matrix, at most: beyond, a page's pixels are smaller than print can show."""
+"""Largest number of features in a Gram matrix: with more, pixels would be too small for print."""
 STEPS = 20
-"""Of the colour scale: a tenth of a cosine each, which also compresses well."""
+"""Steps of the colour scale: a tenth of a cosine each, which also compresses well."""
 
 
 def feature_maps(runs: Mapping[str, Run]) -> Figure:
     """A column per refinement. Above, t-SNE of test features; below, cosines between pairs of them, centred
-    by the unweighted mean of class means, sorted by class, majority classes first; white lines part classes.
+    by the unweighted mean of class means, sorted by class, majority classes first; white lines separate up to
+    `NAMED_CLASSES` classes.
     """
     names = list(map(str, next(iter(runs.values())).geometry.class_names))
     left = LEFT + 0.05 * max(len(name) for name in names)
@@ -55,8 +56,8 @@ def feature_maps(runs: Mapping[str, Run]) -> Figure:
 
 
 def sorted_gram(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cosines between test features, and their classes, both sorted by class with the majority first; of many
-    features equally spaced ones in that order.
+    """Cosines between test features, and their classes, both sorted by class with the majority first; with
+    many features, equally spaced ones in that order.
     """
     labels = geometry.test_labels
     rank = np.argsort(class_order(geometry))[labels]

@@ -10,18 +10,18 @@ from deq_collapse.figures.style import RC
 from deq_collapse.files import write_atomically
 
 METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
-"""Nothing that changes from one writing to the next."""
+"""Metadata without anything that changes from one writing to the next."""
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure that was made under `style.RC` as svg, png and pdf.
+    """Writes a figure made under `style.RC` as svg, png and pdf.
 
     Args:
-        path: without its suffix.
-        figure: what is drawn.
+        path: without suffix.
+        figure: the figure.
 
     Raises:
-        UserError: where it cannot be written.
+        UserError: if it cannot be written.
     """
     for suffix, metadata in METADATA.items():
         buffer = BytesIO()

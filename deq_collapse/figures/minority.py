@@ -1,4 +1,4 @@
-"""The collapse curve: cosine of minority classes against the imbalance ratio, beside theory (Fang 2021)."""
+"""The collapse curve: cosine of minority classes against the imbalance ratio, with theory (Fang 2021)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NO_THEORY = "No line of theory: it needs cvxpy, which the extra “theory” ins
 def collapse_curve(table: pd.DataFrame, theory: pd.DataFrame | None, num_classes: int) -> Figure:
     """A column for each K_A; rows are classifier rows and class means; 1 is minority collapse.
 
-    Points are seeds, lines join their medians, dotted lines with crosses are the layer-peeled optimum at the
-    networks' own energies. A triangle on the upper edge stands at R0, the median over the line's settings.
+    Points are seeds, lines join their medians, and dotted lines with crosses are the layer-peeled optimum at
+    the networks' own energies. A triangle on the upper edge marks R0, the median over the line's settings.
 
     Args:
-        table: of `minority_table`, not empty.
-        theory: of `theory_table`.
+        table: from `minority_table`, not empty.
+        theory: from `theory_table`.
         num_classes: K.
     """
     majorities = sorted(table["majority"].unique())
@@ -125,7 +125,7 @@ def _draw(axes: Axes, own: pd.DataFrame, predicted: pd.DataFrame | None, part: s
 
 
 def _medians(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Of every setting, by rising R."""
+    """The medians of every setting, by increasing R."""
     return rows.groupby("setting").agg({"ratio": "first", part: "median"}).sort_values("ratio")
 
 

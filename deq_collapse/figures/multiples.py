@@ -1,4 +1,4 @@
-"""Small multiples: one metric, one small set of axes per setting, all on one scale."""
+"""Small multiples: one metric, with one small set of axes per setting, all on one scale."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from deq_collapse.figures.style import FAINT, RC, series
 from deq_collapse.runs.record import Run
 
 WIDTH = 7.1
-"""Inches: the text of a page of letter paper or A4."""
+"""In inches: the text width of letter paper or A4."""
 LEFT, RIGHT, TOP, BOTTOM = 0.55, 1.5, 0.52, 0.46
 PANEL, ACROSS, DOWN = 1.12, 0.2, 0.42
 
 
 def metric_multiples(panel: Panel, cells: Mapping[str, Cell], scale: Scale) -> Figure:
-    """One metric against epochs in every setting that logged it; rows are K_A and columns are R where there
-    is such a grid.
+    """One metric against epochs in every setting that logged it; rows are K_A and columns R in such a grid.
 
-    Lines are as in `curves.collapse_curves`, named at the right of every row. Diamond and rule stand at the
-    median epoch of the terminal phase over the seeds that reached it, a band behind the rule spans those
-    seeds, and where some did not reach it their number is written beside the rule; all carry the gid
+    Lines are as in `curves.collapse_curves`, named at the right of every row. Diamond and rule mark the
+    median epoch of the terminal phase over the seeds that reached it; a band behind the rule spans those
+    seeds. If some did not reach it, the number that did is written beside the rule. All carry the gid
     `terminal-<setting>-<refinement>`.
     """
     cells = {setting: cell for setting, cell in cells.items() if list(ends(panel, cell))}
@@ -59,7 +58,7 @@ def page(
         names: of lines.
     """
     columns = max(len(row) for row in rows)
-    width = (WIDTH - LEFT - RIGHT - (columns - 1) * ACROSS) / max(columns, 2)  # one alone is no giant
+    width = (WIDTH - LEFT - RIGHT - (columns - 1) * ACROSS) / max(columns, 2)  # keeps a single one small
     whole = TOP + len(rows) * (height + DOWN) - DOWN + BOTTOM
     page_width = WIDTH - RIGHT + room_for(names, RIGHT)
     figure, places = Figure(figsize=(page_width, whole)), {}
@@ -76,7 +75,7 @@ def page(
 
 
 def ends_of(rows: Sequence[Sequence[str | None]]) -> Iterator[str]:
-    """The last setting of every row, at whose right its lines are named."""
+    """The last setting of every row, to whose right the lines are named."""
     for row in rows:
         *_, last = (setting for setting in row if setting)
         yield last
@@ -85,8 +84,8 @@ def ends_of(rows: Sequence[Sequence[str | None]]) -> Iterator[str]:
 def across(
     figure: Figure, rows: Sequence[Sequence[str | None]], places: Mapping[str, Axes], words: str
 ) -> None:
-    """Leave ticks' labels to the first axes of every row and the last of every column, and name what the
-    horizontal axes of the whole page show.
+    """Keep tick labels only on the first axes of every row and the last of every column, and name the
+    horizontal axes of the whole page.
     """
     for i, row in enumerate(rows):
         shown = [j for j, setting in enumerate(row) if setting]
@@ -120,7 +119,7 @@ def _mark(
             f"{len(reached)} of {len(runs)}",
             (middle, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(2, 2 + 8 * place),  # one above the other, as epochs may be close
+            xytext=(2, 2 + 8 * place),  # stacked, as epochs may be close
             textcoords="offset points",
             fontsize=7,
             color=look.text,

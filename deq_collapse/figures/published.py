@@ -1,4 +1,4 @@
-"""A study's curves with those that others published behind them."""
+"""A study's curves in front of curves published by others."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PANELS = (
 
 
 def published_figure(cell: Cell, curves: pd.DataFrame) -> Figure:
-    """Accuracy and NC1 to NC3 of one setting against completed epochs, over the published curves, which are
-    thin and pale, in the colour of the refinement they belong to; a curve of one point is a star.
+    """Accuracy and NC1 to NC3 of one setting against completed epochs, in front of the published curves,
+    which are thin and pale, in the colour of their refinement; a curve with one point is a star.
 
     Args:
         cell: the runs of the setting.
-        curves: of `runs.published`, those of its K_A and R.
+        curves: from `runs.published`, for its K_A and R.
     """
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(WIDTH, HEIGHT))
@@ -58,7 +58,7 @@ def _panel(axes: Axes, panel: Panel, cell: Cell, curves: pd.DataFrame, height: f
 
 
 def _behind(axes: Axes, curves: pd.DataFrame) -> Iterator[End]:
-    """Draws the published curves of one metric, and says where each ends."""
+    """Draws the published curves of one metric, and yields their ends."""
     for model, rows in curves.sort_values("epoch").groupby("model", sort=False):
         look = _look(str(model))
         axes.plot(
@@ -77,5 +77,5 @@ def _behind(axes: Axes, curves: pd.DataFrame) -> Iterator[End]:
 
 
 def _look(model: str) -> Series:
-    """Of a published model: a DEQ looks like ours, everything else like an explicit network."""
+    """The style of a published model: a DEQ looks like ours, everything else like an explicit network."""
     return series("equilibrium" if "DEQ" in model else "explicit")

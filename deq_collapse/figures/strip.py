@@ -1,4 +1,4 @@
-"""An effect and its interval as a strip in a line of a table: the claimed direction is to the right."""
+"""An effect and its interval as a strip in a table row, with the claimed direction to the right."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from markupsafe import Markup
 
 from deq_collapse.analysis.verdicts import Verdict
 
-WIDTH, HEIGHT, REACH = 132, 18, 60  # pixels; REACH from the middle to where the longest part ends
+WIDTH, HEIGHT, REACH = 132, 18, 60  # pixels; REACH from the middle to the end of the longest part
 
 
 def strip(verdict: Verdict) -> Markup:
-    """The strip, scaled by its own longest part: it tells direction and certainty, not size.
+    """The strip, scaled by its own longest part: it shows direction and certainty, not size.
 
-    A vertical rule is no effect, a line the 95% interval, a dot the effect; nothing where there is no
-    interval, for then there is no scale: the dot of one pair would stand at an end, however small its effect.
+    A vertical rule marks no effect, a line the 95% interval, a dot the effect. Without an interval it is
+    empty, because there is no scale: the dot of one pair would be at an end, however small its effect.
     """
     comparison = verdict.comparison
     if not (comparison.n and math.isfinite(comparison.low)):

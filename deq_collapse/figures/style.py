@@ -1,4 +1,4 @@
-"""How every figure looks: colours and marks for colour-blind readers and grey print, and SVG for a page."""
+"""The style of all figures: colours and marks for colour-blind readers and grey print, and SVG for pages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 COLOURS = ("#123f7a", "#e07b10", "#3f9c8f", "#8a5fb0", "#767676", "#b0325a")
 DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
-"""Of lines that are no refinements, in turn."""
+"""Dashes of lines that are not refinements, in turn."""
 
-# Any: the type of rc_context asks for the literal names of all of matplotlib's settings.
+# Any: the type of rc_context requires the literal names of all of matplotlib's settings.
 RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -41,17 +41,17 @@ RC: Any = {
     "ytick.labelcolor": INK,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    # Text stays text: selectable, and set in the fonts of the page.
+    # Text stays text: selectable, and in the fonts of the page.
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
-    # Ids are hashed with a random salt unless one is given: the same study must give the same bytes.
+    # Ids are hashed with a random salt unless one is given; the same study must give the same bytes.
     "svg.hashsalt": "deq_collapse",
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """The look of one refinement; `text` is a darker shade that reads on white at label size."""
+    """The style of one refinement; `text` is a darker shade, readable on white at label size."""
 
     colour: str
     text: str
@@ -59,8 +59,8 @@ class Series:
     filled: bool
 
 
-# Dark and light (told apart in grey), blue and orange (told apart by every kind of colour blindness),
-# filled discs and hollow squares (told apart by anybody).
+# Dark and light (told apart in grey), blue and orange (told apart by every kind of colour blindness), filled
+# discs and hollow squares (told apart by anyone).
 _ONCE = Series("#123f7a", "#123f7a", "o", True)
 _SERIES = {
     "explicit": _ONCE,
@@ -77,10 +77,10 @@ _OTHERS = (
 
 
 def series(refinement: str) -> Series:
-    """The look of a refinement by its label: explicit or once, tied, untied, equilibrium.
+    """The style of a refinement by its label: explicit or once, tied, untied, equilibrium.
 
-    What begins with one of these, as `tied_penalised`, is darker, of another mark and filling; other labels
-    have one of three looks.
+    A label that begins with one of these, such as `tied_penalised`, is darker, with another mark and filling;
+    other labels have one of three styles.
     """
     if refinement in _SERIES:
         return _SERIES[refinement]
@@ -95,8 +95,8 @@ def series(refinement: str) -> Series:
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
     """Move labels as little as possible (least squares) to lie `gap` apart, in order, in [low, high].
 
-    Subtracting the gaps turns "at least `gap` apart" into "not decreasing": isotonic regression.
-    Where there is no room for all gaps, the labels keep their order and go beyond `high`.
+    Subtracting the gaps turns "at least `gap` apart" into "not decreasing": isotonic regression. Without room
+    for all gaps, the labels keep their order and extend beyond `high`.
     """
     order = np.argsort(positions, kind="stable")
     steps = gap * np.arange(len(order))
@@ -109,12 +109,12 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> N
 
 
 def svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an `<svg>` element to stand inside an HTML page, the same bytes every time.
+    """The figure as an `<svg>` element for an HTML page, reproducible byte by byte.
 
     Args:
-        figure: a figure that was made under `matplotlib.rc_context(RC)`.
+        figure: a figure made under `matplotlib.rc_context(RC)`.
         name: prefix of every id, unique on the page.
-        description: what a reader who cannot see the figure is told.
+        description: text for readers who cannot see the figure.
     """
     buffer = StringIO()
     with matplotlib.rc_context(RC):
@@ -124,7 +124,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    # Inside HTML an svg needs no namespaces, and takes its width from the page.
+    # Inside HTML, an svg needs no namespaces and takes its width from the page.
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
@@ -133,7 +133,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
 
 
 def _rounded(geometry: re.Match[str]) -> str:
-    """Hundredths of a point are finer than any print, and half the digits."""
+    """Rounds to hundredths of a point, finer than any print, with half the digits."""
     return re.sub(
         r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), geometry[0]
     )

@@ -11,7 +11,7 @@ from deq_collapse.figures.style import COLOURS, DASHES, FAINT, RC
 from deq_collapse.runs.beside import GRAMS
 
 FLOOR = 1e-9
-"""Distances below it are drawn there."""
+"""Smaller distances are drawn at this value."""
 
 
 def approach_figure(table: pd.DataFrame) -> Figure:

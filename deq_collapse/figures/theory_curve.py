@@ -8,8 +8,8 @@ from deq_collapse.figures.style import COLOURS, DASHES, FAINT, INK, RC
 
 
 def curve_figure(table: pd.DataFrame) -> Figure:
-    """A line per number of majority classes; rings are the full program's, rules stand at R0, a cross where
-    the rows become 0.
+    """A line per number of majority classes; rings are from the full program, rules mark R0, and a cross
+    marks where the rows become 0.
     """
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(5.6, 3.1))

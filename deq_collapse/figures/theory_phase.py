@@ -22,9 +22,9 @@ def phase_figure(
     feature_energy: float,
     dots: Sequence[Dot] = (),
 ) -> Figure:
-    """Two planes across, two values down. The line is where minority classifiers begin to coincide, grey is
-    where they, or their means, are 0. Trained networks are filled by their measured value: discs explicit,
-    squares equilibrium; where several share R and K_A they stand above each other.
+    """Two planes in columns, two values in rows. On the line minority classifiers begin to coincide; in grey
+    areas they, or their means, are 0. Trained networks are filled by their measured value: discs are
+    explicit, squares equilibrium; several with the same R and K_A are stacked.
     """
     ratios = np.unique(table["ratio"])
     edge = {
@@ -69,7 +69,7 @@ def phase_figure(
 def _heights(
     dots: Sequence[Dot], plane: str, majority: int, lowest: float
 ) -> list[tuple[Dot, tuple[float, bool]]]:
-    """The networks of a plane, each with its height and whether it lies below the diagram."""
+    """The networks of a plane, each with its height and whether it is below the diagram."""
     if plane == "decay":
         own = [dot for dot in dots if dot.majority == majority]
         return [(dot, (max(dot.decay, lowest), dot.decay < lowest)) for dot in own]
@@ -82,7 +82,7 @@ def _heights(
 
 
 def _draw(axes: Axes, dot: Dot, height: float, marker: str, size: float, value: str, image: Any) -> None:
-    """A trained network: ringed in white and in ink, to be seen on any colour."""
+    """A trained network, ringed in white and in ink to be visible on any colour."""
     axes.scatter(dot.ratio, height, c="white", marker=marker, s=1.9 * size, zorder=4, clip_on=False)
     axes.scatter(
         dot.ratio,

@@ -1,4 +1,4 @@
-"""t-SNE of test features (van der Maaten & Hinton 2008), classes named where they lie."""
+"""t-SNE of test features (van der Maaten & Hinton 2008), with classes named in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from deq_collapse.figures.style import FAINT
 from deq_collapse.runs.geometry import Geometry
 
-# Paul Tol's "muted" scheme and a grey; classes are told apart by their names, colour only helps.
+# Paul Tol's "muted" scheme and a grey; classes are identified by their names; colour only helps.
 _DARK = ["#332288", "#117733", "#882255", "#999933", "#5e5e5e"]
 _LIGHT = ["#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#aa4499"]
 COLOURS = _DARK + _LIGHT
@@ -20,11 +20,11 @@ FEWEST = 5
 
 
 def embed(features: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """t-SNE of (n, d) features in the plane, (n, 2); the same for the same features.
+    """t-SNE of (n, d) features in the plane, (n, 2); deterministic.
 
-    None where there is nothing to see: fewer than five samples, features not finite or all equal.
-    Perplexity is 30, or a third of the samples where they are few; 500 iterations, after which the
-    picture only sharpens (the divergence still falls by some 3%).
+    None if there is nothing to show: fewer than five samples, or features that are not finite or all equal.
+    Perplexity is 30, or a third of the samples if they are few. After the 500 iterations the picture would
+    only sharpen (the divergence still falls by about 3%).
     """
     features = np.asarray(features, dtype=np.float64)
     if len(features) < FEWEST or not np.isfinite(features).all() or np.ptp(features, axis=0).max() == 0:
@@ -41,7 +41,9 @@ def _embed(features: bytes, samples: int, numbers: int) -> NDArray[np.float64]:
 
 
 def draw_tsne(axes: Axes, geometry: Geometry) -> None:
-    """Test features of one run; discs are majority classes (or all, without majority), triangles minority."""
+    """Draw a run's test features: discs are majority classes (or all, without majority), triangles
+    minority.
+    """
     plane = embed(geometry.test_features)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -72,7 +74,7 @@ def draw_tsne(axes: Axes, geometry: Geometry) -> None:
 
 
 def _name(axes: Axes, name: str, points: NDArray[np.float64], extent: float, size: float) -> None:
-    """The name of a class on the median of its points, or above them where it would hide a small group."""
+    """Write the name of a class at the median of its points, or above them if it would hide a small group."""
     centre = np.median(points, axis=0)
     small = np.median(np.linalg.norm(points - centre, axis=1)) < 0.06 * extent
     axes.annotate(

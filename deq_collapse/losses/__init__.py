@@ -1,8 +1,8 @@
-"""Criteria: a logits-and-labels loss that is told the class counts of the training split.
+"""Criteria: losses of logits and labels that receive the class counts of the training split.
 
-A criterion of your own is a class whose first argument is the tuple of class counts; name it by
-``class_path``. It may be any module; a :class:`Criterion` also gets class weights, soft labels, the epoch,
-and a say in the classifier.
+Your own criterion is a class whose first argument is the tuple of class counts; name it by ``class_path``. It
+may be any module; a :class:`Criterion` also supports class weights, soft labels, the epoch and a check of the
+classifier.
 """
 
 from collections.abc import Callable

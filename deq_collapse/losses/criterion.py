@@ -1,4 +1,4 @@
-"""What our criteria share: class weights that may start late, soft labels, and a say in the classifier."""
+"""The base of our criteria: class weights that may start late, soft labels, and a check of the classifier."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from deq_collapse.losses.weights import ClassWeights
 class Criterion(nn.Module, ABC):
     """A mean loss of logits and labels.
 
-    The mean over a batch is weighted: ``sum_i w_{y_i} l_i / sum_i w_{y_i}``, as torch's cross entropy and
-    the code of LDAM have it. So the loss of a split, a mean over its batches, depends on how it is cut where
-    classes weigh differently.
+    The mean over a batch is weighted: ``sum_i w_{y_i} l_i / sum_i w_{y_i}``, as in torch's cross entropy and
+    the code of LDAM. If class weights differ, the loss of a split, a mean over its batches, therefore depends
+    on how it is divided into batches.
 
-    Labels may be probabilities of the classes, (N, K), as mixup makes them. Their loss is the expected one:
-    a sample counts as every class, with that class's share.
+    Labels may be class probabilities, (N, K), as made by mixup. Their loss is the expected loss: a sample
+    counts as every class, weighted by that class's share.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
-        weights: how much the classes weigh; ``None`` for all the same.
+        weights: class weights; ``None`` for equal ones.
 
     Raises:
-        UserError: for a class without images, and weights out of their range.
+        UserError: for a class without images, and for weights out of range.
     """
 
     class_weights: Tensor | None
@@ -38,7 +38,8 @@ class Criterion(nn.Module, ABC):
         self.weights = weights
         switched_on = None if weights is None else weights.of(class_counts)
         self.register_buffer("_switched_on", switched_on, persistent=False)
-        # Those in effect are part of the state: a checkpoint is measured with those it was trained with.
+        # The weights in effect are part of the state, so that a checkpoint is measured with the weights it
+        # was trained with.
         self.register_buffer("class_weights", None if switched_on is None else torch.ones_like(switched_on))
         if weights is not None and not weights.after:
             self.at_epoch(0, 1)
@@ -48,7 +49,7 @@ class Criterion(nn.Module, ABC):
         """Logits (N, K), labels (N,) or probabilities (N, K); a scalar."""
 
     def at_epoch(self, epoch: int, epochs: int) -> None:
-        """Called as an epoch of training begins, counted from 0, of all epochs: sets the weights in effect.
+        """Called when a training epoch begins, counted from 0, out of all epochs: sets the weights in effect.
 
         Raises:
             UserError: for deferred weights of a run whose number of epochs is not known beforehand.
@@ -58,17 +59,17 @@ class Criterion(nn.Module, ABC):
             self.class_weights.copy_(self.get_buffer("_switched_on") if on else torch.ones(()))
 
     def check(self, classifier: nn.Module) -> None:
-        """Called once with the classifier that makes the logits.
+        """Called once with the classifier that computes the logits.
 
         Raises:
-            UserError: for one whose logits this criterion is not meant for.
+            UserError: for a classifier whose logits do not suit this criterion.
         """
 
     def mean(self, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean of a loss per sample over a batch.
+        """The mean over a batch of a loss per sample.
 
         Args:
-            loss: takes logits (M, K) and classes (M,), gives (M,).
+            loss: takes logits (M, K) and classes (M,), returns (M,).
             logits: (N, K).
             labels: classes (N,) or probabilities (N, K).
         """
@@ -84,7 +85,7 @@ class Criterion(nn.Module, ABC):
 
 
 def gives_cosines(classifier: nn.Module, scale: float) -> bool:
-    """Whether a classifier's logits are ``scale cos(w_c, h)``, tried on one h."""
+    """Whether a classifier's logits are ``scale cos(w_c, h)``, tested on one h."""
     weight = classifier.weight
     if not isinstance(weight, Tensor):
         return False

@@ -11,15 +11,15 @@ from deq_collapse.losses.weights import ClassWeights
 
 
 class CrossEntropy(Criterion):
-    """Mean cross entropy ``-log softmax(z)_y``; without weights the counts do not change it.
+    """Mean cross entropy ``-log softmax(z)_y``; without weights it does not depend on the counts.
 
-    With weights it is the class-balanced softmax loss of Cui et al. 2019, and with weights that start late
+    With weights it is the class-balanced softmax loss of Cui et al. 2019; with weights that start late it is
     the "CE-DRW" of Cao et al. 2019.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1].
-        weights: how much the classes weigh; ``None`` for all the same.
+        weights: class weights; ``None`` for equal ones.
 
     Raises:
         UserError: for an argument out of its range.
@@ -44,8 +44,8 @@ class CrossEntropy(Criterion):
 def cross_entropy(
     logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """torch's mean cross entropy, but for one thing: with weights, probabilities (N, K) too are averaged by
-    weight, so that a one-hot label is the label. (torch divides by N there.)
+    """torch's mean cross entropy with one difference: with weights, probabilities (N, K) are also averaged by
+    weight, so that a one-hot label equals the label. (torch divides by N there.)
     """
     if weights is None or labels.dim() == 1:
         return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)

@@ -17,11 +17,11 @@ class DotRegression(Criterion):
 
     E_W and E_H are the squared lengths of the classifier's rows and of the features. Features here have
     length 1, those of a :class:`~deq_collapse.models.FixedETF` that normalises, so E is that classifier's
-    scale, and the loss is 0 where every feature points along its class's row: there is a pull to that row and
-    no push from the others.
+    scale, and the loss is 0 if every feature points along its class's row. Features are pulled towards that
+    row but not pushed away from the others.
 
     Args:
-        class_counts: training images per class, (K,), all above 0; they do not change it.
+        class_counts: training images per class, (K,), all above 0; the loss does not depend on them.
         scale: E, above 0.
 
     Raises:

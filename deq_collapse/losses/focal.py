@@ -1,5 +1,5 @@
-"""Focal loss: samples already decided count less (Lin et al., "Focal Loss for Dense Object Detection", ICCV
-2017).
+"""Focal loss: samples that are already easy count less (Lin et al., "Focal Loss for Dense Object Detection",
+ICCV 2017).
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from deq_collapse.losses.weights import ClassWeights
 class Focal(Criterion):
     """Mean of ``-(1 - p_y)^gamma log p_y`` with p the softmax of the logits; Lin et al. 2017, eq. 4.
 
-    The paper's p are sigmoids, one per class; this is the form with a softmax, as in LDAM's comparisons. With
-    gamma 0 it is cross entropy.
+    The paper uses one sigmoid p per class; this is the softmax form, as in LDAM's comparisons. With gamma 0
+    it is cross entropy.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
-        gamma: at least 0; the larger, the less a sample counts whose class is already likely.
-        weights: how much the classes weigh; ``None`` for all the same.
+        gamma: at least 0; the larger gamma, the less a sample counts whose class is already likely.
+        weights: class weights; ``None`` for equal ones.
 
     Raises:
         UserError: for an argument out of its range.
@@ -42,6 +42,6 @@ class Focal(Criterion):
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         surprise = F.cross_entropy(logits, labels, reduction="none")
-        # 1 - p, kept off 0: there a gamma below 1 has no gradient.
+        # 1 - p, kept away from 0, where the gradient is not finite for gamma below 1.
         rest = -torch.expm1(-surprise)
         return rest.clamp(min=torch.finfo(rest.dtype).tiny) ** self.gamma * surprise

@@ -13,7 +13,7 @@ from deq_collapse.losses.criterion import Criterion, gives_cosines
 from deq_collapse.losses.weights import ClassWeights
 
 SCALE = 30.0
-"""s, as the paper's code has it; a cosine classifier starts there too."""
+"""s, as in the paper's code; a cosine classifier also starts there."""
 
 
 class LDAM(Criterion):
@@ -21,16 +21,16 @@ class LDAM(Criterion):
 
     LDAM-DRW is this loss with weights that start after 0.8 of the epochs.
 
-    C is such that the largest margin is ``max_margin``. A margin means something only where logits are
-    bounded: cos_c is the cosine of h and the classifier's row w_c. The logits given are ``s cos_c``, those of
-    a :class:`~deq_collapse.models.CosineClassifier` of the same scale, so that their softmax is the model's
+    C is such that the largest margin is ``max_margin``. A margin is meaningful only for bounded logits: cos_c
+    is the cosine of h and the classifier's row w_c. The criterion receives the logits ``s cos_c`` of a
+    :class:`~deq_collapse.models.CosineClassifier` of the same scale, so that their softmax is the model's
     probability; the paper's code multiplies by s inside the loss, which is the same function.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
         max_margin: the margin of the rarest class, at least 0; with 0 it is cross entropy.
         scale: s, above 0.
-        weights: how much the classes weigh; ``None`` for all the same.
+        weights: class weights; ``None`` for equal ones.
 
     Raises:
         UserError: for an argument out of its range.

@@ -14,10 +14,10 @@ from deq_collapse.losses.cross_entropy import cross_entropy
 class BalancedSoftmax(Criterion):
     """Mean cross entropy of ``z_c + log n_c`` (Ren et al., "Balanced Meta-Softmax", NeurIPS 2020).
 
-    On equal counts it equals cross entropy. The attraction-repulsion-balanced loss (ARB-Loss, Xie et al.,
+    With equal counts it is cross entropy. The attraction-repulsion-balanced loss (ARB-Loss, Xie et al.,
     "Neural Collapse Inspired Attraction-Repulsion-Balanced Loss", 2023),
-    ``-log(exp z_y / sum_c (n_c / n_y) exp z_c)``, is the same function where its counts are those of the data
-    set: divide above and below by n_y. It differs only where a batch's own counts are taken.
+    ``-log(exp z_y / sum_c (n_c / n_y) exp z_c)``, is the same function if its counts are those of the data
+    set: divide numerator and denominator by n_y. It differs only if it uses the counts of each batch.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
@@ -38,7 +38,7 @@ class LogitAdjustment(Criterion):
     """Mean cross entropy of ``z_c + tau log(n_c / N)`` (Menon et al., "Long-tail learning via logit
     adjustment", ICLR 2021, eq. 10).
 
-    With tau 0 it is cross entropy, with tau 1 balanced softmax.
+    With tau 0 it is cross entropy, with tau 1 it is balanced softmax.
 
     Args:
         class_counts: training images per class, (K,), all above 0.

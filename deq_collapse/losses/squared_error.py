@@ -14,12 +14,12 @@ from deq_collapse.losses.criterion import Criterion
 class SquaredError(Criterion):
     """Mean of ``(k (z_y - M)^2 + sum_{c != y} z_c^2) / K``; Hui & Belkin 2021.
 
-    ``k = M = 1`` is the plain mean squared error, right for up to some 40 classes; with more the paper
+    ``k = M = 1`` is the plain mean squared error, suitable for up to about 40 classes; for more, the paper
     rescales, on ImageNet with k = 15, M = 30.
 
     Args:
-        class_counts: training images per class, (K,), all above 0; they do not change it.
-        k: how much the true class's term counts, above 0.
+        class_counts: training images per class, (K,), all above 0; the loss does not depend on them.
+        k: weight of the true class's term, above 0.
         M: target of the true class's logit, above 0.
 
     Raises:

@@ -19,14 +19,14 @@ class VectorScaling(Criterion):
     """Mean cross entropy of ``Delta_c z_c + iota_c``, ``Delta_c = (n_c / n_max)^gamma``,
     ``iota_c = tau log(n_c / N)``; Kini et al. 2021.
 
-    With gamma 0 it is logit adjustment, with tau 0 the class-dependent temperatures of Ye et al. 2020. The
-    defaults are the paper's for CIFAR-10 with a long tail of ratio 100.
+    With gamma 0 it is logit adjustment; with tau 0 it has the class-dependent temperatures of Ye et al. 2020.
+    The defaults are the paper's for CIFAR-10 with a long tail of ratio 100.
 
     Args:
         class_counts: training images per class, (K,), all above 0.
         gamma: at least 0.
         tau: at least 0.
-        weights: how much the classes weigh, the paper's omega; ``None`` for all the same.
+        weights: class weights, the paper's omega; ``None`` for equal ones.
 
     Raises:
         UserError: for an argument out of its range.

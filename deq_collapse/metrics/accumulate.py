@@ -1,8 +1,8 @@
 """One pass over samples: float32 arithmetic, float64 sums, pivots that outliers do not move.
 
-The pivot of a class is a sample and not its mean, for an outlier drags the mean away from all others: the
-sample nearest to the mean is one of the many. Whatever is far from its pivot all the same is multiplied in
-float64, where its square rounds by nothing that counts.
+The pivot of a class is a sample, not the mean, because an outlier drags the mean away from all other samples;
+the sample nearest to the mean is a typical one. Samples that are still far from their pivot are multiplied in
+float64, where the rounding of their squares is negligible.
 """
 
 import torch
@@ -10,18 +10,19 @@ from torch import Tensor
 
 from deq_collapse.metrics.moments import EXTRA, TILE, Moments, add_products
 
-# Until a class has so many samples its pivot may be an outlier, and its residuals are multiplied in float64.
+# Below this number of samples, the pivot of a class may be an outlier, and its residuals are multiplied in
+# float64.
 YOUNG = 4
-# From then on a pivot is looked at whenever its class has grown by this factor.
+# Above it, a pivot is checked again whenever its class has grown by this factor.
 GROWTH = 4
-# It may be an outlier if its squared distance to the mean is this many times the variance: that is 1 for any
-# sample in high dimensions, n - 1 for an outlier among n.
+# It may be an outlier if its squared distance to the mean exceeds this multiple of the variance: the ratio is
+# 1 for any sample in high dimensions and n - 1 for an outlier among n.
 ASIDE = 1.5
-# It then moves to a sample nearer to the mean than this share of its own distance.
+# It then moves to a sample whose distance to the mean is less than this share of its own.
 NEARER = 0.75
-# So are residuals this many times as long as is usual.
+# Residuals longer than this multiple of the usual length are multiplied in float64, too.
 FAR = 8
-# So many pivots and outliers per tile on an accelerator, which must not be waited for.
+# Pivots and outliers handled per tile on an accelerator, where a data-dependent number would force a wait.
 MOVES = 32
 
 
@@ -29,13 +30,13 @@ def accumulate(moments: Moments, features: Tensor, labels: Tensor) -> Tensor:
     """Add samples to `moments` in place, without waiting for the device.
 
     Args:
-        moments: what is added to.
+        moments: the moments to add to.
         features: (N, d), any floating type; float64 is computed in float64, all else in float32.
         labels: (N,), int64.
 
     Returns:
-        (N,) the bucket every sample was counted in: its class, K if its features are not finite (or their sum
-        overflows), K + 1 if its label is outside 0..K-1.
+        (N,) the bucket in which each sample was counted: its class, K if its features are not finite (or
+        their sum overflows), K + 1 if its label is outside 0..K-1.
 
     """
     num_classes = moments.counts.numel() - EXTRA
@@ -60,7 +61,7 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
         residuals = moments.pivots.index_select(0, bucket).to(x.dtype)
     else:
         residuals = moments.pivots.to(x.dtype).index_select(0, bucket)
-    # In place: memory freshly asked for costs more than the subtraction.
+    # In place: allocating memory costs more than the subtraction.
     torch.sub(x, residuals, out=residuals)
     kept = finite & valid
     if residuals.device.type != "cpu" or not bool(kept.all()):
@@ -70,7 +71,7 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
     if x.dtype == torch.float32 and moments.scatter.numel():
         rows = _far(lengths, young[bucket], moments.usual)
         if len(rows):
-            # The float32 square of an outlier rounds by more than what all others add up to.
+            # The rounding of an outlier's float32 square exceeds the sum of all others.
             exact = x[rows].double().sub_(moments.pivots[bucket[rows]]).masked_fill_(~kept[rows, None], 0)
             add_products(moments.scatter, exact, exact)
             residuals[rows] = 0
@@ -81,11 +82,11 @@ def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: i
 
 
 def _far(lengths: Tensor, young: Tensor, usual: Tensor) -> Tensor:
-    """Rows far longer than usual, or of a class too young to say; on an accelerator, which must not be asked,
-    the longest.
+    """Rows far longer than usual or of a class too young to tell; on an accelerator the longest, to avoid
+    waits.
 
-    What is usual is the median of a tile. It falls at once, and grows no more than twofold in a full tile, so
-    that outliers do not pass as usual where they are most of a tile.
+    The usual length is the median of a tile. It falls at once but at most doubles in a full tile, so that
+    outliers do not count as usual when they make up most of a tile.
     """
     if lengths.device.type != "cpu":
         return lengths.topk(min(MOVES, len(lengths))).indices
@@ -97,10 +98,11 @@ def _far(lengths: Tensor, young: Tensor, usual: Tensor) -> Tensor:
 
 
 def _count(moments: Moments, x: Tensor, bucket: Tensor) -> Tensor:
-    """Add to counts and sums, and look at pivots before the samples at hand are seen from there.
+    """Add to counts and sums, and check the pivots before the residuals of this tile are taken.
 
-    A class without a pivot takes the sample at hand that is nearest to its mean. So does one that has grown
-    and whose pivot is far from the mean beside that sample: it was an outlier, or the class has drifted.
+    A class without a pivot takes the sample of this tile that is nearest to its mean. So does a class that
+    has grown and whose pivot is much farther from the mean than that sample: the pivot was an outlier, or the
+    class has drifted.
 
     Returns:
         (K + 2,) bool: classes with fewer than `YOUNG` samples.
@@ -113,15 +115,15 @@ def _count(moments: Moments, x: Tensor, bucket: Tensor) -> Tensor:
     growth = torch.where((arrivals > 0) & ~opens, total / moments.settled, 0)
     opens[-EXTRA:], growth[-EXTRA:] = False, 0
     on_cpu = opens.device.type == "cpu"
-    # Asking a CPU tensor which are due costs nothing. A GPU would make the host wait: it takes those that
-    # have grown most, and leaves in place those of them that are not due.
+    # On a CPU, finding out which pivots are due costs nothing. On a GPU the host would have to wait, so the
+    # classes that have grown most are taken, and those of them that are not due keep their pivots.
     rows = (growth >= GROWTH).nonzero().flatten() if on_cpu else growth.topk(min(MOVES, len(growth))).indices
     due = growth[rows] >= GROWTH
     counts, sums = moments.counts[rows], moments.sums[rows]
     aside = due & _aside(moments, rows, counts, sums) if len(rows) else due
 
     moments.counts.copy_(total)
-    # From the features, not from the rounded residuals: means then are exact to float64.
+    # From the features, not from the rounded residuals, so that the means are exact in float64.
     moments.sums.index_add_(0, bucket, x.double())
     moments.sums[-EXTRA:] = 0
     young = total < YOUNG
@@ -146,7 +148,7 @@ def _count(moments: Moments, x: Tensor, bucket: Tensor) -> Tensor:
 
 
 def _aside(moments: Moments, rows: Tensor, counts: Tensor, sums: Tensor) -> Tensor:
-    """Of classes (m,), with `counts` and `sums`, say whose pivot may be an outlier, (m,)."""
+    """Return which of the classes (m,), with `counts` and `sums`, may have an outlier as pivot, (m,) bool."""
     offsets = (sums / counts[:, None]).sub_(moments.pivots[rows]).square_().sum(1)
     return (counts < YOUNG - 1) | (offsets > ASIDE * (moments.squares[rows] / counts - offsets))
 
@@ -155,8 +157,8 @@ def _nearest_to_means(moments: Moments, x: Tensor, bucket: Tensor, wanted: Tenso
     """Find the samples nearest to the means of their classes.
 
     Returns:
-        (m,) classes in order, at least those `wanted`, and (m,) for each the row of x; any row where there is
-        none.
+        (m,) classes in order, at least those `wanted`, and (m,) the row of x for each; an arbitrary row where
+        a class has no sample.
 
     """
     if x.device.type == "cpu":
@@ -175,7 +177,7 @@ def _nearest_to_means(moments: Moments, x: Tensor, bucket: Tensor, wanted: Tenso
 
 
 def _follow(moments: Moments, rows: Tensor, nearest: Tensor, counts: Tensor, sums: Tensor) -> None:
-    """Move pivots to samples that are `NEARER` to the means; arguments as those of `Moments.move`."""
+    """Move pivots to samples that are `NEARER` to the means; the arguments are those of `Moments.move`."""
     means, pivots = moments.means(rows), moments.pivots[rows]
     moves = (nearest - means).norm(dim=1) < NEARER * (pivots - means).norm(dim=1)
     if rows.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""What `NeuralCollapse` knows of single classes and pairs of classes, for figures."""
+"""Values of `NeuralCollapse` for single classes and pairs of classes, for figures."""
 
 import torch
 from torch import Tensor

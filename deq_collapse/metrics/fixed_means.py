@@ -1,4 +1,4 @@
-"""NC4 against class means that are known beforehand, so that no sample has to wait for them."""
+"""NC4 against class means known beforehand, so that no sample has to be buffered."""
 
 from dataclasses import replace
 
@@ -11,23 +11,23 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 class FixedMeans:
-    """Class means that decisions are compared with; on the device, and in the arithmetic, of what comes.
+    """Class means to compare decisions with, on the device and in the precision of the incoming features.
 
     Args:
-        stats: who has them.
+        stats: the statistics that hold the means.
 
     """
 
     def __init__(self, stats: ClassStatistics) -> None:
-        self.stats = replace(stats.checked(), scatter=None)  # a copy, without what `stats` has found already
+        self.stats = replace(stats.checked(), scatter=None)  # a copy, without cached values
         self._rule: tuple[torch.dtype, torch.device, Rule] | None = None
 
     def count(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Count samples, and those that the classifier decides unlike the nearest mean, (2,).
+        """Count samples, and those for which the classifier and the nearest mean disagree, (2,).
 
         Args:
-            features: (N, d); those that are not finite do not count.
-            labels: (N,), of any class; those out of range do not count.
+            features: (N, d); non-finite ones are not counted.
+            labels: (N,), of any class; samples with labels out of range are not counted.
             weight: (K, d) classifier rows.
             bias: (K,) or None.
 

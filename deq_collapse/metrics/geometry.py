@@ -1,5 +1,5 @@
-"""Geometries set by the class counts: simplex ETF, SELI (Thrampoulidis 2022), GOF (Dang 2023), and that of
-cross entropy with features after a ReLU (Dang 2024).
+"""Geometries set by the class counts: simplex ETF, SELI (Thrampoulidis 2022), GOF (Dang 2023), and the
+geometry of cross entropy with features after a ReLU (Dang 2024).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def normalised(matrix: Tensor) -> Tensor:
 
 
 def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
-    """|| left/||left||_F - right/||right||_F ||_F, a scalar; some rows at a time, to need no third matrix."""
+    """|| left/||left||_F - right/||right||_F ||_F, a scalar; some rows at a time, without a third matrix."""
     a, b = inverse_norm(left), inverse_norm(right)
     squared = [
         (left[rows] * a).addcmul_(right[rows], b, value=-1).square_().sum() for rows in strips(len(left))
@@ -48,21 +48,21 @@ def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
 
 
 def centred_rows(matrix: Tensor) -> Tensor:
-    """P A, P = I - 11^T/K: the rows of A (K, n) less their mean."""
+    """P A, P = I - 11^T/K: the rows of A (K, n) minus their mean."""
     return matrix - matrix.mean(0)
 
 
 def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
     """|| gram/||gram||_F - target/||target||_F ||_F at class level.
 
-    W W^T has one row per class whatever the counts, so `counts` are for Gram matrices of means; logits have
-    `logit_distance`.
+    W W^T has one row per class whatever the counts, so `counts` are for Gram matrices of means; for logits
+    use `logit_distance`.
 
     Args:
         gram: (K, K).
         target: (K, K).
-        counts: (K,) weighs by samples: entry a, b counts n_a n_b times, which equals the distance of the
-            (N, N) matrices of collapsed features. None weighs all classes alike.
+        counts: (K,) weights by samples: entry a, b counts n_a n_b times, which equals the distance of the
+            (N, N) matrices of collapsed features. None weights all classes equally.
 
     Returns:
         Scalar in [0, 2]; 0 if both agree up to scale, 1 if `gram` is 0.
@@ -76,13 +76,13 @@ def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) ->
 
 
 def logit_distance(logits: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
-    """The distance of `gram_distance` for logits, whose columns stand for samples and whose rows do not.
+    """The distance of `gram_distance` for logits, whose columns represent samples and whose rows do not.
 
     Args:
         logits: W H, (K, K), a row per classifier row and a column per class mean.
         target: (K, K).
-        counts: (K,) weighs by samples: column c counts n_c times, which equals the distance of the (K, N)
-            matrices of collapsed features. None weighs all classes alike.
+        counts: (K,) weights by samples: column c counts n_c times, which equals the distance of the (K, N)
+            matrices of collapsed features. None weights all classes equally.
 
     Returns:
         Scalar in [0, 2]; 0 if both agree up to scale, 1 if `logits` are 0.
@@ -113,8 +113,8 @@ def seli(counts: Sequence[int]) -> Geometry:
     """Geometry of simplex-encoded labels interpolation for class counts n_c; Thrampoulidis et al. 2022.
 
     The SVD of Zhat[c, i] = 1{c = y_i} - 1/K = V L U^T gives W W^T ~ V L V^T and H^T H ~ U L U^T. With
-    P = I - 11^T/K and D = diag(n_c), at class level: W W^T ~ (P D P)^(1/2), the Gram of class features its
-    pseudo-inverse, W H ~ P. Equal counts give the simplex ETF. Scaling all counts changes nothing.
+    P = I - 11^T/K and D = diag(n_c), at class level: W W^T ~ (P D P)^(1/2), the Gram matrix of class features
+    is its pseudo-inverse, and W H ~ P. Equal counts give the simplex ETF. Scaling all counts changes nothing.
 
     Raises:
         ValueError: if there are fewer than 2 counts or one is not positive.
@@ -127,11 +127,10 @@ def seli(counts: Sequence[int]) -> Geometry:
 def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
     """General orthogonal frame of mean squared error, unconstrained features and no bias; Dang et al. 2023.
 
-    The minimum of ||W H - Y||^2 / (2N) + weight_decay ||W||^2 / 2 + feature_decay ||H||^2 / 2 is
-    orthogonal, with logits s_c = 1 - N sqrt(weight_decay feature_decay / n_c), ||w_c||^2 = s_c sqrt(n_c
-    feature_decay / weight_decay) and ||h_c||^2 = s_c sqrt(weight_decay / (n_c feature_decay)); a class
-    with s_c <= 0 is 0. Up to scale the lengths depend on the product of the decays alone; without decay
-    they are the limit s_c = 1.
+    The minimum of ||W H - Y||^2 / (2N) + weight_decay ||W||^2 / 2 + feature_decay ||H||^2 / 2 is orthogonal,
+    with logits s_c = 1 - N sqrt(weight_decay feature_decay / n_c), ||w_c||^2 = s_c sqrt(n_c feature_decay /
+    weight_decay) and ||h_c||^2 = s_c sqrt(weight_decay / (n_c feature_decay)); a class with s_c <= 0 is 0. Up
+    to scale, the lengths depend only on the product of the decays; without decay they take the limit s_c = 1.
 
     Raises:
         ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
@@ -141,15 +140,15 @@ def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float =
 
 
 def relu_ce(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
-    """Geometry of cross entropy with features >= 0, unconstrained else, and no bias; Dang et al. 2024.
+    """Geometry of cross entropy with features >= 0, otherwise unconstrained, and no bias; Dang et al. 2024.
 
     The minimum of CE(W H) / N + weight_decay ||W||^2 / 2 + feature_decay ||H||^2 / 2 over W and H >= 0 has
-    orthogonal class means, which are not centred, and rows of W that are: with P = I - 11^T/K, W H = P
+    orthogonal class means, which are not centred, and centred rows of W: with P = I - 11^T/K, W H = P
     diag(m_c), ||h_c||^2 = m_c sqrt((K-1) weight_decay / (K n_c feature_decay)), W = P diag(m_c / ||h_c||^2)
     H^T. The margins are m_c = log((K-1) (sqrt(K n_c / ((K-1) weight_decay feature_decay)) / N - 1)); where
-    that is not > 0, which is n_c <= K/(K-1) N^2 weight_decay feature_decay, the class is 0. Up to scale all
-    depends on the product of the decays alone; as it vanishes the margins become equal, which is what no
-    decay gives here: means like those of `gof`, and rows that are not orthogonal.
+    that is not > 0, that is where n_c <= K/(K-1) N^2 weight_decay feature_decay, the class is 0. Up to scale,
+    everything depends only on the product of the decays. As it vanishes, the margins become equal; zero decay
+    gives this limit: means like those of `gof`, and rows that are not orthogonal.
 
     Raises:
         ValueError: if there are fewer than 2 counts, one is not positive, or a decay is negative.
@@ -176,7 +175,7 @@ def relu_ce_diagonals(
 
 
 def gof_diagonals(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
-    """Return the diagonals, (K,), of the matrices of `gof`, which have nothing else."""
+    """Return the diagonals, (K,), of the matrices of `gof`, which are diagonal."""
     n = _checked(counts, weight_decay, feature_decay)
     logits = (1 - n.sum() * (weight_decay * feature_decay / n).sqrt()).clamp(min=0)
     return Geometry(normalised(logits * n.sqrt()), normalised(logits / n.sqrt()), normalised(logits))
@@ -195,14 +194,14 @@ def _check(counts: Sequence[int]) -> None:
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what was made in inference mode could not be used under autograd later
+@torch.inference_mode(False)  # tensors made in inference mode could not be used under autograd later
 def _seli(counts: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     n = torch.tensor(counts, dtype=torch.float64)
     projected = torch.diag(n / n.mean())
     projected -= projected.mean(0)
     projected -= projected.mean(1, keepdim=True)
     values, vectors = torch.linalg.eigh(projected)
-    # The smallest eigenvalue is the exact 0 of the constant vector.
+    # The smallest eigenvalue belongs to the constant vector and is exactly 0.
     roots, vectors = values[1:].sqrt(), vectors[:, 1:]
     weights, means = ((vectors * factors) @ vectors.T for factors in (roots, 1 / roots))
     return weights.mul_(inverse_norm(weights)), means.mul_(inverse_norm(means))

@@ -1,4 +1,4 @@
-"""Samples that wait on their rank until the class means of all ranks are known."""
+"""Samples kept on their rank until the class means of all ranks are known."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 class HeldSamples(LocalStates):
-    """Base of metrics that look at every sample once more when all means are known.
+    """Base of metrics that use every sample again once all means are known.
 
     Args:
-        buffer_dtype: type of the features held; None keeps the type they come in.
-        buffer_device: where they are held; None keeps them where they are.
-        buffer_limit: bytes of features at most.
+        buffer_dtype: type of the features held; None keeps their type.
+        buffer_device: device that holds them; None keeps them on theirs.
+        buffer_limit: largest size of the features in bytes.
         kwargs: passed to `torchmetrics.Metric`.
 
     """
@@ -42,7 +42,7 @@ class HeldSamples(LocalStates):
         self._counted, self._held = 0, 0
 
     def add_held_samples(self) -> None:
-        """Add the states: without this call nothing can be held."""
+        """Add the states; nothing can be held without this call."""
         for name in ("buffered_features", "buffered_labels", "buffered_decisions"):
             self.add_local_state(name)
 
@@ -65,7 +65,7 @@ class HeldSamples(LocalStates):
         )
 
     def hold(self, features: Tensor, buckets: Tensor, decisions: Tensor) -> None:
-        """Keep `copied` features (n, d), the buckets they were counted in, and the classes decided on."""
+        """Keep `copied` features (n, d), the buckets they were counted in, and the classes decided."""
         self.buffered_features.append(features)
         self.buffered_labels.append(buckets.to(features.device))
         self.buffered_decisions.append(decisions.to(features.device))
@@ -73,7 +73,7 @@ class HeldSamples(LocalStates):
         self._counted += 1
 
     def count_held(self, stats: ClassStatistics, spread: bool) -> Tensor:
-        """Return `tally_samples` of this rank or, inside `compute`, of all: counts travel, samples stay."""
+        """Return `tally_samples` of this rank or, inside `compute`, of all: they exchange only counts."""
         buffers = (self.buffered_features, self.buffered_labels, self.buffered_decisions)
         if self.buffer_dtype is not None and not self._fits(len(stats.counts)):
             raise ValueError(f"features are too large for buffer_dtype={self.buffer_dtype}")
@@ -83,7 +83,7 @@ class HeldSamples(LocalStates):
         return self._over_ranks(tally)
 
     def count_directions(self, stats: ClassStatistics) -> Tensor:
-        """Return `tally_directions` of this rank or, inside `compute`, of all."""
+        """Return `tally_directions` of this rank or, inside `compute`, of all ranks."""
         return self._over_ranks(tally_directions(stats, self.buffered_features, self.buffered_labels))
 
     def _over_ranks(self, tally: Tensor) -> Tensor:

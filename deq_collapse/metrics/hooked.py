@@ -1,4 +1,4 @@
-"""`NeuralCollapse` that hears of features from the classifier itself, where metrics get predictions alone."""
+"""`NeuralCollapse` with features from the classifier itself, for loops that pass metrics only predictions."""
 
 from typing import Any
 from weakref import ref
@@ -10,10 +10,10 @@ from deq_collapse.metrics.neural_collapse import NeuralCollapse
 
 
 class HookedCollapse(NeuralCollapse):
-    """`NeuralCollapse` with the `update(preds, target)` of other metrics, say in a positional collection.
+    """`NeuralCollapse` with the `update(preds, target)` of other metrics, e.g. for a positional collection.
 
-    A hook on the classifier notes what it receives; `update` counts that, once, with the classifier's weight
-    and bias. A copy of the metric listens to the same classifier.
+    A hook on the classifier records its input; `update` counts that input once, with the classifier's weight
+    and bias. A copy of the metric hooks the same classifier.
 
     Args:
         classifier: has a `weight` (K, d) and a `bias` (K,) or None, and is called on features (N, d).
@@ -44,10 +44,10 @@ class HookedCollapse(NeuralCollapse):
         self._tap = _Tap(classifier)
 
     def update(self, preds: object, target: Tensor | Array) -> None:  # type: ignore[override]
-        """Count what the classifier received last.
+        """Count the classifier's latest input.
 
         Args:
-            preds: not looked at.
+            preds: ignored.
             target: labels (N,).
 
         Raises:
@@ -62,7 +62,7 @@ class HookedCollapse(NeuralCollapse):
 
 
 class _Tap:
-    """A classifier and what it received last. No module, so that the metric does not own the classifier."""
+    """A classifier and its latest input. Not a module, so that the metric does not own the classifier."""
 
     def __init__(self, classifier: nn.Module) -> None:
         self.classifier: Any = classifier
@@ -77,7 +77,7 @@ class _Tap:
 
 
 class _Hook:
-    """Notes for a tap, for as long as there is one; copied or pickled with a classifier it notes nothing."""
+    """Records inputs for a tap while it exists; a copy or pickle made with the classifier records nothing."""
 
     def __init__(self, tap: _Tap | None = None) -> None:
         self.tap = (lambda: None) if tap is None else ref(tap)

@@ -1,4 +1,4 @@
-"""Checks of what a user hands to `NeuralCollapse`: one clear ValueError per mistake."""
+"""Checks of the arguments of `NeuralCollapse`: one clear ValueError per mistake."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def check_sizes(num_classes: int, num_features: int) -> None:
-    """Raise ValueError if there are too few classes or features, or numbers of them that are none."""
+    """Raise ValueError if there are too few classes or features, or if either number is not an integer."""
     sizes = isinstance(num_classes, Integral) and isinstance(num_features, Integral)
     if not sizes or num_classes < 2 or num_features < 1:
         raise ValueError(
@@ -34,14 +34,14 @@ def check_names(metrics: Sequence[str] | str, known: Collection[str]) -> tuple[s
 
 
 def check_choices(**choices: tuple[str, Any]) -> None:
-    """Raise ValueError if a value is not one of its Literal type's."""
+    """Raise ValueError if a value is not allowed by its Literal type."""
     for name, (value, allowed) in choices.items():
         if value not in get_args(allowed):
             raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(allowed)))}, got {value!r}")
 
 
 def check_majority(majority: Iterable[int] | None, num_classes: int) -> list[int] | None:
-    """Return majority classes as integers, or raise ValueError if they are not some of all classes."""
+    """Return majority classes as integers; raise ValueError unless they are some, not all, of the classes."""
     if majority is None:
         return None
     classes = [int(c) for c in majority]
@@ -78,14 +78,14 @@ def check_decays(decays: Iterable[float]) -> tuple[float, float]:
 
 
 class Array(Protocol):
-    """What NumPy can make an array of, and is one as a rule."""
+    """Anything that NumPy can convert to an array, usually an array itself."""
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a NumPy array."""
 
 
 def tensor_of(value: Any, device: torch.device | None = None) -> Any:
-    """Return a tensor of an array or a list, on `device`; a tensor, and what is neither, as it is."""
+    """Convert an array or a list to a tensor on `device`; return tensors and anything else unchanged."""
     if isinstance(value, Tensor) or not (isinstance(value, list | tuple) or hasattr(value, "__array__")):
         return value
     try:
@@ -102,9 +102,9 @@ def check_batch(
     num_classes: int,
     num_features: int,
 ) -> None:
-    """Raise ValueError if shapes or types do not fit, or labels on the CPU are out of range.
+    """Raise ValueError if shapes or types do not fit, or if labels on the CPU are out of range.
 
-    Labels on an accelerator are not looked at: the device would have to be waited for.
+    Labels on an accelerator are not checked, because that would wait for the device.
     """
     if not _floats(features) or features.ndim != 2 or features.shape[1] != num_features:
         maps = _floats(features) and features.ndim > 2

@@ -1,4 +1,4 @@
-"""What is known when the formulas of `table.py` are applied, and what therefore can be given."""
+"""What is known when the formulas of `table.py` are applied, and hence which values can be computed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LACKS: dict[Need, str] = {
     "outside": "no out-of-distribution features were given",
     "fixed": "no means were fixed by `fix_means`",
 }
-"""What is missing where a need is not met."""
+"""The reason to report when a need is not met."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Known:
         stats: statistics of all classes.
         classifier: (K, d) all classifier rows, or None.
         majority: indices of the majority classes, or None.
-        class_counts: (K,) counts that set the SELI, GOF and ReLU targets; None for those of `stats`.
-        decays: of the classifier and of the features, which set the GOF and ReLU targets.
+        class_counts: (K,) counts that set the SELI, GOF and ReLU targets; None uses those of `stats`.
+        decays: of the classifier and of the features; they set the GOF and ReLU targets.
         outside: (d,) mean of out-of-distribution features; None if there are none.
-        skipped: number of samples left out for non-finite features.
+        skipped: number of samples left out because of non-finite features.
         buffers: whether samples are kept until the means are known.
-        projects: whether NC1 is found from those samples, not from Sigma_W.
-        spreads: whether `count` finds the spread of classes.
-        count: gives the counts of `functional.tally_samples` over all ranks.
-        count_directions: gives those of `functional.tally_directions`.
-        fixed: (2, 1) samples decided on while means were fixed, and those of them not nearest to the mean of
-            the class decided; None if no means were fixed.
+        projects: whether NC1 is computed from those samples, not from Sigma_W.
+        spreads: whether `count` computes the spread of classes.
+        count: returns the counts of `functional.tally_samples` over all ranks.
+        count_directions: returns those of `functional.tally_directions`.
+        fixed: (2, 1) samples decided on while means were fixed, and those of them that are not nearest to the
+            mean of the decided class; None if no means were fixed.
 
     """
 
@@ -62,7 +62,7 @@ class Known:
 
     @property
     def given(self) -> set[Need]:
-        """The needs of formulas that are met."""
+        """The needs of formulas that are satisfied."""
         given: set[Need] = {"within", "matrix"}
         if self.fixed is not None:
             given.add("fixed")
@@ -86,7 +86,7 @@ class Known:
 
     @property
     def nc1(self) -> Tensor:
-        """NC1, by the way that was prepared."""
+        """NC1, from the samples or from Sigma_W, as prepared."""
         if not self.projects:
             return nc1(self.stats)
         shares, present = self.stats.weights, self.stats.present
@@ -126,7 +126,7 @@ class Known:
         """(d,) roots of the eigenvalues of the covariance of all samples."""
         rows = weighted_means(self.stats)
         values: Tensor = torch.linalg.eigvalsh(torch.addmm(self.stats.within, rows.T, rows))
-        # What is rounding in an eigenvalue would be a part of the sum of their roots.
+        # The rounding error of an eigenvalue would be a visible part of the sum of the roots.
         rounding = len(values) * torch.finfo(values.dtype).eps * values[-1]
         return torch.where(values > rounding, values, 0).sqrt()
 
@@ -153,7 +153,7 @@ class Known:
 
     @property
     def target_rows_gram(self) -> Tensor:
-        """Gram matrix of the classifier rows that targets speak of.
+        """Gram matrix of the classifier rows that the targets describe.
 
         (K, K) where `class_counts` are known, else (K', K') of the classes that have samples.
         """
@@ -166,7 +166,7 @@ class Known:
 
     @property
     def raw_product(self) -> Tensor:
-        """The same with class means that are not centred."""
+        """The same with uncentred class means."""
         return self.product + (self.weight @ self.stats.global_mean)[:, None]
 
     @property
@@ -188,7 +188,7 @@ class Known:
 
     @property
     def minority(self) -> Tensor:
-        """(K,) bool; all False if nobody said which classes are in the majority."""
+        """(K,) bool; all False if the majority classes were not given."""
         minority = torch.full_like(self.stats.present, self.majority is not None)
         minority[list(self.majority or ())] = False
         return minority
@@ -205,7 +205,7 @@ class Known:
 
     @cached_property
     def counts(self) -> list[int]:
-        """Counts that set the targets: K `class_counts`, else those of the K' classes that have samples."""
+        """Counts that set the targets: the K `class_counts`, or else those of the K' classes with samples."""
         if self.class_counts is not None:
             return list(self.class_counts)
         present: list[float] = self.stats.seen(self.stats.counts).tolist()
@@ -213,13 +213,13 @@ class Known:
 
     @property
     def seli(self) -> Geometry:
-        """SELI targets; of means and logits (K', K'), centred like the means."""
+        """SELI targets; those of means and logits are (K', K'), centred like the means."""
         target = seli(self.counts)
         return Geometry(target.weights, self._centred(target.means), self._centred(target.logits))
 
     @property
     def frame(self) -> Geometry:
-        """Diagonals of the GOF targets, of means and logits (K',)."""
+        """Diagonals of the GOF targets; those of means and logits are (K',)."""
         weights, means, logits = (v.to(self.stats.means) for v in gof_diagonals(self.counts, *self.decays))
         return Geometry(weights, self._seen(means), self._seen(logits))
 
@@ -230,12 +230,12 @@ class Known:
 
     @property
     def relu_means(self) -> Tensor:
-        """The same of class means that are not centred, (K', K')."""
+        """The same for uncentred class means, (K', K')."""
         return self._seen(self._relu.means).diag()
 
     @property
     def relu_logits(self) -> Tensor:
-        """The same of their products with classifier rows, (K', K')."""
+        """The same for their products with classifier rows, (K', K')."""
         return self._among_seen(centred_rows(self._relu.logits.diag()))
 
     @property
@@ -243,18 +243,18 @@ class Known:
         return Geometry(*(v.to(self.stats.means) for v in relu_ce_diagonals(self.counts, *self.decays)))
 
     def _seen(self, rows: Tensor) -> Tensor:
-        """Rows of the classes that have samples, of a target of all K classes or of those alone."""
+        """Rows of the classes that have samples; the target covers all K classes or only those."""
         return rows if self.class_counts is None else self.stats.seen(rows)
 
     def _among_seen(self, matrix: Tensor) -> Tensor:
-        """The same of rows and columns; (K', K')."""
+        """The same for rows and columns; (K', K')."""
         return (
             self.stats.seen(self.stats.seen(matrix).T).T if len(matrix) == len(self.stats.counts) else matrix
         )
 
     def _centred(self, target: Tensor) -> Tensor:
-        """Rows and columns of the classes that have samples; where some have none, centred at the mean of the
-        others, as `means` are.
+        """Rows and columns of the classes that have samples. If some have none, they are centred at the mean
+        of the others, as `means` are.
         """
         part = self._among_seen(target.to(self.stats.means))
         if len(part) < len(target):

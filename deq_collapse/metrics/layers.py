@@ -1,4 +1,4 @@
-"""Neural collapse along the computation of any network: after every call of the modules named."""
+"""Neural collapse along the computation of any network: after every call of the named modules."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,7 +12,7 @@ from deq_collapse.metrics.neural_collapse import NeuralCollapse
 from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 
 Key = tuple[str, int]
-"""A module's name, and which of its calls in one forward pass; 1 is the first."""
+"""A module's name and the number of its call in one forward pass, from 1."""
 
 METRICS = (
     "nc1",
@@ -26,7 +26,7 @@ METRICS = (
     "nc3_alignment",
     "minority_cos_means_mean",
 )
-"""What is measured if nothing else is said: what changes along a network and needs no stored features."""
+"""Metrics measured by default: those that change along a network and need no stored features."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Point:
     Attributes:
         module: its name, as in ``model.named_modules()``.
         call: 1 for the first call of the module in a forward pass, 2 for the second, ...
-        values: what `NeuralCollapse.compute` gives for the features there.
+        values: what `NeuralCollapse.compute` returns for the features there.
 
     """
 
@@ -46,25 +46,27 @@ class Point:
 
 
 class LayerwiseCollapse:
-    """Neural collapse after every call of some modules, say the blocks of a ResNet or a solver's iterate.
+    """Neural collapse after every call of some modules, e.g. the blocks of a ResNet or a solver's iterates.
 
-    In a ``with`` block hooks on the modules note what they give, and `update` counts the batch. A module
-    called several times in one pass (tied weights, the iterates of a solver) has one point per call. Where
-    passes make different numbers of calls, the last call of a module in a pass counts for the later points
-    too: every point counts every sample, and the last point is what left the module. A point costs the memory
-    of its metric, about 2 K d + d^2 float64 values, and its N d features from the pass to `update`.
+    In a ``with`` block, hooks on the modules record their outputs, and `update` counts the batch. A module
+    called several times in one pass (tied weights, the iterates of a solver) has one point per call. If
+    passes make different numbers of calls, the last call of a module in a pass also counts for the later
+    points: every point counts every sample, and the last point is the final output of the module. A point
+    takes the memory of its metric, about 2 K d + d^2 float64 values, and its N d features from the pass to
+    `update`.
 
-    Mode and autograd are the caller's business: ``model.eval()`` and ``torch.no_grad()`` as a rule. Under
-    DDP all ranks call `compute`; the calls they saw may differ in number, down to none.
+    The caller sets mode and autograd, usually ``model.eval()`` and ``torch.no_grad()``. Under DDP all ranks
+    call `compute`; the number of calls they saw may differ and may be zero.
 
     Args:
-        model: called as usual; what it gives and its gradients do not change.
-        modules: names as in ``model.named_modules()``, or patterns as ``layer*``, whose ``*`` does not reach
-            past a dot.
+        model: called as usual; its outputs and gradients do not change.
+        modules: names as in ``model.named_modules()``, or patterns such as ``layer*``, whose ``*`` does not
+            match across a dot.
         num_classes: K >= 2.
-        metrics: names of the values wanted, from `TABLE`. ``nc4`` would keep all features of all points.
-        pool: makes features (N, d) of what a module gives; by default `average`, over positions. A class
-            token is ``lambda tokens: tokens[:, 0]``, maps with channels last ``lambda z: z.mean((1, 2))``.
+        metrics: names of the values to compute, from `TABLE`. ``nc4`` would keep all features of all points.
+        pool: turns a module's output into features (N, d); by default `average`, over positions. For a class
+            token use ``lambda tokens: tokens[:, 0]``, for maps with channels last
+            ``lambda z: z.mean((1, 2))``.
         kwargs: passed to `NeuralCollapse`, e.g. ``majority``, ``class_counts``, ``process_group``.
 
     Raises:
@@ -94,7 +96,7 @@ class LayerwiseCollapse:
         **kwargs: Any,
     ) -> None:
         self._arguments = {"num_classes": num_classes, "metrics": metrics, **kwargs}
-        NeuralCollapse(num_features=1, **self._arguments)  # so that a mistake is told now, not amid a pass
+        NeuralCollapse(num_features=1, **self._arguments)  # reports a mistake now, not during a pass
         self._taps = Taps(model, named_modules(model, modules), pool)
         self._metrics: dict[Key, NeuralCollapse] = {}
         self._order: list[Key] = []
@@ -113,11 +115,12 @@ class LayerwiseCollapse:
 
         Args:
             labels: (N,), integers in 0..K-1.
-            weight: (K, d) classifier rows; a point of another width has no values of the classifier.
+            weight: (K, d) classifier rows; a point with features of another width has no values of the
+                classifier.
             bias: (K,), or None.
 
         Raises:
-            ValueError: where a module was not called in that pass, and for what `NeuralCollapse` refuses.
+            ValueError: if a module was not called in that pass, and for what `NeuralCollapse` refuses.
 
         """
         calls: dict[str, list[Tensor]] = {name: [] for name in self._taps.names}
@@ -168,7 +171,7 @@ class LayerwiseCollapse:
         return values
 
     def _open(self, key: Key, width: int, device: torch.device) -> None:
-        """Make the metric of a new point; what it missed is what the point before it has seen."""
+        """Make the metric of a new point, which starts from what the point before it has counted."""
         if key in self._metrics:
             return
         before = self._metrics.get((key[0], key[1] - 1))
@@ -179,7 +182,9 @@ class LayerwiseCollapse:
             self._metrics[key] = NeuralCollapse(num_features=width, **self._arguments).to(device)
 
     def _agree(self) -> None:
-        """Give every rank the points of all: they meet at each, and a rank with fewer would be waited for."""
+        """Give every rank the points of all: they synchronise at each, and would wait for a rank that lacks
+        one.
+        """
         self._order, own = [], [(key, self._metrics[key].num_features) for key in self._order]
         for points in self._of_all_ranks(own):
             self._order = merged(self._order, [key for key, _ in points])
@@ -201,7 +206,7 @@ class LayerwiseCollapse:
 
 
 def merged(order: Sequence[Key], others: Sequence[Key]) -> list[Key]:
-    """Return `order` with the keys of `others` it lacks, each behind the one it follows there."""
+    """Return `order` with the keys of `others` that it lacks, each inserted after its predecessor there."""
     result, place = list(order), 0
     for key in others:
         if key in result:

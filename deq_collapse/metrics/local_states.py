@@ -1,4 +1,4 @@
-"""A torchmetrics Metric with states that stay on their rank, and with sums that keep their float64."""
+"""A torchmetrics Metric with states that stay on their rank and sums that stay in float64."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +14,10 @@ MARK = "made_with_"
 
 
 class LocalStates(Metric):
-    """Base of metrics that hold samples: lists of chunks that are merged, saved, moved, but never gathered.
+    """Base of metrics that hold samples: lists of chunks that are merged, saved and moved, never gathered.
 
-    All else about a state is torchmetrics' own: reset, `merge_state`, `forward`, checkpoints and devices.
+    Everything else about states is torchmetrics' own: reset, `merge_state`, `forward`, checkpoints and
+    devices.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -32,13 +33,16 @@ class LocalStates(Metric):
         """Add a vector of float64 sums."""
         self.add_state(name, torch.zeros(0, dtype=torch.float64), reduction)
         setattr(self, name, torch.zeros(length, dtype=torch.float64))
-        # What a reset copies: one zero, seen `length` times, for a second vector would double the memory.
+        # The default that a reset copies: one zero, expanded to `length`, because a second vector would
+        # double the memory.
         self._defaults[name] = torch.zeros(1, dtype=torch.float64).expand(length)
 
     def mark_states(self, kind: str, content: bytes) -> None:
-        """Add a name without content for what changes what is counted, in place of another of that kind.
+        """Add an empty state whose name identifies `content`, a setting that changes what is counted; it
+        replaces the last of that kind.
 
-        torchmetrics shares, merges and loads what has equal names: metrics that count otherwise stay apart.
+        torchmetrics shares, merges and loads states of equal names; metrics that count differently thus stay
+        apart.
         """
         for name in [name for name in self._local if name.startswith(f"{MARK}{kind}_")]:
             self._local.remove(name)
@@ -47,9 +51,7 @@ class LocalStates(Metric):
         self.add_local_state(f"{MARK}{kind}_{crc32(content):08x}")
 
     def make_states_writable(self) -> None:
-        """Copy the sums that came about in inference mode, say by a reset there, where they are to be written
-        to outside it.
-        """
+        """Outside inference mode, copy sums created in it, e.g. by a reset, to make them writable."""
         for name in self._defaults:
             state = getattr(self, name)
             if isinstance(state, Tensor) and state.is_inference() and not torch.is_inference_mode_enabled():
@@ -66,7 +68,7 @@ class LocalStates(Metric):
             self._reductions = reductions
 
     def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
-        """Torchmetrics' own, but a batch that raises takes nothing with it that was counted before."""
+        """Torchmetrics' own, but a batch that raises leaves the earlier counts intact."""
         states, count = self._copy_state_dict(), self._update_count
         settings = {name: getattr(self, name) for name in ("_to_sync", "_should_unsync", "compute_on_cpu")}
         try:
@@ -78,7 +80,7 @@ class LocalStates(Metric):
             raise
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Torchmetrics' own, but `compute` does not answer with what it gave before.
+        """Torchmetrics' own, but `compute` does not return its earlier result from the cache.
 
         Raises:
             ValueError: if the states of the other metric have other names or shapes.
@@ -100,7 +102,7 @@ class LocalStates(Metric):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Torchmetrics' own, but states of a metric of other arguments are refused, and change nothing."""
+        """Torchmetrics' own, but states of a metric with other arguments are refused and change nothing."""
         given = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
         own = _shapes(self.metric_state)
         marks = {name for name in given if name.startswith(MARK)}
@@ -115,7 +117,7 @@ class LocalStates(Metric):
             state_dict.pop(given[name], None)
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
-        # Chunks are never written to: another list of the same tensors saves copying all samples.
+        # Chunks are never written to, so another list of the same tensors saves copying all samples.
         kept = {name: list(getattr(self, name)) for name in self._local}
         defaults = self._defaults
         self._defaults = {name: value for name, value in defaults.items() if name not in self._local}
@@ -125,7 +127,7 @@ class LocalStates(Metric):
             self._defaults = defaults
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "LocalStates":
-        """Follow a module to its device, but never to its dtype: sums in bfloat16 would be worthless."""
+        """Follow a module to its device, but keep the dtype: sums in bfloat16 would be worthless."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

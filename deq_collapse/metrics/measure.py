@@ -1,4 +1,4 @@
-"""All values of a trained classifier of one's own, by one call."""
+"""All values of a trained classifier in one call."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from deq_collapse.metrics.layers import LayerwiseCollapse
 def measure(
     model: nn.Module, loader: Iterable[Any], classifier: str | None = None, **kwargs: Any
 ) -> dict[str, float]:
-    """Every value of neural collapse of a model on the data of a loader, from one pass in eval mode.
+    """Return every value of neural collapse of a model on the data of a loader, from one pass in eval mode.
 
     Args:
-        model: called on a batch's inputs, moved to the device of its parameters; its mode is put back.
-        loader: gives batches whose first two entries are inputs and labels (N,), integers in 0..K-1.
+        model: called on a batch's inputs, moved to the device of its parameters; its mode is restored.
+        loader: yields batches whose first two entries are inputs and labels (N,), integers in 0..K-1.
         classifier: name of the linear layer whose input is the features, as in ``model.named_modules()``; the
             last `torch.nn.Linear` by default.
-        kwargs: passed to `NeuralCollapse`: ``metrics``, ``majority``, ``class_counts`` (of training, where
-            the loader has test images), ...
+        kwargs: passed to `NeuralCollapse`: ``metrics``, ``majority``, ``class_counts`` (of training, if the
+            loader has test images), ...
 
     Returns:
         Values by the names of `TABLE`.
 
     Raises:
-        ValueError: without a linear layer (of that name), for batches of another kind, and for what
+        ValueError: if there is no linear layer (of that name), for batches of another kind, and for what
             `NeuralCollapse` refuses.
 
     Example:
@@ -53,17 +53,18 @@ def measure_along(
     classifier: str | None = None,
     **kwargs: Any,
 ) -> dict[str, dict[str, float]]:
-    """The same after every call of some modules, in the order of the computation.
+    """Return the same after every call of some modules, in the order of the computation.
 
     Args:
         model: see `measure`.
         loader: see `measure`.
         modules: names or patterns, see `LayerwiseCollapse`.
-        classifier: see `measure`; places of the width of its input have the values that compare the two.
+        classifier: see `measure`; values that compare features with it exist where the width equals that of
+            its input.
         kwargs: passed to `LayerwiseCollapse`: ``metrics``, ``pool``, ``majority``, ...
 
     Returns:
-        Values by the module's name, followed by ``#2``, ``#3``, ... for its later calls in a pass.
+        Values keyed by the module's name, followed by ``#2``, ``#3``, ... for its later calls in a pass.
 
     Raises:
         ValueError: see `measure`, and for a name that no module has.
@@ -93,7 +94,7 @@ def _linear(model: nn.Module, name: str | None) -> nn.Linear:
 
 @torch.no_grad()
 def _passes(model: nn.Module, loader: Iterable[Any]) -> Iterable[tuple[Any, Tensor]]:
-    """Calls the model on every batch, in eval mode; gives what it gave, and the labels."""
+    """Calls the model on every batch in eval mode; yields its outputs and the labels."""
     device, training = (
         next(model.parameters()).device,
         [module for module in model.modules() if module.training],

@@ -1,8 +1,8 @@
 """Class moments around per-class pivots: float64 sums, exact merges.
 
-Every class c has a pivot p_c, one of its samples. A sample adds h to a float64 sum, the squared length of
-its residual r = h - p_y and, in a float32 GEMM, r r^T (`accumulate.py`). Residuals of collapsed features are
-tiny, so nothing cancels; sums over tiles are float64. Moving to another pivot is algebra on the sums, hence
+Every class c has a pivot p_c, one of its samples. A sample adds h to a float64 sum, the squared length of its
+residual r = h - p_y and, in a float32 GEMM, r r^T (`accumulate.py`). Residuals of collapsed features are
+tiny, so nothing cancels; sums over tiles are float64. Moving to another pivot is algebra on the sums, so
 ranks merge by moving to one pivot and adding.
 """
 
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Rows per GEMM: longer float32 sums lose digits, shorter ones spend their time adding (d, d) matrices.
+# Rows per GEMM: longer float32 sums lose digits, shorter ones spend most of the time adding (d, d) matrices.
 TILE = 512
 # Rows of the scatter matrix per GEMM.
 STRIP = 128
-# Two buckets behind the K classes: samples with non-finite features, and samples with labels out of range.
+# Two buckets after the K classes: samples with non-finite features, and samples with labels out of range.
 EXTRA = 2
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Named views of one flat float64 vector, so that a single state holds what has to be merged together.
+    """Named views of one flat float64 vector, so that one state holds everything that is merged together.
 
     Attributes:
         counts: (K + 2,) samples per class, then non-finite samples, then labels out of range.
-        settled: (K + 2,) how many there were when the pivot was last looked at; 0 where there is none yet.
+        settled: (K + 2,) the count when the pivot was last checked; 0 where there is no pivot yet.
         squares: (K + 2,) sum of squared residual lengths.
-        usual: (1,) what half of the residuals do not exceed, as of late; 0 where that is not known.
-        pivots: (K + 2, d) values that float32 represents exactly.
+        usual: (1,) recent median of the residual lengths; 0 if unknown.
+        pivots: (K + 2, d), values that float32 represents exactly.
         sums: (K + 2, d) sum of features.
-        scatter: (d, d) sum of r r^T, true on and above the diagonal; (0, 0) if it is not kept.
+        scatter: (d, d) sum of r r^T, valid on and above the diagonal; (0, 0) if it is not kept.
 
     """
 
@@ -66,11 +66,11 @@ class Moments:
         return self.sums[rows] / self.counts[rows, None].clamp(min=1)
 
     def offsets(self, rows: slice = slice(None)) -> Tensor:
-        """Class means less their pivots, (K + 2, d), or some rows of them; 0 where a class has no sample."""
+        """Class means minus their pivots, (K + 2, d), or some rows of them; 0 where a class has no sample."""
         return self.means(rows).sub_(self.pivots[rows]).mul_(self.counts[rows, None] > 0)
 
     def move(self, rows: slice | Tensor, pivots: Tensor, counts: Tensor, sums: Tensor) -> None:
-        """Re-express what was summed around `pivots`, in place.
+        """Re-express the sums around `pivots`, in place.
 
         Args:
             rows: m of the K + 2.
@@ -91,9 +91,10 @@ class Moments:
 def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
     """Merge the flat vectors of several ranks, (R, L), into one, (L,): Chan's update, exact in float64.
 
-    A class takes the pivot of the rank that has most of it: the mean of all would follow outliers.
+    A class takes the pivot of the rank with most of its samples: the mean of all pivots would follow
+    outliers.
 
-    The memory of `parts`, which is as large as all ranks together, is used and overwritten.
+    The memory of `parts`, as large as that of all ranks together, is overwritten.
     """
     views = [Moments.of(part, num_classes, num_features) for part in parts]
     counts = sum((view.counts for view in views), torch.zeros_like(views[0].counts))
@@ -114,14 +115,14 @@ def merge(parts: Tensor, num_classes: int, num_features: int) -> Tensor:
 
 
 def strips(side: int) -> Iterator[slice]:
-    """Cut the rows of a (side, side) matrix into strips: of a symmetric one half need not be found."""
+    """Cut the rows of a (side, side) matrix into strips: half of a symmetric matrix need not be computed."""
     return (slice(start, min(start + STRIP, side)) for start in range(0, side, STRIP))
 
 
 def add_products(upper: Tensor, left: Tensor, right: Tensor, alpha: float = 1) -> None:
     """Add alpha left^T right to the upper triangle of `upper` (d, d), in place; left and right are (n, d).
 
-    Strips leave out most of what is below the diagonal: less work than one GEMM, and no (d, d) matrix beside.
+    Strips skip most of the lower triangle: less work than one GEMM, and no extra (d, d) matrix.
     """
     with full_precision(left.device.type):
         for rows in strips(len(upper)):
@@ -129,7 +130,7 @@ def add_products(upper: Tensor, left: Tensor, right: Tensor, alpha: float = 1) -
 
 
 def mirror_(upper: Tensor) -> Tensor:
-    """Copy what is above the diagonal of `upper` (n, n) below it, in place."""
+    """Copy the part above the diagonal of `upper` (n, n) below it, in place."""
     for rows in strips(len(upper)):
         block = upper[rows, rows]
         block.copy_(block.triu() + block.triu(1).T)
@@ -139,7 +140,7 @@ def mirror_(upper: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Keep autocast, TF32 and bfloat16 matmuls out: they would cost three digits."""
+    """Disable autocast, TF32 and bfloat16 matmuls, which would cost three digits."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -38,30 +38,31 @@ class NeuralCollapse(HeldSamples):
     r"""All measures of neural collapse of features h and, if given, of a classifier argmax(W h + b).
 
     The model runs once. Class moments are summed in float64 around per-class pivots (`moments.py`), which
-    stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs
-    the final class means: features then stay in a buffer on their own rank until `compute`. Where they do,
-    and K <= 0.4 d, `nc1` is read off them too, in the span of the means: N d K operations, no (d, d) matrix.
-    Else `nc1` costs N d^2 and a (d, d) matrix, and without `nc4` no feature is kept.
+    stays exact for collapsed features; ranks exchange O(K d + d^2) numbers, never features. `nc4` needs the
+    final class means: features then stay in a buffer on their own rank until `compute`. If they do, and
+    K <= 0.4 d, `nc1` is computed from them too, in the span of the means: N d K operations, no (d, d) matrix.
+    Otherwise `nc1` costs N d^2 and a (d, d) matrix, and without `nc4` no features are kept.
 
     Args:
         num_classes: K >= 2.
         num_features: d, the width of the features.
-        metrics: names of the values wanted, from `TABLE`; None for all that can be known but the `COSTLY`.
-            What is not selected costs nothing.
-        majority: indices of the majority classes under step imbalance; without it no minority value is given.
-        class_counts: training counts, a sequence, dict or Counter: they set the SELI, GOF and ReLU targets of
-            a test split; None: those seen.
+        metrics: names of the values to compute, from `TABLE`; None for all that can be known except the
+            `COSTLY` ones. Values not selected cost nothing.
+        majority: indices of the majority classes under step imbalance; without it there are no minority
+            values.
+        class_counts: training counts, a sequence, dict or Counter, which set the SELI, GOF and ReLU targets
+            of a test split; None uses the counts seen.
         centre: the global mean is that of the class means ("classes", Papyan 2020) or of all "samples".
-        weighting: in the within-class covariance all "samples" weigh the same (Papyan 2020), or all
-            "classes", for which `nc1` keeps features as `nc4` does.
-        nonfinite: on NaN or infinite features, "raise" at compute, or "skip" those samples.
-        buffer_dtype: type of the buffered features; None keeps the type they come in, and only then are they
-            good enough for `nc1`.
-        buffer_device: where features are buffered; None keeps them where they are.
+        weighting: the within-class covariance weights all "samples" equally (Papyan 2020), or all "classes",
+            for which `nc1` keeps features as `nc4` does.
+        nonfinite: for NaN or infinite features, "raise" at compute, or "skip" those samples.
+        buffer_dtype: type of the buffered features; None keeps their type, and only then are they precise
+            enough for `nc1`.
+        buffer_device: device of the buffered features; None keeps them on theirs.
         buffer_limit: largest buffer in bytes.
         decays: of the classifier and of the features of one sample in the loss, (weight_decay,
-            feature_decay), >= 0, which set the GOF and ReLU targets; zeros are the limit of vanishing decay.
-        ignore_index: label of samples to leave out; finding them waits for an accelerator.
+            feature_decay), >= 0; they set the GOF and ReLU targets; zeros give the limit of vanishing decay.
+        ignore_index: label of samples to leave out; on an accelerator, finding them waits for the device.
         kwargs: passed to `torchmetrics.Metric`.
 
     Raises:
@@ -137,13 +138,14 @@ class NeuralCollapse(HeldSamples):
         reduction = partial(merge, num_classes=K, num_features=d)
         self.add_zeros("moments", length, reduction)
         if "classifier" in self._needs:
-            # Whether it was given at all, the bias, the weight.
+            # Whether a classifier was given at all, the bias, the weight.
             self.add_zeros("classifier", 1 + K + K * d, _last_given)
         if "outside" in self._needs:
-            # How many out-of-distribution samples are finite, how many are not, the sum of their features.
+            # The number of finite out-of-distribution samples, that of the others, the sum of the finite
+            # features.
             self.add_zeros("outside", 2 + d, "sum")
         if "fixed" in self._needs:
-            # Samples decided on, and those of them not nearest to the mean of the class decided.
+            # Samples decided on, and those of them that are not nearest to the mean of the decided class.
             self.add_zeros("decided", 2, "sum")
         if self._holds:
             self.add_held_samples()
@@ -156,7 +158,7 @@ class NeuralCollapse(HeldSamples):
         weight: Tensor | Array | None = None,
         bias: Tensor | Array | None = None,
     ) -> None:
-        """Count a batch, all of it or, where this raises, nothing.
+        """Count a batch: all of it or, if this raises, nothing.
 
         Args:
             features: (N, d), what the classifier receives; any floating type. N may be 0.
@@ -166,11 +168,11 @@ class NeuralCollapse(HeldSamples):
 
         Raises:
             ValueError: for shapes or types that do not fit, for labels out of range (on an accelerator these
-                are found at `compute`, so that the device need not wait), and for a buffer past its limit.
+                are found at `compute`, to avoid waiting for the device), and for a buffer beyond its limit.
 
         """
         features, labels, weight, bias = self.check(features, labels, weight, bias)
-        # All that can fail comes before the first sum changes.
+        # Everything that can fail comes before the first sum changes.
         kept = decided = None
         if len(features) and self._holds:
             kept = self.copied(features)
@@ -214,7 +216,7 @@ class NeuralCollapse(HeldSamples):
 
     @torch.no_grad()
     def update_outside(self, features: Tensor | Array) -> None:
-        """Count features (N, d) of an out-of-distribution set, for `nc5` alone.
+        """Count features (N, d) of an out-of-distribution set, used only by `nc5`.
 
         Raises:
             ValueError: if `features` are not (N, d) floats, or `nc5` was not selected.
@@ -235,10 +237,11 @@ class NeuralCollapse(HeldSamples):
     def fix_means(self, stats: ClassStatistics | None = None) -> None:
         """Fix the class means that `nc4_fixed` compares decisions with, from the next update on.
 
-        Samples then need not wait for the final means. A reset leaves the fixed means as they are.
+        Samples then need not be kept for the final means. A reset keeps the fixed means.
 
         Args:
-            stats: who has them; None for what was counted so far, over all ranks, which then all call this.
+            stats: the statistics that hold them; None for those counted so far over all ranks, which must
+                then all call this.
 
         Raises:
             ValueError: if `nc4_fixed` was not selected, for means of another shape, and see `statistics`.
@@ -269,7 +272,7 @@ class NeuralCollapse(HeldSamples):
         return replace(stats, scatter=Scatter(stats.within, stats.counts.new_ones(()), stats.counts))
 
     def _statistics(self) -> ClassStatistics:
-        """Statistics that share the memory of Sigma_W with the sums, and are true until the next update."""
+        """Statistics that share the memory of Sigma_W with the sums, valid until the next update."""
         K = self.num_classes
         moments = Moments.of(self.moments, K, self.num_features)
         skipped, misplaced = (int(n) for n in moments.counts[K:])
@@ -282,23 +285,24 @@ class NeuralCollapse(HeldSamples):
         return ClassStatistics.from_moments(moments, self.centre, self.weighting).checked()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the values selected, as float64 scalars, but those that are `left_out`.
+        """Return the selected values as float64 scalars, except those that are `left_out`.
 
         Raises:
-            ValueError: see `statistics`; also if the classifier is not finite, if `nc4` is asked for and no
+            ValueError: see `statistics`; also if the classifier is not finite, if `nc4` is requested and no
                 sample came with a classifier, and if float32 or `buffer_dtype` cannot hold the features.
 
         """
         known = self._known(spreads=self._projects)
         given = known.given
         names = [name for name in self.metrics if TABLE[name].needs <= given]
-        # SELI's eigenproblem takes the memory of several (K, K) matrices: before others are there.
+        # SELI's eigenproblem takes the memory of several (K, K) matrices, so it runs before other matrices
+        # exist.
         order = sorted(names, key=lambda name: not name.startswith("seli"))
         values = {name: TABLE[name].formula(known) for name in order}
         return {name: values[name] for name in names}
 
     def left_out(self) -> dict[str, str]:
-        """Return the values selected that `compute` does not give, over all ranks, and what each lacks."""
+        """Return the selected values that `compute` leaves out, over all ranks, and what each lacks."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             given = self._known(spreads=False).given
         lacks = {name: sorted(TABLE[name].needs - given) for name in self.metrics}
@@ -347,7 +351,7 @@ class NeuralCollapse(HeldSamples):
         return self.classifier[1 + self.num_classes :].view(self.num_classes, self.num_features)
 
     def extra_repr(self) -> str:
-        """Arguments, but those that are as they are by default."""
+        """The arguments that differ from their defaults."""
         parameters = list(signature(NeuralCollapse.__init__).parameters.values())[1:-1]
         values = {p.name: getattr(self, p.name) for p in parameters}
         if values["metrics"] == DEFAULT:
@@ -365,6 +369,6 @@ def _as_many(features: Any, labels: Any) -> bool:
 
 
 def _last_given(parts: Tensor) -> Tensor:
-    """Of the classifiers of all ranks, (R, 1 + K + K d), take the last that was given."""
+    """Return the last one given of the classifiers of all ranks, (R, 1 + K + K d)."""
     order = torch.arange(1, len(parts) + 1, device=parts.device)
     return parts[((parts[:, 0] > 0) * order).argmax()]

@@ -1,4 +1,4 @@
-"""One value of `NeuralCollapse` as a metric of its own, for whatever wants a number from `compute`."""
+"""One value of `NeuralCollapse` as a metric of its own, for code that expects a number from `compute`."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from deq_collapse.metrics.table import TABLE
 
 
 class CollapseValue(NeuralCollapse):
-    """`NeuralCollapse` of one value, a scalar: for Lightning's `self.log` and for `MetricTracker`.
+    """`NeuralCollapse` of a single scalar value, for Lightning's `self.log` and for `MetricTracker`.
 
-    Each accumulates what it needs by itself; a `MetricCollection` of several shares what is equal.
+    Each accumulates its own states; a `MetricCollection` of several shares equal ones.
 
     Args:
         value: its name, from `TABLE`.
@@ -35,11 +35,11 @@ class CollapseValue(NeuralCollapse):
     def __init__(self, value: str, num_classes: int, num_features: int, **kwargs: Any) -> None:
         super().__init__(num_classes, num_features, metrics=[value], **kwargs)
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # a number, which is all there is to it
+    def compute(self) -> Tensor:  # type: ignore[override]  # a number instead of a dict
         """Return the value, a float64 scalar.
 
         Raises:
-            ValueError: where it needs what was not given, and see `NeuralCollapse.compute`.
+            ValueError: if it needs something that was not given, and see `NeuralCollapse.compute`.
 
         """
         (name,), values = self.metrics, super().compute()

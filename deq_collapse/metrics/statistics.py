@@ -1,4 +1,4 @@
-"""Class statistics: all that the formulas of neural collapse need to know about a set of features."""
+"""Class statistics: everything that the formulas of neural collapse need to know about a set of features."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +18,17 @@ from deq_collapse.metrics.inputs import (
 )
 from deq_collapse.metrics.moments import EXTRA, Moments, add_products, mirror_, strips
 
-# Pairs of close means that are subtracted at a time, which bounds the memory.
+# Number of pairs of close means subtracted at a time, which bounds the memory.
 PAIRS = 4096
-# Share of the largest eigenvalue below which another has lost more than six of float64's sixteen digits.
+# Share of the largest eigenvalue below which an eigenvalue has lost more than six of float64's sixteen
+# digits.
 SMALL = 1e-6
 Centre = Literal["classes", "samples"]
 Weighting = Literal["samples", "classes"]
 
 
 def gram(rows: Tensor) -> Tensor:
-    """rows rows^T, (K, K), at little more than half the cost of the product."""
+    """rows rows^T, (K, K), at little more than half the cost of the full product."""
     upper = rows.new_zeros(len(rows), len(rows))
     add_products(upper, rows.T, rows.T)
     return mirror_(upper)
@@ -35,12 +36,12 @@ def gram(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Sigma_W as it was summed up, for a (d, d) matrix more would double the memory.
+    """Sigma_W in the form in which it was summed, because another (d, d) matrix would double the memory.
 
     Attributes:
-        upper: (d, d), true on and above the diagonal: `total` times the covariance around `offsets`.
+        upper: (d, d), valid on and above the diagonal: `total` times the covariance around `offsets`.
         total: scalar.
-        offsets: gives rows (K', d) of some classes, for which Sigma_W = upper / total - sum_c shares_c
+        offsets: returns rows (K', d) of some classes, for which Sigma_W = upper / total - sum_c shares_c
             offsets_c offsets_c^T; None if there are none.
         shares: (K,).
 
@@ -60,7 +61,7 @@ class Scatter:
         return mirror_(within)
 
     def along(self, rows: Tensor) -> Tensor:
-        """sum_j rows_j Sigma_W rows_j^T, a scalar, of rows (r, d): the trace of Sigma_W rows^T rows."""
+        """sum_j rows_j Sigma_W rows_j^T, a scalar, for rows (r, d): the trace of Sigma_W rows^T rows."""
         total = self.upper.new_zeros(())
         for strip in strips(len(self.upper)):
             product = rows[:, strip].T @ rows[:, strip.start :]
@@ -79,12 +80,12 @@ class ClassStatistics:
     """Counts, means and within-class scatter of features h_i with labels y_i; float64.
 
     Attributes:
-        counts: (K,) samples per class; a class without samples takes no part in any formula.
+        counts: (K,) samples per class; a class without samples enters no formula.
         means: (K, d) class means mu_c.
-        variances: (K,) mean squared distance v_c of a class to its mean.
-        scatter: makes Sigma_W = sum_i a_i (h_i - mu_yi)(h_i - mu_yi)^T; None if it was not accumulated.
+        variances: (K,) mean squared distance v_c of a class's samples to its mean.
+        scatter: yields Sigma_W = sum_i a_i (h_i - mu_yi)(h_i - mu_yi)^T; None if it was not accumulated.
         centre: the global mean mu_G is that of the class means ("classes", Papyan 2020) or of all "samples".
-        weighting: in Sigma_W all "samples" weigh the same, a_i = 1/N (Papyan 2020), or all "classes", a_i =
+        weighting: Sigma_W weights all "samples" equally, a_i = 1/N (Papyan 2020), or all "classes", a_i =
             1/(K n_yi).
 
     """
@@ -123,7 +124,7 @@ class ClassStatistics:
         shares = counts.clamp(min=1)
         zeros = h.new_zeros(num_classes, h.shape[1])
         means = zeros.index_add(0, y, h) / shares[:, None]
-        # A second round takes the rounding of the first sum out of the mean.
+        # A second round removes the rounding of the first sum from the mean.
         means += zeros.index_add(0, y, h - means[y]) / shares[:, None]
         residuals = h - means[y]
         variances = torch.zeros_like(counts).index_add(0, y, residuals.square().sum(1)) / shares
@@ -136,9 +137,9 @@ class ClassStatistics:
     def from_moments(
         cls, moments: Moments, centre: Centre = "classes", weighting: Weighting = "samples"
     ) -> "ClassStatistics":
-        """Read them off one-pass moments, which hold no Sigma_W in which classes weigh the same.
+        """Derive them from one-pass moments, which hold no Sigma_W that weights classes equally.
 
-        `scatter` is a view of the moments, and true until something is added to them.
+        `scatter` is a view of the moments, valid until something is added to them.
         """
         counts, squares = moments.counts[:-EXTRA].clone(), moments.squares[:-EXTRA]
         moved = torch.cat([moments.offsets(rows).square_().sum(1) for rows in strips(len(counts))])
@@ -177,12 +178,12 @@ class ClassStatistics:
 
     @property
     def weights(self) -> Tensor:
-        """(K,) weight of every class in Sigma_W; they sum to 1."""
+        """(K,) weight of each class in Sigma_W; they sum to 1."""
         shares = self.counts if self.weighting == "samples" else self.present.to(self.counts)
         return shares / shares.sum()
 
     def seen(self, rows: Tensor) -> Tensor:
-        """Return the rows of the classes present, which is `rows` itself if all are."""
+        """Return the rows of the classes present; `rows` itself if all are."""
         return rows if bool(self.present.all()) else rows[self.present]
 
     @property
@@ -195,7 +196,7 @@ class ClassStatistics:
 
     @property
     def centred(self) -> Tensor:
-        """M, rows mu_c - mu_G of the classes present, (K', d); found anew, being as large as the means."""
+        """M, rows mu_c - mu_G of the classes present, (K', d); computed anew: it is as large as the means."""
         return self.seen(self.means) - self.global_mean
 
     @cached_property
@@ -205,10 +206,10 @@ class ClassStatistics:
 
     @property
     def distances(self) -> Tensor:
-        """||mu_a - mu_b|| of the classes present, (K', K'), found anew; exactly 0 on the diagonal."""
+        """||mu_a - mu_b|| of the classes present, (K', K'), computed anew; exactly 0 on the diagonal."""
         sizes = self.gram.diagonal()
         squared = (sizes[:, None] + sizes).sub_(self.gram, alpha=2).clamp_(min=0)
-        # Where the means are close to each other the expanded square cancels: those pairs are subtracted.
+        # The expanded square cancels for means close to each other: those pairs are subtracted.
         close = (squared < (sizes[:, None] + sizes).mul_(1e-4)).triu_(1).nonzero()
         if len(close):
             M = self.centred
@@ -221,37 +222,38 @@ class ClassStatistics:
     def between(self) -> tuple[Tensor, Tensor]:
         """Non-zero eigenvalues (r,) of M M^T = K Sigma_B and their unit eigenvectors as columns, (K', r).
 
-        At most min(K'-1, d), and only those of roots above the `resolution` of the means: two means that lie
+        At most min(K'-1, d), and only those whose roots exceed the `resolution` of the means: two means
         farther apart than that span a direction.
         """
         values, vectors = torch.linalg.eigh(self.gram)
         rank = min(len(self.centred) - 1, self.centred.shape[1])
         values, vectors = values[-rank:], vectors[:, -rank:]
         if values[0] < SMALL * values[-1]:
-            # Their error is eps times the largest one; that of singular values is eps times the largest root.
+            # The error of eigenvalues is eps times the largest one; that of singular values is eps times the
+            # largest root.
             rows, roots, _ = torch.linalg.svd(self.centred, full_matrices=False)
             values, vectors = roots[:rank].square().flip(0), rows[:, :rank].flip(1)
         below = int((values <= self.resolution**2 / 2).sum())
         return values[below:], vectors[:, below:]
 
     def directions(self, those: slice = slice(None)) -> Tensor:
-        """Unit eigenvectors of Sigma_B in feature space, (r, d), ordered like `between`, or some of them."""
+        """Unit eigenvectors of Sigma_B in feature space, (r, d), ordered as in `between`, or some of them."""
         values, vectors = self.between
         return (vectors[:, those].T @ self.centred).div_(values[those].sqrt()[:, None])
 
     @property
     def resolution(self) -> float:
-        """Distance below which two class means are the same in float64."""
+        """Distance below which two class means cannot be told apart in float64."""
         return 64 * torch.finfo(torch.float64).eps * float(self.means.norm(dim=1).max())
 
     def around(self, means: "Tensor | ClassStatistics") -> "ClassStatistics":
-        """Describe the same samples around the means of others, say test features around train means.
+        """Describe the same samples around the means of others, e.g. test features around train means.
 
         Args:
-            means: the statistics that have them, or (K, d), where no row of zeros stands for an absent class.
+            means: the statistics that hold them, or (K, d), in which a row of zeros marks an absent class.
 
         Raises:
-            ValueError: if samples here have no mean there.
+            ValueError: if a class with samples has no mean there.
 
         """
         known = means.present if isinstance(means, ClassStatistics) else (means != 0).any(1)

@@ -1,4 +1,4 @@
-"""Every value that `NeuralCollapse` can give: its name, its formula, and what it needs to be known."""
+"""Every value that `NeuralCollapse` can compute: its name, its formula and its needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from deq_collapse.metrics.known import Known, Need
 
 @dataclass(frozen=True)
 class Row:
-    """One value: `formula` applied to what is known, given that all of `needs` is there."""
+    """One value: `formula` applied to what is known, provided that all of `needs` are met."""
 
     formula: Callable[[Known], Tensor]
     needs: frozenset[Need] = frozenset()
@@ -85,8 +85,8 @@ TABLE: dict[str, Row] = {
     "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
 }
 
-# Computed only when asked for by name: a least-squares problem per class, products in float64, matrices of
-# (d, d) that may not be there already, and what others measure in place of the above.
+# Computed only when requested by name: a least-squares problem per class, products in float64, (d, d)
+# matrices that may not exist otherwise, and alternatives that other papers use in place of the above.
 COSTLY = {
     "gnc_margin_means",
     "gnc_margin_weights",

@@ -1,4 +1,4 @@
-"""Where a network is tapped: modules by name, and features of what they give, noted by forward hooks."""
+"""Taps of a network: modules by name, and features of their outputs, recorded by forward hooks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 Pool = Callable[[Any], Tensor]
-"""Makes features (N, d) of what a module gives."""
+"""Turns a module's output into features (N, d)."""
 
 
 def average(output: Any) -> Tensor:
-    """Average over all positions what a module gives.
+    """Average a module's output over all positions.
 
     Args:
-        output: (N, d), which stays as it is; (N, T, d), tokens; or (N, d, ...), maps of any dimension.
+        output: (N, d), returned unchanged; (N, T, d), tokens; or (N, d, ...), maps of any dimension.
 
     Returns:
         Features (N, d); averages of half precision are float32.
@@ -42,7 +42,7 @@ def named_modules(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Return the names of the modules that the patterns match, each once, in the order of the patterns.
 
     Raises:
-        ValueError: for a pattern that matches none, with the nearest names.
+        ValueError: for a pattern that matches none; the message lists the nearest names.
 
     """
     names = [name for name, _ in model.named_modules()]
@@ -59,15 +59,15 @@ def named_modules(model: nn.Module, patterns: Iterable[str]) -> list[str]:
 
 
 def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Part by part, so that ``*`` does not reach past a dot."""
+    """Match part by part, so that ``*`` does not match across a dot."""
     return len(name) == len(pattern) and all(map(fnmatchcase, name, pattern))
 
 
 class Taps:
-    """Notes features of what the modules give, call by call, inside a ``with`` block.
+    """Records features of the modules' outputs, call by call, inside a ``with`` block.
 
     Args:
-        model: called as usual; what it gives and its gradients do not change.
+        model: called as usual; its outputs and gradients do not change.
         names: of its modules.
         pool: see `Pool`.
 
@@ -86,18 +86,18 @@ class Taps:
             module = self.model.get_submodule(name)
             self._hooks.append(module.register_forward_hook(partial(self._note, name)))
         if "" not in self.names:
-            # A pass that nobody took, say of a batch left out, must not run on into the next one.
+            # A pass that was not taken, e.g. of a skipped batch, must not leak into the next one.
             self._hooks.append(self.model.register_forward_pre_hook(lambda *_: self._noted.clear()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the hooks, whatever happened, and forget what was not taken."""
+        """Remove the hooks, whatever happened, and discard what was not taken."""
         while self._hooks:
             self._hooks.pop().remove()
         self._noted.clear()
 
     def take(self) -> list[tuple[str, Tensor]]:
-        """Return name and features (N, d) of every call of the pass just made, and forget them."""
+        """Return the name and features (N, d) of every call of the latest pass, and discard them."""
         noted, self._noted[:] = list(self._noted), []
         return noted
 

@@ -1,6 +1,6 @@
-"""Two other decisions on the features of a trained network, for the test split: the tau-normalised classifier
-and the nearest class mean (Kang et al., "Decoupling Representation and Classifier for Long-Tailed
-Recognition", ICLR 2020). Neither trains anything.
+"""Two other decision rules on the features of a trained network, for the test split: the tau-normalised
+classifier and the nearest class mean (Kang et al., "Decoupling Representation and Classifier for Long-Tailed
+Recognition", ICLR 2020). Neither needs training.
 """
 
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 
 class Alternatives(nn.Module):
-    """Accumulates the accuracies of both decisions over batches and ranks.
+    """Accumulates the accuracies of both rules over batches and ranks.
 
     Args:
         num_classes: K.
@@ -29,14 +29,14 @@ class Alternatives(nn.Module):
             h: (N, d).
             labels: (N,).
             weight: the classifier's, (K, d).
-            train_means: class means of the training split (K, d), where they are known.
+            train_means: class means of the training split (K, d), if known.
         """
         self.tau_normalised.update(decide_tau_normalised(h, weight, self.tau), labels)
         if train_means is not None:
             self.nearest_mean.update(decide_nearest_mean(h, train_means), labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """``accuracy_tau``, and ``accuracy_ncm`` where means were given, in [0, 1]."""
+        """``accuracy_tau``, and ``accuracy_ncm`` if means were given, in [0, 1]."""
         named = {"accuracy_tau": self.tau_normalised, "accuracy_ncm": self.nearest_mean}
         return {name: metric.compute() for name, metric in named.items() if metric.update_called}
 
@@ -49,7 +49,7 @@ class Alternatives(nn.Module):
 def decide_tau_normalised(h: Tensor, weight: Tensor, tau: float) -> Tensor:
     """``argmax_c w_c h / ||w_c||^tau``, without bias; Kang et al. 2020, section 4.
 
-    Frequent classes tend to have the longer rows. tau = 0 is the classifier without its bias, 1 gives all
+    Frequent classes tend to have longer rows. tau = 0 is the classifier without its bias; tau = 1 gives all
     rows the same length. The paper chooses tau on a validation split.
 
     Args:
@@ -67,7 +67,7 @@ def decide_tau_normalised(h: Tensor, weight: Tensor, tau: float) -> Tensor:
 def decide_nearest_mean(h: Tensor, means: Tensor) -> Tensor:
     """``argmax_c cos(mu_c, h)``, nearest by angle; the nearest class mean of Kang et al. 2020, section 4.
 
-    Not the rule of NC4, which takes distances: features of rare classes are short.
+    Unlike NC4, which uses distances, because features of rare classes are short.
 
     Args:
         h: (N, d).

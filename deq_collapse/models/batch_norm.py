@@ -1,5 +1,5 @@
-"""Batch normalisation over the batches of all ranks, on CPUs as well: with one global batch, a run on several
-ranks trains as the run on one does.
+"""Batch normalisation over the batches of all ranks, on CPUs as well: with the same global batch, a run on
+several ranks trains like a run on one.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNormOverRanks(_BatchNorm):
-    """Statistics of the global batch by two sums over ranks, as torch's own has them on a GPU only."""
+    """Takes statistics of the global batch by two sums over ranks; torch's own does so only on a GPU."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """The layer in whose place it is takes 2 to 5 dimensions; this one all of them."""
+        """The layers it replaces take 2 to 5 dimensions; this one takes any number."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises ``(N, C, ...)``; in eval mode, or alone, as any batch normalisation does."""
+        """Normalises ``(N, C, ...)``; in eval mode or on a single rank, as any batch normalisation does."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
@@ -37,7 +37,7 @@ class BatchNormOverRanks(_BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics."""
+        """Updates the running statistics."""
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -48,7 +48,7 @@ class BatchNormOverRanks(_BatchNorm):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum, whose derivative is that of what all ranks make of it."""
+    """The sum over ranks; its derivative sums the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -64,23 +64,23 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(TorchSyncBatchNorm):
-    """What ``trainer.sync_batchnorm`` does to a model: torch's own layers under NCCL, ours under gloo."""
+    """What ``trainer.sync_batchnorm`` applies to a model: torch's own layers under NCCL, ours under gloo."""
 
     def __init__(self) -> None:
         self._before: list[tuple[nn.Module, type[nn.Module]]] = []
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Makes every batch normalisation one over ranks, with its own weights and statistics."""
-        if dist.get_backend() != "gloo":  # the model is moved to its device only later
+        """Turns every batch normalisation into one over ranks that keeps its weights and statistics."""
+        if dist.get_backend() != "gloo":  # the model moves to its device only later
             return super().apply(model)
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 self._before.append((module, type(module)))
-                module.__class__ = BatchNormOverRanks  # it has nothing that the layer has not
+                module.__class__ = BatchNormOverRanks  # it adds no attributes
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Makes them what they were."""
+        """Restores the original layers."""
         if not self._before:
             return super().revert(model)
         for module, kind in self._before:

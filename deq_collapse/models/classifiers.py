@@ -1,9 +1,9 @@
-"""Classifiers besides ``torch.nn.Linear``: cosines, and a fixed simplex ETF.
+"""Classifiers besides ``torch.nn.Linear``: a cosine classifier and a fixed simplex ETF.
 
-A classifier takes the feature width d and the number of classes K, and has ``weight`` (K, d) and maybe
-``bias`` (K,): the linear map that it applies to features h, from which the metrics read its decisions. One
-that applies it to features of length 1 says so by ``normalises``; the network then makes them so, and what is
-measured as h is what enters the linear map.
+A classifier takes the feature width d and the number of classes K, and has ``weight`` (K, d) and optionally
+``bias`` (K,): the linear map that it applies to features h, from which the metrics derive its decisions. If
+it applies the map to features of length 1, it sets ``normalises``; the network then normalises them, so that
+the measured h is what enters the linear map.
 """
 
 import math
@@ -19,14 +19,14 @@ from deq_collapse.losses.ldam import SCALE
 class CosineClassifier(nn.Module):
     """Logits ``s cos(v_c, h)``, no bias; the classifier of LDAM (Cao et al. 2019) and of face recognition.
 
-    Its linear map has the rows ``w_c = s v_c / ||v_c||`` and is applied to ``h / ||h||``: those are the
-    features and weights that are measured. So ``nc2_norm_weights`` is 0 by construction.
+    Its linear map has rows ``w_c = s v_c / ||v_c||`` and is applied to ``h / ||h||``: these weights and
+    features are measured. Hence ``nc2_norm_weights`` is 0 by construction.
 
     Args:
         num_features: d.
         num_classes: K.
-        scale: s, above 0; cross entropy of bare cosines (s = 1) cannot come near 0.
-        learn_scale: train s too, from that value on.
+        scale: s, above 0; the cross entropy of plain cosines (s = 1) cannot approach 0.
+        learn_scale: also train s, starting from that value.
 
     Raises:
         UserError: for a scale that is not above 0.
@@ -41,7 +41,8 @@ class CosineClassifier(nn.Module):
         if not 0 < scale < math.inf:
             raise UserError(f"the scale of the cosine classifier is {scale}, but it is above 0.")
         self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learn_scale)
-        # Of length 1: the gradient of a row goes as one over its length, so the length sets the step.
+        # Of length 1: the gradient of a row is inversely proportional to its length, so the length sets the
+        # step.
         self.directions = nn.Parameter(F.normalize(torch.randn(num_classes, num_features)))
 
     @property
@@ -60,8 +61,8 @@ class CosineClassifier(nn.Module):
 
 
 class FixedETF(nn.Module):
-    """A simplex equiangular tight frame that is not trained, no bias: rows of length s whose cosines are
-    -1/(K-1) (Yang et al., "Inducing Neural Collapse in Imbalanced Learning", NeurIPS 2022).
+    """A fixed simplex equiangular tight frame, without bias: rows of length s whose cosines are -1/(K-1)
+    (Yang et al., "Inducing Neural Collapse in Imbalanced Learning", NeurIPS 2022).
 
     ``W = s sqrt(K / (K-1)) H Q^T`` with H (K, K-1) orthonormal and orthogonal to the vector of ones, and Q
     (d, K-1) orthonormal, drawn at random: ``W W^T = s^2 (K I - 11^T) / (K-1)``.
@@ -70,7 +71,7 @@ class FixedETF(nn.Module):
         num_features: d, at least K - 1.
         num_classes: K.
         scale: s, the paper's sqrt(E_W), above 0.
-        normalise: apply it to ``h / ||h||``, as the dot-regression loss needs it.
+        normalise: apply it to ``h / ||h||``, as the dot-regression loss requires.
         seed: of Q.
 
     Raises:
@@ -100,7 +101,7 @@ class FixedETF(nn.Module):
         ones = torch.ones(num_classes, 1, dtype=torch.float64)
         H = torch.linalg.qr(torch.cat([ones, torch.eye(num_classes).double()[:, 1:]], 1)).Q[:, 1:]
         W = scale * math.sqrt(num_classes / (num_classes - 1)) * H @ Q.T
-        # A parameter and not a buffer, for code that looks for a classifier's weight among the parameters.
+        # A parameter, not a buffer, for code that looks for a classifier's weight among the parameters.
         self.weight = nn.Parameter(W.float(), requires_grad=False)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from deq_collapse.models.cells import Shape
 
 
 class ConvEncoder(nn.Sequential):
-    """3x3 convolutions with batch normalisation and ReLU; each layer after the first halves the map.
+    """3x3 convolutions with batch normalisation and ReLU; every layer after the first halves the map.
 
     Maps ``(N, C, H, W)`` to ``(N, width, ceil(H / s), ceil(W / s))`` with ``s = stem_stride 2^(depth-1)``.
 
@@ -38,7 +38,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class VectorEncoder(nn.Sequential):
-    """The pixels through one matrix, batch normalisation and ReLU: images ``(N, C, H, W)`` to ``(N, width)``.
+    """A matrix on the pixels, batch normalisation and ReLU: images ``(N, C, H, W)`` to ``(N, width)``.
 
     Args:
         image_shape: channels, height and width of an image.
@@ -52,7 +52,7 @@ class VectorEncoder(nn.Sequential):
 
 
 class LinearEncoder(nn.Sequential):
-    """The pixels through one affine map, with nothing after it: images ``(N, C, H, W)`` to ``(N, width)``.
+    """One affine map of the pixels and nothing else: images ``(N, C, H, W)`` to ``(N, width)``.
 
     The injection ``U x + b`` of a DEQ on vectors, whose cell applies the nonlinearity (Winston & Kolter,
     "Monotone Operator Equilibrium Networks", NeurIPS 2020).
@@ -73,7 +73,7 @@ def _of_pixels(image_shape: Shape, width: int, bias: bool = True) -> nn.Linear:
 
 
 class PatchEncoder(nn.Module):
-    """Square patches of the image through one matrix, and an embedding of their positions (Dosovitskiy et
+    """One matrix applied to square patches of the image, plus an embedding of their positions (Dosovitskiy et
     al., "An Image is Worth 16x16 Words", ICLR 2021).
 
     Maps ``(N, C, H, W)`` to tokens ``(N, L, width)``, one for each of the ``L = H W / patch^2`` patches.
@@ -84,7 +84,7 @@ class PatchEncoder(nn.Module):
         width: numbers in a token.
 
     Raises:
-        UserError: for an argument that cannot be.
+        UserError: for an impossible argument.
     """
 
     def __init__(self, image_shape: Shape, patch: int = 4, width: int = 64) -> None:

@@ -28,40 +28,40 @@ Function = Callable[[Tensor], Tensor]
 class Equilibrium(nn.Module):
     """``z* = f(z*, H0)`` by torchdeq, with relative tolerances in both directions.
 
-    What is solved (the cell), by what (a solver), until when (a tolerance) and how it is differentiated (a
-    gradient) are objects of their own; each of the last three has a shorthand. ``solve`` hands back the
-    record of its call, a :class:`~deq_collapse.models.solution.Solution`, which the adjoint solves of that
-    call's own graph are added to; ``latest`` is the last one, and ``recorded`` keeps all of a block.
+    Separate objects define what is solved (the cell), how (a solver), to what accuracy (a tolerance) and how
+    it is differentiated (a gradient); each of the last three has a shorthand. ``solve`` also returns the
+    record of its call, a :class:`~deq_collapse.models.solution.Solution`, to which the adjoint solves of that
+    call's graph are added; ``latest`` is the most recent one, and ``recorded`` collects all those of a block.
 
-    In eval mode z* is solved for whatever the gradient, and the module ``iterate`` is called with the state
-    after every evaluation of the cell, the last of which is z*: hook it to watch the solver at work. Under
-    autocast the equilibrium still computes in float32.
+    In eval mode z* is solved for whatever the gradient. The module ``iterate`` is called with the state after
+    every evaluation of the cell, the last of which is z*: hook it to watch the solver. Under autocast the
+    equilibrium still computes in float32.
 
     Args:
         shape: shape of one sample of H0.
         cell: makes the cell for that shape.
         solver: solves the forward equation: ``anderson_relative``, ``broyden_relative``,
-            ``fixed_point_relative`` or a :class:`~deq_collapse.models.solvers.Solver`, as
+            ``fixed_point_relative`` or a :class:`~deq_collapse.models.solvers.Solver`, such as
             ``Broyden(window=20)``.
         backward_solver: solves the adjoint equation; by default the same.
         gradient: ``ift``, ``jfb``, ``phantom(k, tau)`` or ``unrolled(k)``, or a
-            :class:`~deq_collapse.models.gradients.Gradient`. With ``unrolled(k)`` training sees the k-th
-            iterate, and ``tol``, ``max_iter`` and both solvers have no part in it; the record still has its
-            residual, and which samples are farther from a fixed point than ``tol``.
-        tol: relative residual at which training stops solving forward, or a
+            :class:`~deq_collapse.models.gradients.Gradient`. With ``unrolled(k)`` training uses the k-th
+            iterate, without ``tol``, ``max_iter`` and both solvers; the record still has its residual and
+            tells which samples miss ``tol``.
+        tol: relative residual at which the forward solve stops in training, or a
             :class:`~deq_collapse.models.tolerance.Tolerance`.
-        backward_tol: the same for the adjoint equation. Relative, so that gradients stay as exact as this
+        backward_tol: the same for the adjoint equation. It is relative, so that gradients stay this exact
             while the loss vanishes.
-        eval_tol: the same in eval mode, where the geometry is measured: an unconverged z* would look like
+        eval_tol: the same in eval mode, in which the geometry is measured: an unconverged z* would look like
             within-class variability.
-        max_iter: evaluations at most, in training, per direction.
-        eval_max_iter: evaluations at most in eval mode.
-        jacobian_weight: weight in the training loss of ``||J_f(z*)||_F^2 / dim z``, estimated with one
-            random vector per step (Bai et al., "Stabilizing Equilibrium Models by Jacobian Regularization",
-            2021). It costs about an evaluation and its second derivative; 0 costs nothing.
+        max_iter: largest number of evaluations in training, per direction.
+        eval_max_iter: largest number of evaluations in eval mode.
+        jacobian_weight: weight in the training loss of ``||J_f(z*)||_F^2 / dim z``, estimated with one random
+            vector per step (Bai et al., "Stabilizing Equilibrium Models by Jacobian Regularization", 2021).
+            It costs about one evaluation and its second derivative; 0 costs nothing.
 
     Raises:
-        UserError: for a solver, a gradient or a number that is not one.
+        UserError: for an invalid solver, gradient or number.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Equilibrium(nn.Module):
         self.cell = cell(shape)
         self.iterate = nn.Identity()
         self.pretraining: Unrolled | None = None
-        """Takes the place of ``gradient`` in training while it is set."""
+        """Replaces ``gradient`` in training while it is set."""
         self.start: Tensor | None = None
-        """Where the next training batch's solve starts, used once; NaN stands for the cell's own start."""
+        """Start of the solve of the next training batch, used once; NaN stands for the cell's own start."""
         self.latest: Solution | None = None
         self._records: list[list[Solution]] = []
         self.deq = self._core()
@@ -114,26 +114,26 @@ class Equilibrium(nn.Module):
 
     @property
     def state(self) -> Tensor | None:
-        """Where the latest call ended."""
+        """The final state of the latest call."""
         return None if self.latest is None else self.latest.state
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compiles the map that is solved, one evaluation, by ``torch.compile``, whose arguments these are;
-        solvers stay as they are. Like any compiled module's, a copy is not compiled.
+        """Compiles one evaluation of the solved map with ``torch.compile``, which takes these arguments;
+        solvers are not compiled. As for any compiled module, a copy is not compiled.
         """
-        functorch_config.donated_buffer = False  # adjoint equations run one backward pass again and again
+        functorch_config.donated_buffer = False  # adjoint solves repeat one backward pass
         self._compiler = partial(torch.compile, *args, **options)
 
     def forward(self, h0: Tensor) -> Tensor:
-        """H0 to the cell's output at the fixed point; the shape of H0, unless the cell says otherwise.
+        """H0 to the cell's output at the fixed point, in the shape of H0 unless the cell changes it.
 
         Raises:
-            UserError: where the cell's weights are of half precision, in which no tolerance here is met.
+            UserError: if the cell's weights are in half precision, in which no tolerance here can be met.
         """
         return self.solve(h0)[0]
 
     def solve(self, h0: Tensor) -> tuple[Tensor, Solution]:
-        """What :meth:`forward` gives, and the record of how it was found."""
+        """What :meth:`forward` returns, and the record of how it was found."""
         h0, f = self._equation(h0)
         with torch.autocast(h0.device.type, enabled=False):
             state, solution = self._train(f, h0) if self.training else self._evaluate(f, h0)
@@ -154,10 +154,10 @@ class Equilibrium(nn.Module):
             self._records = [other for other in self._records if other is not record]
 
     def _evaluate(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:
-        """z*, watched; the same whatever the gradient."""
+        """z*, reported to ``iterate``; the same for every gradient."""
         options = {
             "watch": lambda z: self.iterate(self.cell.output(z)),
-            # A compiled map would be compiled anew for every number of samples.
+            # A compiled map would be recompiled for every number of samples.
             "narrowed": None if self._compiler else lambda at: self._equation(h0[at])[1],
         }
         self.deq.f_tol = self.eval_tol.relative
@@ -165,7 +165,7 @@ class Equilibrium(nn.Module):
         return states[-1], Solution(states[-1], None, Solve.from_stat(stat))
 
     def _train(self, f: Function, h0: Tensor) -> tuple[Tensor, Solution]:
-        """The state with the graph of the gradient."""
+        """The state, with the graph of the gradient."""
         gradient, start = self.pretraining or self.gradient, self.cell.start(h0)
         backward: list[Solve] = []
         if isinstance(gradient, Unrolled):
@@ -180,8 +180,8 @@ class Equilibrium(nn.Module):
         return state, Solution(z, gradient, forward, backward, jacobian_term(f, z, self.jacobian_weight))
 
     def _solve(self, f: Function, start: Tensor, backward: list[Solve]) -> tuple[Tensor, Solve]:
-        """z* with the graph of torchdeq's core, and how it was found; ``backward`` is where the adjoint
-        solves of this graph are noted, whatever else has been called by then.
+        """z* with the graph of torchdeq's core, and how it was found; the adjoint solves of this graph are
+        added to ``backward``, even if other calls come first.
         """
 
         def note(stat: SolverStat) -> None:
@@ -201,7 +201,7 @@ class Equilibrium(nn.Module):
             return spectral_radius(f, state)
 
     def _equation(self, h0: Tensor) -> tuple[Tensor, Function]:
-        """H0 and the map to be solved, in full precision whenever it is called."""
+        """H0 and the map to be solved, which always runs in full precision."""
         half = (torch.float16, torch.bfloat16)
         if any(p.dtype in half for p in self.cell.parameters()):
             self.refuse_half()
@@ -214,7 +214,7 @@ class Equilibrium(nn.Module):
 
     @staticmethod
     def refuse_half() -> NoReturn:
-        """What is said of weights in half precision.
+        """Refuses weights in half precision.
 
         Raises:
             UserError: always.
@@ -240,7 +240,7 @@ class Equilibrium(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # torchdeq's module holds closures, which cannot be pickled, and no weights: it is made anew.
+        # torchdeq's module holds closures, which cannot be pickled, and no weights, so it is rebuilt.
         state = self.__dict__ | {"latest": None, "start": None, "_records": [], "_compiler": None}
         state["_modules"] = {name: module for name, module in self._modules.items() if name != "deq"}
         return state
@@ -251,7 +251,7 @@ class Equilibrium(nn.Module):
 
 
 def _full_precision(f: Function, device: str) -> Function:
-    """f with autocast off: the backward pass calls it again, whatever surrounds that."""
+    """f with autocast off: the backward pass calls it again, possibly under autocast."""
 
     def wrapped(z: Tensor) -> Tensor:
         with torch.autocast(device, enabled=False):

@@ -1,4 +1,4 @@
-"""The explicit refinement: H0 -> feature map by a stack of blocks, an equilibrium's twins among them."""
+"""The explicit refinement: H0 -> feature map by a stack of blocks, including the twins of an equilibrium."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,31 +15,33 @@ from deq_collapse.models.matching import matched_widths
 class Explicit(nn.Module):
     """A stack of blocks: ``z_0 = H0, z_l = f_l(z_{l-1}, H0)`` for l = 1..depth; features are ``z_depth``.
 
-    Where a cell's state is no map like H0, z_0 is its ``lift`` of H0, and features are its ``output``.
+    If the shape of a cell's state differs from that of H0, z_0 is its ``lift`` of H0, and features are its
+    ``output``.
 
-    Three of them have the parameters of an equilibrium on the same block: depth 1, the cell evaluated once;
-    ``tied``, one block applied ``depth`` times, the equilibrium's iteration cut off; and ``matched``, blocks
-    with weights of their own, each narrower inside. Otherwise the parameters are those of ``depth`` blocks.
+    Three variants have as many parameters as an equilibrium on the same block: depth 1, the cell evaluated
+    once; ``tied``, one block applied ``depth`` times, the equilibrium's iteration truncated; and ``matched``,
+    blocks with their own weights, each narrower inside. Otherwise there are the parameters of ``depth``
+    blocks.
 
     Args:
         shape: of one sample of H0, ``(C, H, W)`` or ``(d,)``.
         block: makes one block for that shape.
-        depth: how often a block is applied, at least 1.
-        tied: the same block every time.
-        matched: give the blocks the inner widths, at most 1 apart, at which all of them together have the
-            parameters of one block at its own width. The block must take ``inner_width``.
+        depth: number of blocks applied, at least 1.
+        tied: use the same block every time.
+        matched: give the blocks inner widths, at most 1 apart, such that all of them together have as many
+            parameters as one block of its usual width. The block must take ``inner_width``.
         jacobian_weight: weight in the training loss of ``||J_f(z)||_F^2 / dim z`` of the last block at the
             features z, the term that an :class:`~deq_collapse.models.Equilibrium` may have at its fixed
             point; see :func:`~deq_collapse.models.jacobian.jacobian_term`. ``None`` is 0, which costs
-            nothing, and counts as no key: runs from before there was one are still the same.
+            nothing, and does not count as a key, so that older runs stay the same.
 
     Attributes:
-        jacobian: the term of the latest call, a scalar with a graph of its own; None without a weight, and
-            where no gradient is asked for.
+        jacobian: the term of the latest call, a scalar with its own graph; None without a weight or if no
+            gradient is required.
 
     Raises:
-        UserError: for a depth below 1, for ``tied`` and ``matched`` at once, where no inner widths bring
-            the parameters within 1% of one block's, and for a weight below 0.
+        UserError: for a depth below 1, for ``tied`` and ``matched`` together, if no inner widths bring the
+            parameters within 1% of one block's, and for a weight below 0.
     """
 
     jacobian: Tensor | None
@@ -69,7 +71,7 @@ class Explicit(nn.Module):
         self.blocks = nn.ModuleList(narrow or [make(shape) for _ in range(1 if tied else depth)])
 
     def forward(self, h0: Tensor) -> Tensor:
-        """The shape of H0, unless the cell says otherwise."""
+        """Features in the shape of H0, unless the cell changes it."""
         first, last = self._cell(0), self._cell(self.depth - 1)
         z = first.lift(h0)
         for step in range(self.depth):
@@ -80,7 +82,7 @@ class Explicit(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return state | {"jacobian": None}  # a copy has no graph of a call of its own
+        return state | {"jacobian": None}  # a copy has no call, hence no graph
 
     def _cell(self, step: int) -> Cell:
         cell = self.blocks[0 if self.tied else step]

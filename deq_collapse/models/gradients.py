@@ -1,4 +1,4 @@
-"""How a training step differentiates through an equilibrium, and what that is called in every table."""
+"""How a training step differentiates through an equilibrium, and the name of each way in tables."""
 
 import re
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ FORMS = re.compile(
 
 
 class Gradient(ABC):
-    """Base of every gradient mode; ``str`` of it is the text that :meth:`parse` reads.
+    """Base of every gradient mode; its ``str`` is the text that :meth:`parse` reads.
 
     >>> Gradient.parse("phantom(5,0.50)")
     Phantom(steps=5, tau=0.5)
@@ -31,21 +31,21 @@ class Gradient(ABC):
     @property
     @abstractmethod
     def engine(self) -> dict[str, Any]:
-        """The options of torchdeq's core that mean this."""
+        """The options of torchdeq's core for this mode."""
 
-    def check(self) -> None:  # noqa: B027 - one of a user's own need not have any
+    def check(self) -> None:  # noqa: B027 - user-defined ones may have none
         """Refuses numbers out of range, see :class:`~deq_collapse.models.solvers.base.Solver`.
 
         Raises:
-            UserError: for one of them.
+            UserError: for such a number.
         """
 
     @classmethod
     def of(cls, given: "str | Gradient") -> "Gradient":
-        """The gradient itself, or the one of that text.
+        """The given gradient, or the one that the text describes.
 
         Raises:
-            UserError: where it is none, and for numbers out of range.
+            UserError: if the text describes none, and for numbers out of range.
         """
         if isinstance(given, str):
             return cls.parse(given)
@@ -54,10 +54,10 @@ class Gradient(ABC):
 
     @staticmethod
     def parse(text: str) -> "Gradient":
-        """From its text.
+        """The gradient that a text describes.
 
         Raises:
-            UserError: where it is none of the four forms, or a number is out of range.
+            UserError: if the text has none of the four forms, or a number is out of range.
         """
         found = FORMS.fullmatch(text.strip())
         gradient: Gradient | None = None
@@ -107,8 +107,8 @@ class JacobianFree(Gradient):
 
 @dataclass(frozen=True)
 class Phantom(Gradient):
-    """``phantom(k, tau)``: k damped steps ``z <- (1 - tau) z + tau f(z)`` from the fixed point, and through
-    them (Geng et al., "On Training Implicit Models", 2021); ``phantom(1, 1)`` is ``jfb``.
+    """``phantom(k, tau)``: k damped steps ``z <- (1 - tau) z + tau f(z)`` from the fixed point,
+    differentiated through (Geng et al., "On Training Implicit Models", 2021); ``phantom(1, 1)`` is ``jfb``.
 
     Args:
         steps: k, at least 1.
@@ -135,7 +135,7 @@ class Phantom(Gradient):
 
 @dataclass(frozen=True)
 class Unrolled(Gradient):
-    """``unrolled(k)``: no solver in training but k plain steps from the start, and through them.
+    """``unrolled(k)``: in training, k plain steps from the start instead of a solver, differentiated through.
 
     Args:
         steps: k, at least 1.
@@ -169,10 +169,10 @@ def _check_steps(steps: int) -> None:
 
 
 def refuse_second_derivatives(gradient: Tensor) -> None:
-    """A hook for a state whose backward pass is not itself differentiable.
+    """A hook for a state whose backward pass is not differentiable.
 
     Raises:
-        RuntimeError: where a graph of the backward pass is being made.
+        RuntimeError: if the backward pass is to build a graph.
     """
     if torch.is_grad_enabled():
         raise RuntimeError(

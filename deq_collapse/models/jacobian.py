@@ -1,5 +1,5 @@
-"""The Jacobian term, which keeps a cell's map from being steep where a network comes to rest (Bai et al.,
-"Stabilizing Equilibrium Models by Jacobian Regularization", ICML 2021).
+"""The Jacobian term, which keeps a cell's map from becoming steep at the state that a network reaches (Bai et
+al., "Stabilizing Equilibrium Models by Jacobian Regularization", ICML 2021).
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from deq_collapse.errors import UserError
 
 
 def jacobian_term(f: Callable[[Tensor], Tensor], z: Tensor, weight: float) -> Tensor | None:
-    """``||J_f(z)||_F^2 / dim z`` in the mean over samples, estimated with one random vector; a scalar, or
-    ``None`` where its weight is 0 or no gradient is asked for, which costs nothing.
+    """``||J_f(z)||_F^2 / dim z`` averaged over samples, estimated with one random vector; a scalar, or
+    ``None`` if its weight is 0 or no gradient is required, which costs nothing.
 
-    It has a graph to what f holds, its weights and H0, and none to z. It costs about an evaluation of f and
-    its second derivative.
+    Its graph reaches what f holds, its weights and H0, but not z. It costs about one evaluation of f and its
+    second derivative.
     """
     if not (weight and torch.is_grad_enabled()):
         return None
@@ -26,7 +26,7 @@ def jacobian_term(f: Callable[[Tensor], Tensor], z: Tensor, weight: float) -> Te
 
 
 def check_jacobian_weight(weight: float) -> None:
-    """Refuses a weight of the term that is no number of at least 0.
+    """Refuses a weight of the term that is not a number of at least 0.
 
     Raises:
         UserError: for such a weight.

@@ -1,6 +1,4 @@
-"""Learning-rate schedules that torch's own, each made from an optimizer alone, do not give, and what one may
-follow.
-"""
+"""Learning-rate schedules that torch lacks, and the values that a schedule may follow."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
@@ -21,9 +19,9 @@ class WarmupMultiStep(LambdaLR):
     times gamma for each milestone below e.
 
     Args:
-        optimizer: whose learning rates are set.
+        optimizer: its learning rates are set.
         milestones: completed epochs after which the rate falls, ascending.
-        warmup: epochs until the full rate, at least 1; 1 is none.
+        warmup: epochs until the full rate, at least 1; 1 means no warm-up.
         gamma: in (0, 1].
 
     Raises:
@@ -46,7 +44,7 @@ class WarmupMultiStep(LambdaLR):
 
 
 def monitored(schedule: object) -> str | None:
-    """The name of the value that a schedule follows; ``None`` where it follows the epochs.
+    """The name of the value that a schedule follows; ``None`` if it follows the epochs.
 
     Raises:
         UserError: for torch's own ``ReduceLROnPlateau``, which has no such name.
@@ -62,10 +60,10 @@ def monitored(schedule: object) -> str | None:
 
 
 def follow(schedule: Any, values: Mapping[str, Any]) -> None:
-    """Gives a ``ReduceLROnPlateau`` its value.
+    """Steps a ``ReduceLROnPlateau`` with the value that it follows.
 
     Raises:
-        UserError: where it is not among the values.
+        UserError: if the value is not available.
     """
     if schedule.monitor not in values:
         raise not_measured("model.lr_scheduler", schedule.monitor, values)
@@ -73,10 +71,10 @@ def follow(schedule: Any, values: Mapping[str, Any]) -> None:
 
 
 def not_measured(what: str, name: str, names: Collection[str]) -> UserError:
-    """What to raise where something follows a value that no run of this kind logs.
+    """The error to raise if something follows a value that no run of this kind logs.
 
     Args:
-        what: follows it.
+        what: the part that follows the value.
         name: of the value.
         names: of the values that are logged.
     """

@@ -1,4 +1,4 @@
-"""Matching of parameter counts by width: several narrow blocks with the parameters of one."""
+"""Matching of parameter counts by width: several narrow blocks with as many parameters as one."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from deq_collapse.runs.record import SAME_SIZE
 
 
 def matched_widths(block: Callable[..., Cell], shape: Shape, depth: int) -> list[int]:
-    """Inner widths at which ``depth`` blocks together have the parameters of one block at its own width.
+    """Inner widths at which ``depth`` blocks together have as many parameters as one block of usual width.
 
-    They are at most 1 apart, the wider ones first, so that a width that ``depth`` does not divide is still
-    shared out without a rest. Nothing is drawn from the random numbers of the caller.
+    They differ by at most 1, the wider ones first, so that a width that ``depth`` does not divide is still
+    distributed fully. The caller's random state does not change.
 
     Args:
         block: makes a block; ``inner_width`` sets its width inside, and its parameters grow with it.
@@ -22,8 +22,7 @@ def matched_widths(block: Callable[..., Cell], shape: Shape, depth: int) -> list
         depth: number of blocks, at least 2.
 
     Raises:
-        UserError: for a block that takes no ``inner_width``, and where the nearest total is off by more than
-            1%.
+        UserError: for a block that takes no ``inner_width``, and if the nearest total is off by more than 1%.
     """
     with torch.random.fork_rng(devices=[]):
         wanted = _parameters(block(shape))

@@ -1,6 +1,4 @@
-"""Everything measured on one split in eval mode: neural collapse, accuracy as the field reports it, loss,
-solver.
-"""
+"""All measures of one split in eval mode: neural collapse, accuracy as the field reports it, loss, solver."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +20,16 @@ from deq_collapse.models.solution import Solve
 class SplitMeasures(nn.Module):
     """Accumulates one split over batches and ranks.
 
-    Of an equilibrium also ``residual``, the largest over samples, ``evaluations``, the mean over samples, and
-    ``unconverged``, the share of samples that missed ``eval_tol``.
+    For an equilibrium also ``residual``, the largest over samples, ``evaluations``, the mean over samples,
+    and ``unconverged``, the share of samples that missed ``eval_tol``.
 
     Args:
         num_classes: K.
         num_features: d.
-        class_counts: training images per class, (K,): they set the SELI target, also of a test split.
+        class_counts: training images per class, (K,), which set the targets, also those of a test split.
         majority: majority classes of a step imbalance, else ``None``.
-        metrics: names of the collapse metrics wanted; ``None`` for all that are cheap.
-        groups: classes by the name of the group they are in, for the accuracy of each.
+        metrics: names of the collapse metrics to compute; ``None`` for all cheap ones.
+        groups: classes by the name of their group, for the accuracy of each group.
         decays: of the classifier and of the features of one sample in the loss, which set the GOF and ReLU
             targets; ``None`` for their limit as decays vanish.
     """
@@ -59,7 +57,7 @@ class SplitMeasures(nn.Module):
         self.solved = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SplitMeasures":
-        """Follows the network to a device, but not to a precision: in bfloat16 a count ends at 256."""
+        """Follows the network to a device, but not to a precision: in bfloat16 a count stops at 256."""
         moved: SplitMeasures = super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-untyped-call]
         return moved
 
@@ -83,7 +81,7 @@ class SplitMeasures(nn.Module):
             self.unconverged.update(solve.missed.float())
 
     def comparable(self) -> bool:
-        """Whether samples of two classes were counted, over all ranks: collapse compares classes."""
+        """Whether samples of at least two classes were counted, over all ranks: collapse compares classes."""
         return bool((self.confusion.compute().sum(1) > 0).sum() > 1)
 
     def compute(self) -> dict[str, Tensor]:
@@ -97,10 +95,10 @@ class SplitMeasures(nn.Module):
         return values
 
     def names(self, solved: bool) -> list[str]:
-        """Those of the values of a split that has samples of every class, without computing any.
+        """The names of the values of a split with samples of every class, without computing any.
 
         Args:
-            solved: whether an equilibrium finds the features.
+            solved: whether an equilibrium computes the features.
         """
         K, d = self.collapse.num_classes, self.collapse.num_features
         collapse = deepcopy(self.collapse)
@@ -120,7 +118,7 @@ class SplitMeasures(nn.Module):
 
 class _Mean(Metric):
     """A weighted mean in float64, in which the order of batches does not show; torchmetrics' own casts to
-    float32 once it was moved to a device. A value that is not a number is to be seen: it counts as infinite.
+    float32 after a move to a device. NaN must not go unnoticed: it counts as infinite.
     """
 
     full_state_update = False
@@ -133,7 +131,7 @@ class _Mean(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: int) -> None:
-        """Counts a scalar so many times."""
+        """Counts a scalar ``weight`` times."""
         self.total += weight * value.detach().double().nan_to_num(math.inf, math.inf, -math.inf)
         self.weight += weight
 
@@ -170,20 +168,20 @@ def accuracies(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[s
 def class_groups(
     class_counts: Sequence[int], majority: Sequence[int] | None, many: int = MANY, few: int = FEW
 ) -> dict[str, tuple[int, ...]]:
-    """The groups of classes that accuracies are told for.
+    """The groups of classes for which accuracies are reported.
 
-    Under step imbalance ``majority`` and ``minority``; else, where the counts differ so much, those of
-    ``many``, ``medium`` and ``few`` that have classes (Liu et al., "Large-Scale Long-Tailed Recognition in an
-    Open World", 2019).
+    Under step imbalance ``majority`` and ``minority``; otherwise those of ``many``, ``medium`` and ``few``
+    that have classes, if there are at least two (Liu et al., "Large-Scale Long-Tailed Recognition in an Open
+    World", 2019).
 
     Args:
         class_counts: training images per class, (K,).
         majority: majority classes, or ``None``.
-        many: classes with more training images are many.
-        few: classes with fewer are few.
+        many: classes with more training images are ``many``.
+        few: classes with fewer are ``few``.
 
     Raises:
-        UserError: for thresholds the wrong way round.
+        UserError: for thresholds in the wrong order.
     """
     if not 0 <= few <= many:
         raise UserError(f"the thresholds are many={many} and few={few}, but 0 <= few <= many.")

@@ -34,11 +34,11 @@ from deq_collapse.runs.files import SPLITS
 
 CONTRACTION: RefinementFactory = partial(Equilibrium, cell=ConvCell)
 USUAL_SGD: OptimizerCallable = partial(SGD, lr=0.05, momentum=0.9, weight_decay=5e-3)
-"""Where `CollapseModule.for_data` is given none: the optimizer of ``conf/model/common.yaml``."""
+"""Default of `CollapseModule.for_data`: the optimizer of ``conf/model/common.yaml``."""
 
 
 class Facts(Protocol):
-    """What a network must know of its data; a `CollapseDataModule` knows it."""
+    """What a network must know about its data; a `CollapseDataModule` provides it."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -54,31 +54,30 @@ class Facts(Protocol):
 
 
 class CollapseModule(LightningModule):
-    """Trains encoder, refinement and classifier; measures the clean training split, and the splits beside it,
-    in eval mode.
+    """Trains encoder, refinement and classifier; measures the clean training and other splits in eval mode.
 
-    Validation loaders are a dictionary by split: ``train``, maybe ``validation``, and ``test``. Image shape,
-    class counts and majority are the data module's; the command line links them.
+    Validation loaders are a dictionary by split: ``train``, optionally ``validation``, and ``test``. Image
+    shape, class counts and majority come from the data module; the command line links them.
 
     Args:
         encoder: image x -> H0; the same for the branches that are compared.
         refinement: H0 -> feature map: ``Explicit``, ``Equilibrium``, or one of your own;
-            ``torch.nn.Identity`` where the encoder is all.
+            ``torch.nn.Identity`` for the encoder alone.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped once per epoch. Lightning's ``ReduceLROnPlateau`` is
-            stepped after the epochs in which what it monitors was measured.
+            stepped after epochs that measured the value it monitors.
         readout: feature map -> features h (N, d).
         classifier: takes d and K.
         criterion: takes the class counts.
-        metrics: names of the collapse metrics to measure; ``null`` for all that are cheap.
+        metrics: names of the collapse metrics to measure; ``null`` for all cheap ones.
         decays: of the classifier and of the features of one sample in the loss, for the GOF and ReLU targets
             that ``gof_*`` and ``relu_ce_*`` measure; ``null`` for their limit as decays vanish.
-        many: without step imbalance, classes with more training images are many in the accuracies told.
-        few: classes with fewer are few, those between the two medium.
-        tau: exponent of the tau-normalised classifier whose accuracy on the test split is told too.
+        many: without step imbalance, classes with more training images are "many" in the reported accuracies.
+        few: classes with fewer are "few", those in between "medium".
+        tau: exponent of the tau-normalised classifier, whose accuracy on the test split is reported, too.
         channels_last: see :class:`~deq_collapse.models.network.Network`.
-        compile: compile the encoder and the refinement, of an equilibrium the cell, by ``torch.compile``.
-            The first steps take a minute or two, so it is for long runs; on a CPU it needs a C++ compiler.
+        compile: compile the encoder and the refinement (of an equilibrium, the cell) with ``torch.compile``.
+            The first steps take a minute or two, so it suits long runs; on a CPU it needs a C++ compiler.
         image_shape: channels, height and width of an image.
         class_counts: training images per class.
         majority: majority classes of a step imbalance, else ``null``.
@@ -142,7 +141,7 @@ class CollapseModule(LightningModule):
         self.compiled = compile
         self.class_means: dict[str, Tensor] = {}
         self.confusions: dict[str, Tensor] = {}
-        self._train_means: Tensor | None = None  # of the present weights
+        self._train_means: Tensor | None = None  # of the current weights
         self._measured = False  # in this epoch
 
     @classmethod
@@ -155,19 +154,19 @@ class CollapseModule(LightningModule):
         optimizer: OptimizerCallable = USUAL_SGD,
         **options: Any,
     ) -> "CollapseModule":
-        """A module for a data module's images and classes, in plain Python.
+        """Makes a module for a data module's images and classes, in plain Python.
 
         ``refinement=partial(Explicit, block=ConvCell)`` makes the explicit twin of the default.
 
         Args:
-            data: whose image shape, class counts and majority are taken.
+            data: provides image shape, class counts and majority.
             encoder: makes the encoder from the image shape; a class or a ``partial`` of one.
             refinement: makes the refinement from the shape of H0.
             optimizer: makes the optimizer from the parameters; by default that of the shipped configurations.
-            options: as the class takes them.
+            options: further arguments of the class.
 
         Raises:
-            UserError: where the parts do not fit the images or each other.
+            UserError: if the parts do not fit the images or each other.
 
         Example:
             >>> from deq_collapse.data import CollapseDataModule, Digits, Step
@@ -188,12 +187,13 @@ class CollapseModule(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Takes the precision of the weights, and compiles where that is asked for.
+        """Converts the weights to the trainer's precision, and compiles if requested.
 
         Raises:
             UserError: on a CPU without a C++ compiler, and for an explicit refinement with a Jacobian term.
         """
-        # Lightning does so once a checkpoint is loaded: weights of 64 bits would be rounded to 32 on the way.
+        # Lightning converts only after it has loaded a checkpoint, which would round 64-bit weights to 32
+        # bits.
         self.trainer.precision_plugin.convert_module(self)
         if self.compiled:
             refinement = self.network.refinement
@@ -206,9 +206,9 @@ class CollapseModule(LightningModule):
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
             if on_cpu and not any(map(shutil.which, compilers)):
                 raise UserError("model.compile needs a C++ compiler on a CPU, and none is installed.")
-            # Each size of batch for itself: with dynamic=None the gradients of a last, smaller batch were 25%
-            # off for a ConvCell in channels_last (torch 2.14.1 on a CPU).
-            torch._dynamo.config.recompile_limit = 32  # sizes, times with and without a gradient
+            # Each batch size on its own: with dynamic=None the gradients of a smaller last batch were 25% off
+            # for a ConvCell in channels_last (torch 2.14.1 on a CPU).
+            torch._dynamo.config.recompile_limit = 32  # sizes, each with and without a gradient
             self.network.compile(dynamic=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,8 +217,8 @@ class CollapseModule(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The criterion on one batch, logged as ``fit/loss``, and the refinement's Jacobian term where it
-        has a weight, logged without it as ``fit/jacobian``.
+        """The criterion on one batch, logged as ``fit/loss``, plus the refinement's Jacobian term if it has a
+        weight; the term is logged unweighted as ``fit/jacobian``.
         """
         x, y = batch
         options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
@@ -232,14 +232,14 @@ class CollapseModule(LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Tells the criterion the epoch; from now on the class means measured are of older weights."""
+        """Passes the epoch to the criterion, and discards the class means, which belong to older weights."""
         self._tell_epoch()
         self._train_means, self._measured = None, False
 
     def on_train_epoch_end(self) -> None:
-        """Steps a schedule that follows a measure, where that was taken in this epoch.
+        """Steps a schedule that follows a measure, if it was taken in this epoch.
 
-        Lightning would do so after the checkpoint is saved, and not at all where a run goes on from there.
+        Lightning would do so after saving the checkpoint, and a run resumed from there would miss the step.
         """
         for config in self.trainer.lr_scheduler_configs:
             name = monitored(config.scheduler)
@@ -247,9 +247,7 @@ class CollapseModule(LightningModule):
                 follow(config.scheduler, self.trainer.callback_metrics)
 
     def on_validation_epoch_start(self) -> None:
-        """Measures afresh, under the weights of the criterion for this epoch: an average of the network's
-        weights has one of these too.
-        """
+        """Starts new measures, with the criterion's state for this epoch, also for an average of weights."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._tell_epoch()
         self._reset_measures()
@@ -263,13 +261,13 @@ class CollapseModule(LightningModule):
         self._measure(split, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs every measure of the splits seen."""
+        """Logs all measures of the splits counted."""
         for split in self.measured():
             self._log_measures(split)
         self._measured = not self.trainer.sanity_checking
 
     def on_test_epoch_start(self) -> None:
-        """Measures afresh."""
+        """Starts new measures."""
         self._reset_measures()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -277,11 +275,11 @@ class CollapseModule(LightningModule):
         self._measure("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        """Logs every measure of the test split."""
+        """Logs all measures of the test split."""
         self._log_measures("test")
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Labels (N,), predicted classes (N,) and their probability (N,)."""
+        """Labels (N,), predicted classes (N,) and their probabilities (N,)."""
         x, y = batch
         probability, predicted = precise(self(x)).softmax(1).max(1)
         return {"label": y, "predicted": predicted, "probability": probability}
@@ -290,7 +288,7 @@ class CollapseModule(LightningModule):
         """The optimizer over all parameters, and its schedule.
 
         Raises:
-            UserError: for a schedule that follows a measure and does not say which.
+            UserError: for a schedule that follows a measure without naming it.
         """
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
@@ -299,14 +297,14 @@ class CollapseModule(LightningModule):
         monitor = monitored(schedule)
         if monitor is None:
             return [optimizer], [schedule]
-        # Not by Lightning: see `on_train_epoch_end`.
+        # Lightning does not step it: see `on_train_epoch_end`.
         return [optimizer], [{"scheduler": schedule, "monitor": monitor, "frequency": sys.maxsize}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the weights of another architecture in one sentence.
+        """Refuses the weights of another architecture.
 
         Raises:
-            UserError: where names or shapes differ.
+            UserError: if names or shapes differ.
         """
         ours = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
@@ -324,25 +322,25 @@ class CollapseModule(LightningModule):
         self._train_means = checkpoint.get("train_means")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the class means and confusion matrices last measured, so that a run killed after its last
-        epoch can still be recorded.
+        """Saves the latest class means and confusion matrices, so that a run killed after its last epoch can
+        still be recorded.
         """
         checkpoint["class_means"] = self.class_means
         checkpoint["confusions"] = self.confusions
         checkpoint["train_means"] = self._train_means
 
     def measured(self) -> tuple[str, ...]:
-        """The splits of which samples have been counted since measuring began afresh."""
+        """The splits with samples counted since the last reset."""
         return tuple(split for split in SPLITS if self._split(split).loss.update_called)
 
     def measure_names(self, split: str) -> list[str]:
-        """What is logged of a split with every measurement, as ``nc1``."""
+        """Names of the values that every measurement of a split logs, such as ``nc1``."""
         solved = hasattr(self.network.refinement, "forward_solve")
         beside = ["accuracy_tau", "accuracy_ncm"] if split == "test" else []
         return self._split(split).names(solved) + beside
 
     def largest_residual(self, split: str) -> Tensor:
-        """Over the samples of a split measured so far, of all ranks."""
+        """The largest residual over the samples of a split measured so far, over all ranks."""
         residual: Tensor = self._split(split).residual.compute()
         return residual
 
@@ -367,7 +365,7 @@ class CollapseModule(LightningModule):
 
     def _log_measures(self, split: str) -> None:
         measures = self._split(split)
-        if not measures.comparable():  # the one batch of fast_dev_run, where samples lie by class
+        if not measures.comparable():  # the one batch of fast_dev_run, if samples are sorted by class
             return
         with _divergence_told(split, self.trainer.global_step):
             values = measures.compute()
@@ -385,7 +383,7 @@ class CollapseModule(LightningModule):
 
 
 class _Shared:
-    """Makes an optimizer or a schedule, for a module and its copies: a maker of the command line's holds the
+    """Makes an optimizer or a schedule, for a module and its copies: the command line's makers hold the
     parser, which cannot be copied.
     """
 
@@ -400,16 +398,16 @@ class _Shared:
 
 
 def precise(values: Tensor) -> Tensor:
-    """In float32 at least: what is measured of a network of half precision is not rounded to it again."""
+    """Converts to float32 or better: measures of a half-precision network are not rounded to it again."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager
 def _divergence_told(split: str, step: int) -> Iterator[None]:
-    """Features that are not finite have no collapse: the metric says how many they are.
+    """Turns the metric's error about non-finite features into `Diverged`.
 
     Raises:
-        Diverged: where there are some.
+        Diverged: if there are any.
     """
     try:
         yield

@@ -13,9 +13,9 @@ from deq_collapse.models.cells import Shape
 from deq_collapse.models.readouts import UnitLength
 
 EncoderFactory = Callable[[Shape], nn.Module]
-"""Makes an encoder for images of a shape."""
+"""Makes an encoder for images of a given shape."""
 RefinementFactory = Callable[[Shape], nn.Module]
-"""Makes a refinement for an H0 of a shape."""
+"""Makes a refinement for an H0 of a given shape."""
 ClassifierFactory = Callable[[int, int], nn.Module]
 """Makes a classifier from the feature width d and the number of classes K; see
 :mod:`deq_collapse.models.classifiers`.
@@ -23,15 +23,15 @@ ClassifierFactory = Callable[[int, int], nn.Module]
 
 
 def make(name: str, maker: Callable[..., nn.Module], *facts: Any) -> nn.Module:
-    """Makes a part of what trains.
+    """Makes a part of the network, or the criterion.
 
     Args:
         name: of the part, in words.
         maker: a class, or a function.
-        facts: what it is told: the image shape, say.
+        facts: its arguments, e.g. the image shape.
 
     Raises:
-        UserError: where it cannot be made of them, with the line of the user's own code.
+        UserError: if it cannot be made from them; the message has the line of the user's code.
     """
     try:
         return maker(*facts)
@@ -43,7 +43,7 @@ def make(name: str, maker: Callable[..., nn.Module], *facts: Any) -> nn.Module:
 
 
 def _reason(error: Exception) -> str:
-    """What happened, and in which line of a file that is no installed library."""
+    """What happened, and in which line of the user's code, outside installed libraries."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if _own(frame.filename)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     kind = "" if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: "
@@ -64,15 +64,15 @@ class Network(nn.Module):
         image_shape: channels, height and width of an image.
         num_classes: K.
         encoder: makes the module x -> H0, ``(N, C, H, W)`` to ``(N, C', H', W')``, ``(N, d)`` or the like.
-        refinement: makes the module H0 -> feature map; ``torch.nn.Identity`` where the encoder is all.
-        readout: feature map -> features h, ``(N, d)``; for a classifier that normalises, their direction.
+        refinement: makes the module H0 -> feature map; ``torch.nn.Identity`` for the encoder alone.
+        readout: feature map -> features h, ``(N, d)``; for a classifier that normalises, their directions.
         classifier: makes the module h -> logits, ``(N, K)``.
-        channels_last: keep maps and kernels in memory with the channels of a pixel side by side, as
-            convolutions want them; the values are the same to rounding. Parts must then not ``view`` a map
-            as rows of another shape, but ``flatten`` or ``reshape`` it.
+        channels_last: keep the channels of a pixel adjacent in the memory of maps and kernels, as
+            convolutions prefer; the values are the same up to rounding. Parts must then ``flatten`` or
+            ``reshape`` a map instead of using ``view``.
 
     Raises:
-        UserError: where a part cannot take its input, or gives one that the next part cannot take.
+        UserError: if a part cannot take its input, or returns something that the next part cannot take.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Network(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        # Convolutions give maps in the format of their kernels.
+        # Convolutions return maps in the memory format of their kernels.
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.encoder = make("encoder", encoder, image_shape).to(memory_format=memory_format)
         h0 = self._probe(self.encoder, torch.zeros(1, *image_shape), "encoder")
@@ -102,13 +102,13 @@ class Network(nn.Module):
     @staticmethod
     @torch.no_grad()
     def _probe(module: nn.Module, x: Tensor, name: str, vectors: bool = False) -> Tensor:
-        """What a part makes of one sample, in eval mode."""
+        """The output of a part for one sample, in eval mode."""
         training = module.training
         try:
             y = module.eval()(x)
         except UserError:
             raise
-        except Exception as error:  # what torch says of shapes, or a part of the user's own of anything
+        except Exception as error:  # torch's errors about shapes, or any error of a user's part
             raise UserError(
                 f"the {name} cannot take an input of shape {tuple(x.shape)}: {_reason(error)}"
             ) from error
@@ -120,14 +120,14 @@ class Network(nn.Module):
         return y
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compiles the encoder and the refinement by ``torch.compile``, whose arguments these are; of an
-        equilibrium, its cell. The values are the same to rounding, and a copy is not compiled.
+        """Compiles the encoder and the refinement (of an equilibrium, its cell) with ``torch.compile``, which
+        takes these arguments. The values are the same up to rounding, and a copy is not compiled.
         """
         self.encoder.compile(*args, **options)
         self.refinement.compile(*args, **options)
 
     def features(self, x: Tensor) -> Tensor:
-        """Features h, what the classifier receives: images (N, C, H, W) to (N, d)."""
+        """Features h, the classifier's input: images (N, C, H, W) to (N, d)."""
         h: Tensor = self.readout(self.refinement(self.encoder(x)))
         return h
 
@@ -137,7 +137,7 @@ class Network(nn.Module):
         return logits
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts by name, in the order in which an image passes through them."""
+        """The parts by name, in the order that an image passes through them."""
         return {name: getattr(self, name) for name in ("encoder", "refinement", "readout", "classifier")}
 
     def parameter_counts(self) -> dict[str, int]:

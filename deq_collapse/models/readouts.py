@@ -1,4 +1,4 @@
-"""Readouts: feature map -> features h, what the classifier receives. ``torch.nn.Flatten`` is another."""
+"""Readouts: feature map -> features h, the classifier's input. ``torch.nn.Flatten`` is another one."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,11 +7,10 @@ from deq_collapse.errors import UserError
 
 
 class GlobalAverage(nn.Module):
-    """The mean over the map: ``(N, C, H, W)`` to ``(N, C)``, as in residual networks; vectors stay as they
-    are.
+    """The mean over the map: ``(N, C, H, W)`` to ``(N, C)``, as in residual networks; vectors are unchanged.
 
     Raises:
-        UserError: for tokens, whose numbers it would mix.
+        UserError: for tokens, whose entries it would mix.
     """
 
     def forward(self, z: Tensor) -> Tensor:
@@ -42,7 +41,7 @@ class TokenAverage(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Vectors of length 1 in the same direction; 0 stays 0."""
+    """Scales vectors to length 1; 0 stays 0."""
 
     def forward(self, h: Tensor) -> Tensor:
         """Shape ``(N, d)`` in and out."""

@@ -1,4 +1,4 @@
-"""Residual encoders for small images: ResNet-18 with a CIFAR stem, ResNet-32 and their like (He et al., "Deep
+"""Residual encoders for small images: ResNet-18 with a CIFAR stem, ResNet-32 and the like (He et al., "Deep
 Residual Learning for Image Recognition", 2016).
 """
 
@@ -14,12 +14,12 @@ from deq_collapse.models.cells import Shape
 
 
 class ResNetEncoder(nn.Sequential):
-    """A 3x3 convolution of stride 1, then basic residual blocks; each stage after the first halves the map.
+    """A 3x3 convolution of stride 1, then basic residual blocks; every stage after the first halves the map.
 
-    The defaults are ResNet-18 as it is used on CIFAR, with neither the 7x7 stem nor the pooling of ImageNet.
+    The defaults are ResNet-18 as used on CIFAR, without the 7x7 stem and the pooling for ImageNet.
     ``widths=(16, 32, 64), stage_blocks=5, shortcut="pad"`` is the ResNet-32 of He et al.'s section 4.2, which
-    is that of the literature on imbalance (Cao et al., "LDAM", 2019). With all blocks it is a whole backbone,
-    to be followed by ``torch.nn.Identity``; with fewer, a refinement stands for those left out.
+    the literature on imbalance uses (Cao et al., "LDAM", 2019). With all blocks it is a complete backbone, to
+    be followed by ``torch.nn.Identity``; with fewer, a refinement replaces the missing blocks.
 
     Maps ``(N, C, H, W)`` to ``(N, C', ceil(H / s), ceil(W / s))``: C' and s = 2^stage of the last block kept.
 
@@ -27,12 +27,12 @@ class ResNetEncoder(nn.Sequential):
         image_shape: channels, height and width of an image.
         widths: channels of each stage.
         stage_blocks: residual blocks in each stage, at least 1.
-        shortcut: past a block that changes the shape: ``projection``, a 1x1 convolution (their option B), or
-            ``pad``, every other pixel and zeros for the new channels (option A, no parameters).
-        blocks: residual blocks that are kept, from the first; all where ``None``.
+        shortcut: around a block that changes the shape: ``projection``, a 1x1 convolution (their option B),
+            or ``pad``, every other pixel and zeros for the new channels (option A, no parameters).
+        blocks: number of residual blocks to keep, from the first; ``None`` for all.
 
     Raises:
-        UserError: for widths or a number of blocks that no network has.
+        UserError: for impossible widths or numbers of blocks.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PadShortcut(nn.Module):
     """Option A of He et al.: every ``stride``-th pixel, between channels of zeros.
 
     Args:
-        channels: new channels in all, half of them before and half after those that come in.
+        channels: total number of new channels, half of them before and half after the input's.
         stride: of the block.
     """
 

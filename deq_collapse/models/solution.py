@@ -1,4 +1,4 @@
-"""What one call of an equilibrium found, and what that took: a record of its own for every call."""
+"""What one call of an equilibrium found, and at what cost: one record per call."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from deq_collapse.models.solvers import CONVERGED
 
 @dataclass(frozen=True)
 class Solve:
-    """What one solve of one batch cost and reached.
+    """Cost and accuracy of one solve of one batch.
 
     Attributes:
         evaluations: of the cell (forward) or of its vector-Jacobian product (backward).
@@ -31,15 +31,15 @@ class Solve:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """The record of one call, apart from its features, whose graph it does not keep alive.
+    """The record of one call, without its features, so that their graph is not kept alive.
 
     Attributes:
-        state: where the call ended, detached, shape ``(N, ...)``.
-        gradient: how it is differentiated; ``None`` in eval mode, where it is not.
+        state: final state of the call, detached, shape ``(N, ...)``.
+        gradient: how it is differentiated; ``None`` in eval mode.
         forward: how the state was found.
-        backward: the adjoint solves of its graph, one for each backward pass so far; none but for ``ift``.
-        jacobian: the estimate of ``||J_f(z*)||_F^2 / dim z``, a scalar with a graph of its own, where a
-            training step asks for it.
+        backward: the adjoint solves of its graph, one for each backward pass so far; only for ``ift``.
+        jacobian: the estimate of ``||J_f(z*)||_F^2 / dim z``, a scalar with its own graph, if a training step
+            requires it.
     """
 
     state: Tensor

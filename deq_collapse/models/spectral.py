@@ -10,15 +10,16 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 12) -
     """Largest modulus of the eigenvalues of each sample's Jacobian ``df/dz``, by Arnoldi's method.
 
     The eigenvalues are those of the Jacobian on the Krylov space of a random vector (Saad, "Numerical Methods
-    for Large Eigenvalue Problems", 2011, chapter 6): exact where z has at most ``steps`` numbers, soon exact
-    where few eigenvalues stand out, and at worst, where they fill a disc, 12 steps saw 10 to 20% less.
-    Complex pairs are no special case, while torchdeq's ``power_method`` gives 0.33 for a pair of modulus 0.9.
-    The growth of a norm is right too, but with 30 products it was up to 16% off where 12 are exact here.
+    for Large Eigenvalue Problems", 2011, chapter 6): exact if z has at most ``steps`` numbers, and soon exact
+    if a few eigenvalues dominate; in the worst case, eigenvalues that fill a disc, 12 steps found 10 to 20%
+    too little. Complex pairs are no special case, while torchdeq's ``power_method`` returns 0.33 for a pair
+    of modulus 0.9. The growth of a norm also works, but was up to 16% off after 30 products in cases where 12
+    are exact here.
 
     Args:
         f: the map; its value for a sample must depend on that sample alone.
-        z: where, shape ``(N, ...)``.
-        steps: vector-Jacobian products.
+        z: the point, shape ``(N, ...)``.
+        steps: number of vector-Jacobian products.
 
     Returns:
         Shape ``(N,)``.
@@ -26,8 +27,8 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 12) -
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         fz = f(z)
-    draw = torch.Generator().manual_seed(0)  # of its own: to measure must not change what training draws
-    # One for all: what a sample's radius is does not depend on the samples beside it.
+    draw = torch.Generator().manual_seed(0)  # its own: measuring must not change what training draws
+    # One vector for all, so that a sample's radius does not depend on the other samples.
     w = torch.randn(z.shape[1:], generator=draw, dtype=z.dtype).to(z.device).expand_as(z).flatten(1)
     basis = w.new_zeros(len(w), steps + 1, w.shape[1])
     basis[:, 0] = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
@@ -36,7 +37,7 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 12) -
         (w,) = torch.autograd.grad(fz, z, basis[:, k].view_as(z), retain_graph=True)
         w, known = w.flatten(1), basis[:, : k + 1]
         rounding = 10 * torch.finfo(w.dtype).eps * torch.linalg.vector_norm(w, dim=1)
-        for _ in range(2):  # Gram-Schmidt, and once more for what rounding left
+        for _ in range(2):  # Gram-Schmidt, repeated to remove rounding errors
             coefficients = torch.bmm(w[:, None], known.mT)
             projected[:, : k + 1, k] += coefficients[:, 0]
             w = w - torch.bmm(coefficients, known)[:, 0]
@@ -47,4 +48,4 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 12) -
     finite = projected.isfinite().flatten(1).all(1)
     projected = torch.where(finite[:, None, None], projected, 0)
     radius: Tensor = torch.linalg.eigvals(projected[:, :steps]).abs().amax(1)
-    return torch.where(finite, radius, torch.nan)  # weights that broke are for the loss to show
+    return torch.where(finite, radius, torch.nan)  # the loss will show it

@@ -7,11 +7,11 @@ from deq_collapse.errors import UserError
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A stopping rule: each sample is done at a relative residual, and all are at a number of evaluations.
+    """A stopping rule: a sample stops at a relative residual, and all stop at a number of evaluations.
 
     Args:
         relative: a sample is done when ``||f(z) - z|| / ||f(z)||`` is at most this, above 0.
-        max_iter: evaluations at most, at least 1; ``None`` is what the equilibrium says.
+        max_iter: largest number of evaluations, at least 1; ``None`` takes the equilibrium's own.
     """
 
     relative: float
@@ -21,7 +21,7 @@ class Tolerance:
         """Refuses numbers out of range, see :class:`~deq_collapse.models.solvers.base.Solver`.
 
         Raises:
-            UserError: for one of them.
+            UserError: for such a number.
         """
         if not self.relative > 0:
             raise UserError(f"the tolerance is {self.relative}, but a tolerance is above 0.")
@@ -30,7 +30,7 @@ class Tolerance:
 
     @classmethod
     def of(cls, given: "float | Tolerance", max_iter: int) -> "Tolerance":
-        """The rule itself or the one of that relative residual, with ``max_iter`` where it has none.
+        """The given rule, or the one of that relative residual, with ``max_iter`` if it has none.
 
         Raises:
             UserError: for a number out of range.

@@ -1,4 +1,4 @@
-"""Any classification model of torchvision as an encoder, its classifier cut off."""
+"""Any classification model of torchvision as an encoder, without its classifier."""
 
 from difflib import get_close_matches
 from functools import partial
@@ -22,23 +22,23 @@ SOME = (
     "swin_t",
     "vit_b_16",
 )
-"""Names for a message."""
+"""Examples of names, for an error message."""
 
 
 class TorchvisionEncoder(nn.Module):
-    """Images to what the last linear layer of a torchvision model consumes: ``(N, C, H, W)`` to ``(N, d)``.
+    """Images to the input of a torchvision model's last linear layer: ``(N, C, H, W)`` to ``(N, d)``.
 
-    Whatever that layer is called, it is the one whose output is the model's; the features are its input,
-    hidden layers of the head and dropout included. Grey images are repeated in three channels, so that no
-    weight changes. It is a whole backbone, to be followed by ``torch.nn.Identity`` or by a cell on vectors.
+    That layer, whatever its name, is the one whose output is the model's. The features are its input, after
+    any hidden layers and dropout of the head. Grey images are repeated in three channels, so that no weights
+    change. It is a complete backbone, to be followed by ``torch.nn.Identity`` or by a cell on vectors.
 
     Args:
         image_shape: channels, height and width of an image, of 1 or 3 channels.
         name: one of ``torchvision.models.list_models(module=torchvision.models)``, e.g. ``convnext_tiny``.
         weights: pre-trained weights by name, e.g. ``IMAGENET1K_V1`` or ``DEFAULT``, which torchvision
-            downloads; drawn at random where ``None``. Images are normalised as their data set says.
-        resize: side of the square that images are scaled to first; as they are where ``None``.
-        options: further arguments of the model, as ``{image_size: 32}`` of a vision transformer.
+            downloads; ``None`` initialises at random. Images are normalised as set by their data set.
+        resize: side of the square to which images are first scaled; ``None`` keeps their size.
+        options: further arguments of the model, e.g. ``{image_size: 32}`` for a vision transformer.
 
     Raises:
         UserError: for names, options or weights that torchvision does not have, for images that the model
@@ -73,7 +73,7 @@ class TorchvisionEncoder(nn.Module):
 
     @torch.no_grad()
     def _cut_head(self, name: str, image_shape: Shape) -> None:
-        """Puts an identity in place of the linear layer whose output is the model's."""
+        """Replaces the linear layer whose output is the model's by an identity."""
         called: list[tuple[str, Tensor]] = []
 
         def note(key: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:

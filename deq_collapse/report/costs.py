@@ -1,4 +1,4 @@
-"""What each setting and refinement costs, as the texts of a table."""
+"""Costs of each setting and refinement, as the texts of a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMS: dict[Form, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one setting and refinement, and their texts; no texts where none is finished."""
+    """The runs of one setting and refinement, and their texts; no texts if none is finished."""
 
     setting: Setting
     refinement: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CostTable:
-    """Columns that say something in some row, and rows block by block, a block for each setting."""
+    """The columns that have a value in some row, and the rows in blocks, one for each setting."""
 
     groups: list[tuple[str, int]]
     titles: list[str]

@@ -11,7 +11,7 @@ def baseline_text(entry: Entry) -> tuple[str, str]:
 
 
 def other_text(entry: Entry) -> tuple[str, str]:
-    """Mean and deviation of what is compared with it."""
+    """Mean and deviation of the side compared with it."""
     return summarised(list(entry.other.values()), entry.measure)
 
 
@@ -21,8 +21,8 @@ def effect_text(entry: Entry) -> tuple[str, str]:
 
 
 def runs_text(line: Line) -> str:
-    """How many runs stand behind a line: `n = 3`, or which side lacks some; † for the unconverged, ‡ for
-    those that ended before their plan.
+    """The number of runs of a line: `n = 3`, or which side lacks some; † counts the unconverged, ‡ those that
+    ended before their plan.
     """
     marks = {"†": line.unconverged, "‡": line.cut}
     return ", ".join([_counted(line), *(f"{mark} {count}" for mark, count in marks.items() if count)])

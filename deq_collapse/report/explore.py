@@ -1,4 +1,4 @@
-"""The report's curves that answer to the pointer: every run's values, and plotly's bundle, packed."""
+"""The report's interactive curves: every run's values, and plotly's bundle, compressed."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SHAPES = {
     "P": "cross",
     "X": "x",
 }
-"""What plotly calls the markers of `style.series`."""
+"""Plotly's names of the markers of `style.series`."""
 
 
 def curve_data(study: Study) -> dict[str, Any]:
-    """What the page's script draws: metrics that some run logged, the looks of refinements, and of each run
-    its course over epochs, to four digits; what is not finite is null. A split measured once has no course.
+    """The data of the page's script: metrics that some run logged, the styles of refinements, and each run's
+    values over epochs, to four digits; non-finite values are null. A split measured once has no curve.
     """
     shown = (*panels(study.runs), *OTHERS)
     names = [panel.metric for panel in shown]
@@ -67,14 +67,14 @@ def _symbol(look: Series) -> str:
 
 @lru_cache(maxsize=1)
 def library() -> str:
-    """Plotly's script, packed: 1.9 MB for 4.8."""
+    """Plotly's script, compressed: 1.9 MB instead of 4.8."""
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     return packed(get_plotlyjs())
 
 
 def packed(text: str) -> str:
-    """A text as gzip in base64, the same bytes every time; a browser unpacks it when it is asked for."""
+    """A text as gzip in base64, reproducible byte by byte; a browser unpacks it on demand."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 

@@ -9,14 +9,13 @@ from deq_collapse.runs.study import read_study
 
 
 def write_figures(study_dir: Path) -> Path:
-    """Writes every figure of a study as svg, png and pdf, and removes those of the report before that it has
-    no more.
+    """Writes every figure of a study as svg, png and pdf; removes figures that only the previous report had.
 
     Returns:
         Their folder, ``<study_dir>/figures``.
 
     Raises:
-        UserError: where the folder is not a study's, or a figure cannot be written.
+        UserError: if the folder is not a study's, or a figure cannot be written.
     """
     folder = study_dir / "figures"
     drawings = list(all_drawings(figure_sections(read_study(study_dir))))

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX with booktabs: files to `\input` into a paper, and one document that holds them all."""
+r"""Tables as LaTeX with booktabs: files to `\input` into a paper, and one document that contains them all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
-    # What the words and numbers of a study are made of.
+    # Characters in the words and numbers of a study.
     "−": "$-$",
     "±": r"$\pm$",
     "×": r"$\times$",
@@ -40,11 +40,11 @@ _TOKENS = re.compile("([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)|K_A|" + "|".join(re.es
 
 HEAD = "% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}.\n"
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
-"""Makes a table as narrow as its column if it is wider, and leaves it as it is if not."""
+"""Shrinks a table that is wider than its column to the column's width."""
 
 
 def escape(text: str) -> str:
-    r"""Text as LaTeX: what it means something to is escaped, signs and powers become mathematics.
+    r"""Text as LaTeX: special characters are escaped, signs and powers become mathematics.
 
     >>> escape("50% of K_A=3, 1.2×10⁻⁵ & {a_b}")
     '50\\% of $K_A$=3, 1.2$\\times$10$^{-5}$ \\& \\{a\\_b\\}'
@@ -55,7 +55,7 @@ def escape(text: str) -> str:
 
 
 def values_table(table: Table) -> str:
-    """Mean ± standard deviation, the refinements beside each other under every measure."""
+    """Mean ± standard deviation, with the refinements side by side under every measure."""
     sides = _sides(table)
     parts = []
     for first, measures in _parts(table):
@@ -71,7 +71,7 @@ def values_table(table: Table) -> str:
 
 
 def differences_table(table: Table) -> str:
-    """Paired effects with interval and adjusted p; bold where that is below 0.05."""
+    """Paired effects with interval and adjusted p; bold if p is below 0.05."""
     parts = []
     for first, measures in _parts(table):
         heads = [_effect_title(m.title, m.kind) for m in measures]
@@ -123,7 +123,7 @@ def verdicts_table(found: Verdicts) -> str:
 
 
 def document(names: Iterable[str]) -> str:
-    r"""A document that inputs every table, to look at: `pdflatex all.tex`."""
+    r"""A document that inputs every table, for viewing: `pdflatex all.tex`."""
     inputs = "\n".join(rf"\input{{{name}}}" for name in names)
     return (
         "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage[margin=2cm]{geometry}\n"
@@ -202,7 +202,7 @@ def _heads(titles: Sequence[str], under: Sequence[str]) -> list[str]:
 
 
 def _parts(table: Table) -> list[tuple[int, tuple[Measure, ...]]]:
-    """At most three measures, which a page has room for, and the place of the first."""
+    """Groups of at most three measures, which fit on a page, with the index of the first."""
     return [(i, table.measures[i : i + 3]) for i in range(0, len(table.measures), 3)]
 
 
@@ -216,7 +216,7 @@ def _tabular(
     groups: Sequence[str] = (),
     columns: str | None = None,
 ) -> str:
-    """Rows under their headings; where rows are of several groups, a line of its own names each group."""
+    """Rows under their headings; if rows belong to several groups, a separate line names each group."""
     width = len(rows[0])
     body: list[str] = []
     for i, row in enumerate(rows):
@@ -237,7 +237,7 @@ def _tabular(
 
 
 def _float(label: str, caption: str, parts: Sequence[str]) -> str:
-    """The floating table; its parts stand below each other."""
+    """The floating table; its parts follow each other vertically."""
     lines = [
         r"\begin{table}",
         r"\centering\small",

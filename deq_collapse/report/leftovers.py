@@ -1,4 +1,4 @@
-"""Removes what an earlier report wrote into a folder and this one does not."""
+"""Removes files that an earlier report wrote into a folder and this one did not."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,15 +7,15 @@ from deq_collapse.files import write_atomically
 
 
 def keep_only(folder: Path, written: Collection[str]) -> None:
-    """Removes files of the report before, and notes those of this one in a hidden file beside the folder, so
-    that files of somebody else stay.
+    """Removes files of the previous report, and lists those of this one in a hidden file beside the folder,
+    so that other files stay.
 
     Args:
-        folder: as ``<study>/tables``.
-        written: names of the files that this report has.
+        folder: such as ``<study>/tables``.
+        written: names of the files of this report.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     noted = folder.with_name(f".{folder.name}")
     before = noted.read_text(encoding="utf-8").splitlines() if noted.exists() else []

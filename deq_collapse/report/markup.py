@@ -1,4 +1,4 @@
-"""Plain words with their subscripts and superscripts set as such."""
+"""Plain words with their subscripts and superscripts as markup."""
 
 import re
 
@@ -6,12 +6,12 @@ from markupsafe import Markup, escape
 
 
 def setting_markup(words: str) -> Markup:
-    """A setting's words with its subscript set as one."""
+    """A setting's words with the subscript as markup."""
     return Markup(escape(words).replace("K_A", Markup("K<sub>A</sub>")))
 
 
 def marked(words: str) -> Markup:
-    """Words with the symbols of formulas.
+    """Words with the symbols of formulas as markup.
 
     >>> marked("K_A classes & Σ_B⁺")
     Markup('K<sub>A</sub> classes &amp; Σ<sub>B</sub><sup>+</sup>')

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page that opens from disk and needs nothing else."""
+"""The report of a study: one self-contained HTML page that opens from disk."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ FILE_NAME = "report.html"
 
 
 def write_report(study_dir: Path) -> Path:
-    """Write `<study_dir>/report.html` and `<study_dir>/tables` from what the study left there.
+    """Write `<study_dir>/report.html` and `<study_dir>/tables` from the study's files there.
 
-    The page is replaced as a whole: a reader sees the old one or the new one, and an error leaves the old.
+    The page is replaced atomically: a reader sees the old or the new one, and an error leaves the old one.
 
     Returns:
         The page's path.
@@ -130,7 +130,7 @@ def render(study: Study) -> str:
 
 
 def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
-    """Each metric of one setting: its values on train and test of each refinement in turn."""
+    """Each metric of one setting, with its train and test values for each refinement in turn."""
     runs = [run for seeds in cell.values() for run in seeds]
     names = dict.fromkeys(name for run in runs for values in (run.train, run.test) for name in values)
     columns = [(seeds, split) for seeds in cell.values() for split in ("train", "test")]
@@ -141,13 +141,13 @@ def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
 
 
 def _deviation(text: str) -> Markup:
-    """A mean with its deviation on a line of its own, which keeps the tables of several seeds narrow."""
+    """A mean with its deviation in small print, which keeps the tables of several seeds narrow."""
     mean, sign, deviation = text.partition(" ± ")
     return escape(mean) + (Markup(" <small>± {}</small>").format(deviation) if sign else "")
 
 
 def _provenance(study: Study) -> dict[str, str]:
-    """What was trained, and where, as the runs wrote it; where they differ, every value."""
+    """What was trained, and where, as recorded by the runs; all values if they differ."""
     found: dict[str, dict[str, None]] = {}
     for run in study.runs:
         for key, value in (run.saved.recipe | run.environment).items():

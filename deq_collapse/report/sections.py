@@ -1,4 +1,4 @@
-"""The figures of a study, in sections: to add one, write a function of the study and put it into `SECTIONS`.
+"""The figures of a study, in sections. To add one, write a function of the study and add it to `SECTIONS`.
 
 The report shows them, and `figure_files` writes them as files.
 """
@@ -35,9 +35,9 @@ from deq_collapse.runs.setting import axes_in_words
 from deq_collapse.runs.study import Study
 
 OF_THEORY = ("cross entropy", None)
-"""Criteria that SELI and the layer-peeled optimum are of; an old run does not say its own."""
+"""Criteria for which SELI and the layer-peeled optimum hold; old runs do not record theirs."""
 MANY = 3
-"""More settings than this are drawn as small multiples, one metric at a time."""
+"""A larger number of settings is drawn as small multiples, one metric at a time."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Drawing:
 
     Attributes:
         name: of its files, without suffix; unique in the study.
-        title: what it shows, in words.
-        caption: what stands above it in the report; its title already says the rest there.
-        draw: makes it anew.
+        title: description of its content.
+        caption: text above it in the report, where the section's title says the rest.
+        draw: creates it.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Section:
 
     Attributes:
         title: the heading.
-        layout: how figures stand beside each other, a class of `report.css`: `one`, `pair` or `four`.
-        drawings: what the report shows.
-        note: what a reader must know to read them.
-        files: what is only written as files, because a page would be too long.
+        layout: arrangement of the figures, a class of `report.css`: `one`, `pair` or `four`.
+        drawings: the figures that the report shows.
+        note: what a reader must know to understand them.
+        files: figures that are only written as files, because the page would be too long.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Section:
 
     @property
     def figures(self) -> Iterator[tuple[Markup, Markup]]:
-        """Each a caption, and what is drawn as HTML."""
+        """The caption of each figure, and the figure as HTML."""
         for drawing in self.drawings:
             yield setting_markup(drawing.caption), Markup(svg(drawing.draw(), drawing.name, drawing.title))
 
@@ -319,7 +319,7 @@ def _theory(study: Study) -> Section:
 
 
 def _name(words: str, kind: str) -> str:
-    """A name for files and ids: `step-ka3-r10-curves`."""
+    """A name for files and ids, e.g. `step-ka3-r10-curves`."""
     plain = words.lower().replace("k_a=", "ka").replace("r=", "r")
     return "-".join([*re.findall(r"\w+", plain), kind])
 
@@ -338,7 +338,7 @@ def _seeds(study: Study) -> int:
 
 
 def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
-    """Everything that is written as files."""
+    """All figures that are written as files."""
     for section in sections:
         yield from section.drawings + section.files
 

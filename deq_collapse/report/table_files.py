@@ -1,4 +1,4 @@
-"""The tables and verdicts of a study as files: csv and json to read on, LaTeX for papers."""
+"""The tables and verdicts of a study as files: csv and json for further processing, LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ FOLDER = "tables"
 def write_tables(study: Study, study_dir: Path) -> Path:
     """Writes `runs.csv` (every final value of every run); for each table a csv with one row per setting,
     refinement and measure, and LaTeX of its values and of its differences; `costs`; `verdicts` as csv, json
-    and LaTeX; and `all.tex`, which holds all that is LaTeX.
+    and LaTeX; and `all.tex`, which contains all LaTeX tables.
 
-    They can be made again from the runs, so the disk is not waited for. What the report before had and this
-    one has not is removed.
+    They can be rebuilt from the runs, so writing does not wait for the disk. Files that only the previous
+    report had are removed.
 
     Returns:
         Their folder, `<study_dir>/tables`.
 
     Raises:
-        UserError: where a file cannot be written.
+        UserError: if a file cannot be written.
     """
     folder = study_dir / FOLDER
     found = verdicts(study)
@@ -76,7 +76,7 @@ def write_tables(study: Study, study_dir: Path) -> Path:
 def tidy(table: Table) -> list[dict[str, Any]]:
     """A table as rows: means, standard deviations and numbers of runs of both sides, and their comparison.
 
-    Shares are between 0 and 1; effects of a measure that is compared as a ratio are factors.
+    Shares are between 0 and 1; effects of measures compared as ratios are factors.
     """
     return [
         {

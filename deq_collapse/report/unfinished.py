@@ -1,4 +1,4 @@
-"""The runs of a study that are not finished, as a section of its page: how far they are, and their curves."""
+"""The unfinished runs of a study, as a section of its page: their progress and their curves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_FIGURES = 6
 
 @dataclass(frozen=True)
 class Row:
-    """A run that has begun and is not finished; its reason where it failed."""
+    """A run that has started and is not finished; with the reason if it failed."""
 
     name: str
     state: str
@@ -44,12 +44,12 @@ class Row:
 
 
 def section(study: Located, now: float, reported: Collection[str] | None = None) -> Markup:
-    """Counts of runs by state, a row for each run that has begun and is not finished, and their curves.
+    """Counts of runs by state, a row for each run that has started and is not finished, and their curves.
 
     Args:
-        study: what to look at.
-        now: seconds since 1970, to be told on the page.
-        reported: runs that the report on the same page is of; ``None`` for all that are finished.
+        study: the study to show.
+        now: seconds since 1970, shown on the page.
+        reported: runs covered by the report on the same page; ``None`` for all finished ones.
     """
     states = {name: state_of(study.directory / name) for name in study.runs}
     begun = {name: state for name, state in states.items() if state not in ("finished", "waiting")}
@@ -72,7 +72,7 @@ def section(study: Located, now: float, reported: Collection[str] | None = None)
 
 
 def run_so_far(directory: Path, axes: dict[str, str]) -> Run | None:
-    """A run that is not finished, as far as its history goes; ``None`` before its first epoch has ended."""
+    """An unfinished run, as far as its history goes; ``None`` before the end of its first epoch."""
     try:
         history = read_history(directory)
     except UserError:
@@ -134,7 +134,7 @@ def _row(directory: Path, state: str, run: Run | None) -> Row:
 
 
 def _figures(runs: list[Run]) -> dict[str, Markup]:
-    """Curves of the runs of each setting, both refinements in the same axes."""
+    """Curves of the runs of each setting, all refinements in the same axes."""
     scales = shared_scales(runs) if runs else {}
     return {
         setting: Markup(svg(collapse_curves(cell, scales, columns=2), f"now{place}", f"So far: {setting}"))

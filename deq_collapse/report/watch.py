@@ -1,4 +1,4 @@
-"""``deq-collapse study watch``: a page that shows a study while it runs, for people without wandb."""
+"""``deq-collapse study watch``: a page that shows a study while it runs, without wandb."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deq_collapse.study.state import STATE, state_of
 
 PAGE = "watch.html"
 SHARE = 0.05
-"""Of a core, at most, that watching uses to draw: the machine is training."""
+"""Largest share of a core that watching uses for drawing, because the machine is training."""
 SCRIPT = """
 const kept = JSON.parse(sessionStorage.getItem("kept") || "null");
 const parts = document.querySelectorAll("details");
@@ -35,15 +35,15 @@ function again() {
 }
 setTimeout(again, SECONDS * 1000);
 """
-"""Loads the page anew, at the same place, when somebody looks at it."""
+"""Reloads the page at the same place when it is visible."""
 
 
 class Watch:
-    """Keeps ``watch.html`` up to date: the study's report, and above it the runs that are not finished.
+    """Keeps ``watch.html`` up to date: the study's report, and above it the unfinished runs.
 
     Args:
         path: a study file, or a directory of runs.
-        every: seconds between two looks, at least.
+        every: smallest number of seconds between two looks.
     """
 
     def __init__(self, path: Path, every: float) -> None:
@@ -61,17 +61,17 @@ class Watch:
 
     @property
     def pause(self) -> float:
-        """Seconds between two looks, and after which a browser loads the page anew."""
+        """Seconds between two looks, after which a browser also reloads the page."""
         return max(self._every, self._pause)
 
     @property
     def over(self) -> bool:
-        """Whether nothing can change any more, as far as a study file tells."""
+        """Whether nothing can change any more, as far as a study file shows."""
         states = [state_of(self.study.directory / name) for name in self.study.runs]
         return self.study.whole and all(state in ("finished", "failed") for state in states)
 
     def look(self) -> float:
-        """Writes the page if a file of a run has changed; gives the seconds until the next look is due."""
+        """Writes the page if a file of a run has changed; returns the seconds until the next look."""
         if not self.study.whole and _begun(self._path) != set(self.study.runs):
             self.study = locate(self._path)
         seen = _changes(self.study, (CONFIG, HISTORY, STATE, RESULT))
@@ -84,7 +84,7 @@ class Watch:
         return self.pause
 
     def finish(self) -> None:
-        """Writes the page as it stays, drawn once more: a run leaves files after its record, too."""
+        """Writes the final page, drawn once more because a run also leaves files after its record."""
         self._report_due, self._of = 0.0, None
         self._draw_report()
         self.write(reload=None)
@@ -93,20 +93,20 @@ class Watch:
         """Writes the page.
 
         Args:
-            reload: seconds after which a browser loads it anew; ``None`` for never.
+            reload: seconds after which a browser reloads it; ``None`` for never.
         """
         reported = {name.rpartition("/")[0] for name in self._of or {}}
         page = self._report.replace("</h1>", f"</h1>\n{section(self.study, time.time(), reported)}", 1)
         write_atomically(self.page, page if reload is None else reloading(page, reload))
 
     def _draw_report(self) -> None:
-        """The report of the finished runs, drawn anew where one more is finished and drawing is due."""
+        """Redraws the report of the finished runs if another run has finished and drawing is due."""
         of = _changes(self.study, (RESULT,))
         if of == self._of or (self._report and time.monotonic() < self._report_due):
             return
         start = time.process_time()
         directory = self.study.directory
-        with suppress(UserError):  # a file that is just being written; the next look finds it whole
+        with suppress(UserError):  # a file is being written; the next look finds it complete
             gather(directory)
             study = read_study(directory) if (directory / RESULTS).exists() else self._empty()
             self._report, self._of = render(study), of
@@ -123,11 +123,11 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
 
     Args:
         path: a study file, or a directory of runs.
-        every: seconds between two looks, at least.
+        every: smallest number of seconds between two looks.
         port: of a server of the study's directory on 127.0.0.1; 0 for any free one, ``None`` for no server.
 
     Raises:
-        UserError: where there is no study, or the port is taken.
+        UserError: if there is no study, or the port is taken.
     """
     watched = Watch(path, every)
     watched.look()
@@ -151,7 +151,7 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
 
 
 def reloading(page: str, seconds: float) -> str:
-    """A page that loads itself anew; the report's Content-Security-Policy lets scripts of the page run."""
+    """A page that reloads itself; the report's Content-Security-Policy allows the page's scripts."""
     head, end, tail = page.rpartition("</body>")
     return f"{head}<script>{SCRIPT.replace('SECONDS', f'{seconds:.0f}')}</script>\n{end}{tail}"
 
@@ -161,7 +161,7 @@ def _begun(directory: Path) -> set[str]:
 
 
 def _changes(study: Located, names: tuple[str, ...]) -> dict[str, float]:
-    """When files of runs were last written."""
+    """The times when files of runs were last written."""
     found = {}
     for run in study.runs:
         for name in names:
@@ -179,7 +179,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         return super().send_head()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: the terminal is for other news."""
+        """Does nothing: the terminal is for other messages."""
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")
@@ -187,7 +187,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 def _serve(directory: Path, port: int) -> ThreadingHTTPServer:
-    """Serves a study's directory to this machine alone."""
+    """Serves a study's directory to this machine only."""
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=str(directory)))
     except (OSError, OverflowError) as error:

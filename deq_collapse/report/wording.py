@@ -1,4 +1,4 @@
-"""Numbers as text, and what a study found in plain sentences."""
+"""Numbers as text, and the findings of a study in plain sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS = {
     "early stopping": "early stopping",
     "stopped": "a callback stopped it",
 }
-"""What ended a run before its plan, in words."""
+"""Descriptions of what ended a run before its plan."""
 
 
 def number(value: float) -> str:
@@ -43,7 +43,7 @@ def whole(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with two decimals, as 1,000 test images warrant."""
+    """A share as a percentage with two decimals, as 1,000 test images justify."""
     return f"{100 * value:.2f}%" if math.isfinite(value) else NONE
 
 
@@ -56,7 +56,7 @@ def magnitude(value: float) -> str:
 
 
 def over_seeds(values: Sequence[float | None], form: Callable[[float], str] = number) -> str:
-    """Mean ± standard deviation, the value alone where all are the same, a dash where there is none."""
+    """Mean ± standard deviation, the value alone if all are equal, a dash if there are none."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return NONE
@@ -65,16 +65,16 @@ def over_seeds(values: Sequence[float | None], form: Callable[[float], str] = nu
         return form(known[0])
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1))
     if form is number and mean >= 1e-3:
-        # The deviation has two digits, the mean as many decimals as it.
+        # The deviation has two digits, and the mean has the same number of decimals.
         decimals = max(0, 1 - math.floor(math.log10(deviation)))
         return f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}"
     return f"{form(mean)} ± {form(deviation)}"
 
 
 def summarised(values: Sequence[float | None], measure: Measure) -> tuple[str, str]:
-    """Mean over runs and, of several runs, ± their standard deviation; a dash without values.
+    """Mean over runs and, for several runs, ± their standard deviation; a dash without values.
 
-    Runs without a value are counted where the measure has a word for them.
+    Runs without a value are counted if the measure has a word for them.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
     without = len(values) - len(known)
@@ -88,7 +88,7 @@ def summarised(values: Sequence[float | None], measure: Measure) -> tuple[str, s
 
 
 def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
-    """The effect of a comparison, signed or as a factor, and its interval; dashes where there is none."""
+    """The effect of a comparison, signed or as a factor, and its interval; a dash if there is no effect."""
     if not comparison.n:
         return NONE, ""
     low, high = comparison.interval
@@ -117,7 +117,7 @@ def told_p(p: float) -> str:
 
 
 def _plain(value: float, kind: Kind, uncertainty: float) -> str:
-    """A value with two digits of its uncertainty, three of its own where that is 0; shares in per cent."""
+    """A value to two digits of its uncertainty, or to three digits if that is 0; shares in per cent."""
     if not math.isfinite(value):
         return NONE
     if kind == "share":
@@ -129,7 +129,7 @@ def _plain(value: float, kind: Kind, uncertainty: float) -> str:
 
 
 def outcome(run: Run) -> tuple[str, str]:
-    """Whether one run collapsed, and by what: the terminal phase and NC1 to NC3 of the training split."""
+    """Whether a run collapsed, and the evidence: the terminal phase and NC1 to NC3 of the training split."""
     phase = "error never 0" if run.terminal_epoch is None else f"error 0 from epoch {run.terminal_epoch}"
     names = {"nc1": "NC1", "nc2_etf_means": "NC2", "nc3": "NC3"}
     values = ", ".join(f"{names[key]} {number(run.train.get(key, math.nan))}" for key in COLLAPSED)
@@ -139,7 +139,7 @@ def outcome(run: Run) -> tuple[str, str]:
 
 
 def end_warning(run: Run) -> str | None:
-    """A sentence where a run ended before its plan."""
+    """A sentence if a run ended before its plan."""
     end = run.end
     if end is None or end.as_planned:
         return None
@@ -149,8 +149,8 @@ def end_warning(run: Run) -> str | None:
 
 
 def solver_warning(run: Run) -> str | None:
-    """Sentences where fixed points were missed too often to call the features fixed points, or the gradients
-    theirs.
+    """Sentences if solves missed their tolerance too often to call the features fixed points, or the
+    gradients those of fixed points.
     """
     solver, sentences = run.solver, []
     if solver is None:
@@ -179,7 +179,7 @@ def solver_warning(run: Run) -> str | None:
 
 
 def headline(study: Study) -> str:
-    """How many of the study's runs collapsed, and what is meant by that; how many are still to come."""
+    """How many of the study's runs collapsed, and what that means; how many are still missing."""
     collapsed = sum(run.collapsed for run in study.runs)
     missing = len(study.planned) - len(study.runs)
     grid = f" {len(study.runs)} of the grid’s {len(study.planned)} runs are finished." if missing > 0 else ""
@@ -207,7 +207,7 @@ def headline(study: Study) -> str:
 
 
 def parameter_warnings(study: Study) -> list[tuple[str, str]]:
-    """A sentence for each setting whose refinements are not equal in parameters."""
+    """A sentence for each setting whose refinements differ in their number of parameters."""
     sentences = []
     for setting, cell in study.cells.items():
         totals = {name: runs[0].parameters["total"] for name, runs in cell.items()}

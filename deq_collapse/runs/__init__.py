@@ -1,1 +1,1 @@
-"""What one run leaves behind, read and written in one place; imports nothing that trains, tests or draws."""
+"""The files of a run, read and written in one place; imports nothing that trains, tests or draws."""

@@ -16,23 +16,23 @@ COLUMNS = ("split", "evaluations", "module", "metric", "value")
 
 
 def write_along(table: pd.DataFrame, directory: Path, name: str = ALONG) -> Path:
-    """Writes the table into a run's directory; gives the file."""
+    """Writes the table into a run's directory; returns the file."""
     write_atomically(directory / name, table.to_csv(index=False))
     return directory / name
 
 
 def read_along(directory: Path) -> pd.DataFrame | None:
-    """What `write_along` left; None where it left nothing.
+    """Reads what `write_along` wrote; None if there is nothing.
 
     Raises:
-        UserError: where it is broken.
+        UserError: if it is damaged.
     """
     return read_table(directory / ALONG, COLUMNS) if (directory / ALONG).exists() else None
 
 
 @dataclass(frozen=True)
 class Course:
-    """What one run's ``along.csv`` says, and which run it is."""
+    """The content of one run's ``along.csv``, and the identity of the run."""
 
     name: str
     axes: Mapping[str, str]

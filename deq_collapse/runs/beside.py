@@ -1,4 +1,4 @@
-"""A trained network beside the theory: what ``theory compare`` leaves in a run."""
+"""A trained network compared with theory: the files that ``theory compare`` writes into a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ VALUES = ("weight_energy", "feature_energy", "loss_of_means", "optimal_loss")
 
 @dataclass(frozen=True)
 class Beside:
-    """One run beside the theory.
+    """One run compared with theory.
 
     Attributes:
         name: of the run.
-        refinement: `explicit` or `equilibrium`.
+        refinement: `explicit`, `equilibrium`, or the study's own label.
         majority: indices of majority classes; empty without a step imbalance.
         table: a row per target: the normalised distances `weights`, `means`, `logits` in [0, 2], and the
             values of the run, the same in every row.
@@ -62,7 +62,7 @@ def write_beside(directory: Path, beside: Beside) -> None:
     """Writes ``theory.csv`` and ``theory.npz``.
 
     Raises:
-        UserError: where they cannot be written.
+        UserError: if they cannot be written.
     """
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **beside.grams)
@@ -71,10 +71,10 @@ def write_beside(directory: Path, beside: Beside) -> None:
 
 
 def read_beside(directory: Path, name: str, refinement: str, majority: Sequence[int] | None) -> Beside | None:
-    """What `write_beside` left in a run; None where it left nothing.
+    """Reads what `write_beside` wrote into a run; None if there is nothing.
 
     Raises:
-        UserError: a file is broken, or one of the two is missing.
+        UserError: if a file is damaged, or one of the two is missing.
     """
     paths = directory / "theory.csv", directory / "theory.npz"
     if not paths[1].exists():

@@ -1,4 +1,4 @@
-"""What the saved configuration of a run says that its record does not: its imbalance and its criterion."""
+"""What the saved configuration of a run adds to its record: its imbalance, its criterion and its recipe."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import yaml
 from deq_collapse.runs.files import CONFIG
 
 SIGNS = {"num_majority": "K_A", "ratio": "R"}
-"""The letters of those options of an imbalance that its label may name: ``step_ka3_r10``."""
+"""The symbols of the imbalance options that a label may name, e.g. ``step_ka3_r10``."""
 PARTS = ("encoder", "refinement", "readout", "classifier", "criterion", "optimizer", "lr_scheduler")
 USUAL = ("dampening", "eps", "last_epoch", "eta_min")
-"""Options of torch's own that nobody asks for."""
+"""Options of torch that are of no interest here."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Where libyaml is there, 2 ms a file instead of 16."""
+"""With libyaml, 2 ms per file instead of 16."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """In words, as far as it is known.
+    """A saved configuration in words, as far as known.
 
     Attributes:
         imbalance: see `imbalance_words`.
@@ -37,7 +37,7 @@ class Saved:
 
 
 def read_saved(directory: Path) -> Saved:
-    """Of the run in a directory; nothing where no configuration was saved, or it is damaged."""
+    """Reads that of the run in a directory; empty if no configuration was saved, or it is damaged."""
     try:
         config = yaml.load((directory / CONFIG).read_text(encoding="utf-8"), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -51,7 +51,7 @@ def read_saved(directory: Path) -> Saved:
 
 
 def recipe(config: Any) -> dict[str, str]:
-    """What was trained, and how, as a configuration names it: classes with their options.
+    """What was trained, and how, as in the configuration: classes with their options.
 
     >>> options = {"lr": 0.05, "weight_decay": 0.01, "foreach": None}
     >>> sgd = {"class_path": "torch.optim.SGD", "init_args": options}
@@ -64,7 +64,7 @@ def recipe(config: Any) -> dict[str, str]:
 
 
 def _call(value: Any) -> str:
-    """A class of a configuration with those of its options that have a value, as one would write it."""
+    """A class of a configuration as a call, with the options that have a value."""
     if not isinstance(value, dict) or not isinstance(value.get("class_path"), str):
         return str(value)
     given = {
@@ -76,7 +76,7 @@ def _call(value: Any) -> str:
 
 
 def imbalance_words(imbalance: Mapping[str, Any]) -> dict[str, str]:
-    """The words of an imbalance, given as in a configuration, by the part of a label that names each.
+    """The words of an imbalance, given as in a configuration, by the part of a label that stands for each.
 
     >>> imbalance_words({"class_path": "data.Step", "init_args": {"num_majority": 3, "ratio": 10.0}})
     {'step': 'step', 'ka3': 'K_A=3', 'r10': 'R=10'}

@@ -1,4 +1,4 @@
-"""A finished run as the theory sees it: class counts and final geometry, as tensors."""
+"""A finished run for comparison with theory: class counts and final geometry, as tensors."""
 
 import json
 import zipfile
@@ -20,7 +20,7 @@ class FinishedRun(NamedTuple):
 
     Attributes:
         name: as in its record.
-        refinement: `explicit` or `equilibrium`.
+        refinement: `explicit`, `equilibrium`, or the study's own label.
         counts: of the training split, (K,).
         majority: indices of majority classes; empty without a step imbalance.
         weight: classifier rows, (K, d).
@@ -41,7 +41,7 @@ def read_run(directory: Path) -> FinishedRun:
     """Reads `result.json` and `geometry.npz`.
 
     Raises:
-        UserError: where there is no finished run, or a file is broken.
+        UserError: if there is no finished run, or a file is damaged.
     """
     path = directory / RESULT
     try:
@@ -63,11 +63,10 @@ def read_run(directory: Path) -> FinishedRun:
 
 
 def runs_below(directory: Path) -> list[Path]:
-    """The directories of all finished runs in a directory, at any depth, sorted; the directory itself where
-    it is one.
+    """The directories of all finished runs in or below a directory, sorted; itself if it is a run.
 
     Raises:
-        UserError: where there is none.
+        UserError: if there are none.
     """
     found = sorted(path.parent for path in directory.rglob(RESULT))
     if not found:

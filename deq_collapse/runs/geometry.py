@@ -41,10 +41,10 @@ def write_geometry(arrays: Mapping[str, Any], directory: Path) -> None:
 
 
 def read_geometry(directory: Path) -> Geometry:
-    """What `write_geometry` left.
+    """Reads what `write_geometry` wrote.
 
     Raises:
-        UserError: where there is none, it is broken, or its shapes do not belong together.
+        UserError: if it is missing or damaged, or its shapes do not fit together.
     """
     path = directory / GEOMETRY
     try:

@@ -1,4 +1,4 @@
-"""``history.csv``: every logged value of every epoch, a row per value."""
+"""``history.csv``: all logged values of all epochs, one row per value."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ COLUMNS = ("epoch", "step", "split", "metric", "value")
 
 
 def write_history(table: pd.DataFrame, directory: Path) -> None:
-    """Writes the table into a run's directory; the checkpoint has it too, so the disk is not waited for."""
+    """Writes the table into a run's directory; does not wait for the disk, as the checkpoint has it, too."""
     write_atomically(directory / HISTORY, table.to_csv(index=False), through=False)
 
 
 def read_history(directory: Path) -> pd.DataFrame:
-    """What `write_history` left.
+    """Reads what `write_history` wrote.
 
     Raises:
-        UserError: where there is none, or it is broken.
+        UserError: if it is missing or damaged.
     """
     return read_table(directory / HISTORY, COLUMNS)

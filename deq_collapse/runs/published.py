@@ -21,30 +21,30 @@ QUANTITIES: dict[str, tuple[str, Callable[[pd.Series[float]], pd.Series[float]]]
     "nc2": ("nc2_etf_means", lambda value: value),
     "nc3": ("nc3", np.square),
 }
-"""Published quantities, the metric of ours that each is, and its value in our units. Sun & Shi (2024) state
-neither the base of their logarithm, of which only e gives an NC1 that a network can have before training, nor
+"""Published quantities, our metric for each, and the conversion to our units. Sun & Shi (2024) do not state
+the base of their logarithm; only e gives an NC1 that a network can have before training. Nor do they state
 the power of their NC3: ours is squared.
 """
 
 
 def read_published(directory: Path) -> pd.DataFrame | None:
-    """The curves in a study's folder, None where there are none.
+    """The curves in a study's folder; None if there are none.
 
     Returns:
         ``K_A``, ``R``, ``model``, ``epoch`` (completed epochs), ``metric`` and ``value``, a row per point.
 
     Raises:
-        UserError: for a file that is no such table, and a quantity that is none of `QUANTITIES`.
+        UserError: for a file that is not such a table, and a quantity that is not in `QUANTITIES`.
     """
     path = directory / PUBLISHED
     return published(path) if path.exists() else None
 
 
 def keep(path: Path, directory: Path) -> None:
-    """Copies a table of published curves into a study's folder, where its report finds it from then on.
+    """Copies a table of published curves into a study's folder, where its reports will find it.
 
     Raises:
-        UserError: for a file that is no such table, and a folder that is no study's.
+        UserError: for a file that is not such a table, and a folder that is not a study's.
     """
     published(path)
     if not directory.is_dir():
@@ -53,7 +53,7 @@ def keep(path: Path, directory: Path) -> None:
 
 
 def published(path: Path) -> pd.DataFrame:
-    """The table in a file, as `read_published` gives it.
+    """The table in a file, as returned by `read_published`.
 
     Raises:
         UserError: the same, and for a file that does not exist.
@@ -70,5 +70,5 @@ def published(path: Path) -> pd.DataFrame:
     for quantity, (metric, ours) in QUANTITIES.items():
         rows = table[table["quantity"] == quantity]
         parts.append(rows.assign(metric=metric, value=ours(rows["value"])))
-    # A curve that starts at epoch 0 was measured after that epoch.
+    # A published curve starts at epoch 0, measured after that epoch.
     return pd.concat(parts).drop(columns="quantity").assign(epoch=lambda curves: curves["epoch"] + 1)

@@ -1,4 +1,4 @@
-"""Reading a file of a run: a mistake names the file and what is wrong with it."""
+"""Reading a file of a run: errors name the file and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pandas as pd
 from deq_collapse.errors import UserError
 
 TYPES = {"epoch": int, "step": int, "evaluations": int, "K_A": int, "R": float, "value": float}
-"""Of the columns that hold numbers."""
+"""Types of the columns that hold numbers."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object.
+    """Reads one JSON object.
 
     Raises:
-        UserError: where it is missing or something else.
+        UserError: if it is missing or something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -34,10 +34,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A table with these columns, and any others.
+    """Reads a table with these columns, and any others.
 
     Raises:
-        UserError: where it is missing or broken, or lacks a column.
+        UserError: if it is missing or damaged, or lacks a column.
     """
     try:
         table = pd.read_csv(path, dtype={name: TYPES.get(name, str) for name in columns})
@@ -52,7 +52,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def number(value: float | None) -> float:
-    """JSON has no nan: null stands for a value that was not finite."""
+    """A number from JSON, in which null stands for a value that was not finite."""
     return math.nan if value is None else float(value)
 
 

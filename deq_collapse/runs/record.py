@@ -15,14 +15,16 @@ from deq_collapse.runs.geometry import Geometry
 from deq_collapse.runs.setting import in_words, refinement_of, setting_in_words
 
 COLLAPSED = {"nc1": 0.05, "nc2_etf_means": 0.3, "nc3": 0.125}
-"""What a run with training error 0 must end at or below, on the training split, to be called collapsed.
+"""Levels at or below which a run with training error 0 must end, on the training split, to count as
+collapsed.
 
-These are the values of a public run of the field, rounded: ResNet-9 on all of Fashion-MNIST, 200 epochs of
-SGD, ends at NC1 0.05, NC2 0.29 and an unsquared NC3 of 0.35, whose square is 0.12. An NC1 of 0.05 means that
-features deviate within classes by a fifth of what class means do, along the directions between classes.
+These are the rounded values of a public run from the literature: ResNet-9 on all of Fashion-MNIST, 200 epochs
+of SGD, ends at NC1 0.05, NC2 0.29 and an unsquared NC3 of 0.35, whose square is 0.12. An NC1 of 0.05 means
+that, along the directions between classes, features deviate within classes by a fifth of the deviation of
+class means.
 """
 SAME_SIZE = 0.01
-"""Networks are equal in size where their parameters differ by at most this share."""
+"""Networks count as equal in size if their parameters differ by at most this share."""
 Split = Literal["train", "validation", "test"]
 MISSED = 1e-3
 """The largest share of training samples in any epoch, and of a split's where it is measured, that may miss a
@@ -35,7 +37,7 @@ EMPTY = pd.Series([0.0], pd.Index([0], name="epoch"), name="value").iloc[:0]
 class Solver:
     """How the fixed points of an equilibrium run were found; evaluations are means over the last epoch.
 
-    What has a default was not recorded by every version, or has no value for every gradient mode.
+    Attributes with defaults were not recorded by every version, or do not exist for every gradient.
     """
 
     gradient: str
@@ -60,7 +62,7 @@ class End:
     Attributes:
         by: `epochs` or `steps`, the limit it reached; `time`, `early stopping`, `stopped`, `diverged`.
         whole_epochs: epochs that had all their batches.
-        planned_epochs, planned_steps: None where there was no such limit.
+        planned_epochs, planned_steps: None without such a limit.
     """
 
     by: str
@@ -70,7 +72,7 @@ class End:
 
     @property
     def as_planned(self) -> bool:
-        """Whether all that was planned was done: all epochs, or where they have no number, all steps."""
+        """Whether the plan was completed: all epochs, or all steps if the epochs were not limited."""
         if self.planned_epochs is None:
             return self.by == "steps"
         return self.whole_epochs >= self.planned_epochs
@@ -78,8 +80,8 @@ class End:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its record in `results.json`, every logged value, its final geometry, and its values
-    along the computation if it left any.
+    """One finished run: its record in `results.json`, all logged values, its final geometry, and its values
+    along the computation if there are any.
     """
 
     name: str
@@ -104,8 +106,8 @@ class Run:
     environment: dict[str, Any]
     along: pd.DataFrame | None
     theory: Beside | None
-    end: End | None = None  # not recorded by every version: such a run is taken for one that ended as planned
-    saved: Saved = field(default_factory=Saved)  # what its configuration says
+    end: End | None = None  # not recorded by every version; taken as ended as planned
+    saved: Saved = field(default_factory=Saved)  # from its configuration
 
     @property
     def refinement(self) -> str:
@@ -114,12 +116,12 @@ class Run:
 
     @property
     def implicit(self) -> bool:
-        """Whether its features are fixed points that a solver looked for."""
+        """Whether its features are fixed points sought by a solver."""
         return self.solver is not None or self.refinement == "equilibrium"
 
     @property
     def words(self) -> dict[str, str]:
-        """Its labels, readable, by axis."""
+        """Its labels in words, by axis."""
         return in_words(self.axes, self.saved.imbalance)
 
     @property
@@ -129,7 +131,7 @@ class Run:
 
     @property
     def held_out(self) -> Split:
-        """The split measured beside the training split whenever that was: `validation`, or else `test`."""
+        """The split measured together with the training split: `validation`, or else `test`."""
         return "validation" if self.validation else "test"
 
     @property
@@ -140,7 +142,7 @@ class Run:
 
     @property
     def collapsed_epoch(self) -> int | None:
-        """The first measured epoch from which on it stayed collapsed; None where it did not end so."""
+        """The first measured epoch from which on it stayed collapsed; None if it did not end collapsed."""
         if not self.collapsed:
             return None
         levels = {"error": 0.0, **COLLAPSED}
@@ -157,31 +159,31 @@ class Run:
 
     @property
     def converged(self) -> bool:
-        """Whether its features are fixed points throughout: `solved` on training and held-out images."""
+        """Whether its features are fixed points throughout: `solved` on all splits."""
         return all(self.solved(split) for split in ("train", "validation", "test"))
 
     def solved(self, split: Split) -> bool:
-        """Whether what was measured of a split is of fixed points: at most a share of `MISSED` of its images
-        missed the tolerance, and of the training images none more in any epoch nor where they were measured,
-        for else the network is not one that was trained at fixed points. True of what has no solver.
+        """Whether the measures of a split are of fixed points: at most a share of `MISSED` of its images
+        missed the tolerance. The same must hold for the training images in every epoch and when measured,
+        since otherwise the network was not trained at fixed points. True without a solver.
         """
         if self.solver is None:
             return True
         measured = (values.get("unconverged", 0.0) for values in (self.train, getattr(self, split)))
         worst = max(self.solver.unconverged_worst_epoch, *measured)
-        return worst <= MISSED * (1 + 1e-6)  # a share of float32 is that much off
+        return worst <= MISSED * (1 + 1e-6)  # float32 rounds the share that much
 
     @property
     def complete(self) -> bool:
-        """Whether it trained for as long as was planned."""
+        """Whether it trained for as long as planned."""
         return self.end is None or self.end.as_planned
 
     def sound(self, split: Split) -> bool:
-        """Whether its final values of a split are those of the trained network that was asked for."""
+        """Whether its final values of a split are those of the network as planned."""
         return self.solved(split) and self.complete
 
     def as_long(self, other: Run) -> bool:
-        """Whether it and another run ended as planned, or else trained equally long."""
+        """Whether it and another run both ended as planned, or trained equally long."""
         return (self.complete and other.complete) or (self.epochs, self.steps) == (other.epochs, other.steps)
 
     def curve(self, split: str, metric: str) -> pd.Series[float]:

@@ -1,31 +1,31 @@
-"""What a setting is called: the labels of a run's axes in words."""
+"""The name of a setting: the labels of a run's axes in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 AXES_OF_IMBALANCE = ("imbalance", "K_A", "R")
-"""Axes of a study that set the class counts and nothing else; settings that share all others are a group."""
+"""Axes of a study that set only the class counts; settings that share all other axes form a group."""
 AXES_OF_DATA = ("data", "dataset")
-"""Axes of a study whose labels are data sets; these have their own names, see `study.call_data_by_name`."""
+"""Axes of a study whose labels are data sets, which have their own names; see `study.call_data_by_name`."""
 
 
 def refinement_of(axes: Mapping[str, str], solver: object) -> str:
-    """`explicit` or `equilibrium`, or what a study calls it."""
+    """`explicit`, `equilibrium`, or the study's own label."""
     return axes.get("refinement", "equilibrium" if solver else "explicit")
 
 
 def short(refinement: str) -> str:
-    """The name of a refinement as a heading and in a figure."""
+    """The name of a refinement in headings and figures."""
     return {"equilibrium": "DEQ"}.get(refinement, refinement.replace("_", " "))
 
 
 def in_words(axes: Mapping[str, str], imbalance: Mapping[str, str]) -> dict[str, str]:
-    """The labels of a run, readable, by axis: as they stand, but for what names a part of the imbalance.
+    """The labels of a run in words, by axis: unchanged, except for those that name parts of the imbalance.
 
     Args:
         axes: the labels.
-        imbalance: the words of its parts by their label, see `config.imbalance_words`.
+        imbalance: the words of its parts by their labels, see `config.imbalance_words`.
 
     >>> step = {"step": "step", "ka3": "K_A=3", "r10": "R=10"}
     >>> in_words({"imbalance": "step_ka3_r10", "loss": "cross_entropy"}, step)
@@ -50,7 +50,7 @@ def _imbalance_in_words(label: str, imbalance: Mapping[str, str]) -> str:
 
 
 def axes_in_words(words: Mapping[str, str]) -> tuple[str, str]:
-    """Data and imbalance, and what else the labels of a run say, given `in_words`.
+    """Data and imbalance, and the other labels of a run, given `in_words`.
 
     >>> axes_in_words({"imbalance": "step", "K_A": "3", "R": "10", "family": "free", "refinement": "tied"})
     ('step, K_A=3, R=10', 'free, tied')
@@ -61,7 +61,7 @@ def axes_in_words(words: Mapping[str, str]) -> tuple[str, str]:
 
 
 def setting_in_words(words: Mapping[str, str]) -> str:
-    """What the labels of a run but those of refinement and seed say, given `in_words`.
+    """The labels of a run, except refinement and seed, given `in_words`.
 
     >>> setting_in_words({"data": "CIFAR-10", "imbalance": "step", "K_A": "3", "R": "10", "loss": "mse"})
     'CIFAR-10; step, K_A=3, R=10; loss mse'

@@ -1,4 +1,4 @@
-"""A finished study as typed values: `results.json` and what each run left in its own folder."""
+"""A finished study as typed values: `results.json` and the files in each run's folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from deq_collapse.runs.setting import AXES_OF_DATA, refinement_of
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two labels of one axis, whose runs are compared where all their other labels are the same.
+    """Two labels of one axis, whose runs are compared if all their other labels are the same.
 
     Attributes:
-        name: of what changes, as `bound`.
-        axis: on which it changes.
+        name: of the change, e.g. `bound`.
+        axis: of the change.
         before, after: the labels.
     """
 
@@ -49,9 +49,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder; `runs` in the order of the grid, `planned` the axes of all its cells where known,
-    `imbalances` the words of the parts of each label of that axis, where some run has left its configuration,
-    `published` the curves of others that it is drawn beside.
+    """A study folder: `runs` in the order of the grid; `planned`, the axes of all its cells if known;
+    `imbalances`, the words of the parts of each label of that axis, if some run has saved its configuration;
+    `published`, curves of others to draw beside its own.
     """
 
     name: str
@@ -80,9 +80,9 @@ def by_setting(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def call_data_by_name(study: Study) -> Study:
-    """Replaces the label of a data set on an axis by the name that its finished runs tell, everywhere.
+    """Replaces the label of a data set on an axis everywhere by the name in its finished runs.
 
-    Where two labels are of one data set the axis is about something else, and keeps its labels.
+    If two labels belong to the same data set, the axis is about something else and keeps its labels.
     """
     names: dict[str, dict[str, str]] = {}
     for axis in AXES_OF_DATA:
@@ -100,13 +100,13 @@ def read_study(directory: Path) -> Study:
     """Read `results.json`, and the history, geometry and environment of every run.
 
     Raises:
-        UserError: a file is missing or does not hold what it should; the message names the file.
+        UserError: if a file is missing or has the wrong content; the message names the file.
     """
     return study_of(directory, read_json(directory / RESULTS))
 
 
 def study_of(directory: Path, results: dict[str, Any]) -> Study:
-    """The same of results that are not written down; a directory that is itself a run has that run alone.
+    """The same for results that were not written to a file; the directory of a single run has only that run.
 
     Raises:
         UserError: see `read_study`.
@@ -136,7 +136,7 @@ def _place(directory: Path, name: str) -> Path:
 def _imbalances(
     directory: Path, runs: Iterable[Run], cells: Iterable[Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
-    """The words of every label of an imbalance, each from one of the runs that have it, finished or begun."""
+    """The words of every label of an imbalance, each from one of its runs, finished or started."""
     found = {run.axes["imbalance"]: run.saved.imbalance for run in runs if "imbalance" in run.axes}
     for cell in cells:
         label = cell["axes"].get("imbalance")

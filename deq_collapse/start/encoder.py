@@ -1,4 +1,4 @@
-"""An encoder of your own: any module that is made for the shape of an image and gives H0, maps or vectors."""
+"""Your own encoder: any module made for the shape of an image that returns H0, maps or vectors."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ class MyEncoder(nn.Sequential):
     """Two convolutions; images (N, C, H, W) to maps (N, width, H/2, W/2).
 
     Args:
-        image_shape: channels, height and width of an image; every encoder is given it.
+        image_shape: channels, height and width of an image, passed to every encoder.
         width: channels of H0.
     """
 

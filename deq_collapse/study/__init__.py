@@ -1,1 +1,1 @@
-"""Grids of runs: which there are, which are missing, and what runs them."""
+"""Grids of runs: what they contain, what is missing, and what runs them."""

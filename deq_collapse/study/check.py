@@ -1,4 +1,4 @@
-"""Finds the mistakes of a study before its first run: every cell is parsed, every kind of cell is built."""
+"""Finds mistakes in a study before its first run: every cell is parsed, every kind of cell is built."""
 
 import json
 import sys
@@ -24,8 +24,8 @@ from deq_collapse.study.plan import Planned, arguments
 
 
 def check_study(study: StudyFile) -> list[Planned]:
-    """Resolves every cell, compares it with the run that lies in its directory, and builds what a missing run
-    would build, once for cells that differ in their seed alone.
+    """Resolves every cell, compares it with an existing run in its directory, and builds what a missing run
+    would build, once for cells that differ only in their seed.
 
     Raises:
         UserError: for the first mistake, naming the cell; nothing is written.
@@ -42,16 +42,16 @@ def check_study(study: StudyFile) -> list[Planned]:
 
 
 def same(planned: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
-    """Pairs of cells, the first and another of its kind, whose resolved configurations are the same."""
+    """Pairs of cells with the same resolved configuration: the first, and another one."""
     firsts: dict[str, Planned] = {}
     return [(first, cell) for cell in planned if (first := firsts.setdefault(cell.hash, cell)) is not cell]
 
 
 class _Checking(CollapseCLI):
-    """One command line, and so one parser, for all cells of a study; nothing is run.
+    """One command line, hence one parser, for all cells of a study; it runs nothing.
 
     Args:
-        study: whose cells to check.
+        study: the study to check.
     """
 
     def __init__(self, study: StudyFile, *args: Any, **kwargs: Any) -> None:
@@ -63,18 +63,18 @@ class _Checking(CollapseCLI):
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses what a cell says; a mistake names the cell."""
+        """Parses a cell's configuration; errors name the cell."""
         with _named(self._cell):
             super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
-        """Nothing yet: the cells are checked one by one where a run would start."""
+        """Does nothing yet: the cells are checked one by one when a run would start."""
 
     def instantiate_classes(self) -> None:
-        """Nothing yet."""
+        """Does nothing yet."""
 
     def _check_other_run(self) -> None:
-        """Nothing: `check_same` has compared, and a run may begin or end in another process meanwhile."""
+        """Does nothing: `check_same` compares, and a run may start or end in another process meanwhile."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Checks all cells."""
@@ -112,7 +112,7 @@ class _Checking(CollapseCLI):
         _check_data(directory, self._sources.get(self._source_key))
 
     def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
-        """Makes a data set, once for all cells."""
+        """Makes a data set once for all cells."""
         return self._sources.setdefault(self._source_key, kind(*args, **kwargs))
 
 
@@ -122,16 +122,16 @@ def _named(cell: Cell) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"the run {cell.name} cannot start: {error}") from error
-    except Exception as error:  # of a part of the user's own, or of Lightning
+    except Exception as error:  # from a user's part, or from Lightning
         reason = f"{type(error).__name__}: {sentence(str(error))}"
         raise UserError(f"the run {cell.name} cannot start: {reason}") from error
 
 
 def _check_data(directory: Path, source: Source | None) -> None:
-    """A run's manifest tells the data it was made from, wherever they lay.
+    """Compares the data of a run's manifest with those of the configuration, whatever their location.
 
     Raises:
-        UserError: where they are others than those of the configuration.
+        UserError: if they differ.
     """
     manifest = directory / MANIFEST
     if source is None or not manifest.exists():

@@ -1,4 +1,4 @@
-"""Runs the cells of a study as jobs of a cluster, through submitit: a SLURM array, or its local processes."""
+"""Runs the cells of a study as cluster jobs through submitit: a SLURM array, or local processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 FOLDER = "jobs"
-"""Below the study's directory: submitit's own files."""
+"""Folder of submitit's own files in the study's directory."""
 MINUTES = 12 * 60
-"""For which a job may run where no option says so; submitit's own default is 5 and less."""
+"""Time limit of a job unless an option sets it; submitit's own default is at most 5."""
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """What a job does: one cell. Where SLURM starts several tasks, each is a rank of the run.
+    """The work of a job: one cell. If SLURM starts several tasks, each is a rank of the run.
 
     Attributes:
         directory: of the study.
         plan: the study.
-        cell: which cell.
+        cell: the cell to run.
         args: the command line of its run.
-        retry: whether it is run though it failed before.
+        retry: whether to run it even if it failed before.
     """
 
     directory: Path
@@ -42,7 +42,7 @@ class CellJob:
     retry: bool
 
     def __call__(self) -> str:
-        """Runs the cell and gives its state."""
+        """Runs the cell and returns its state."""
         import submitit
 
         directory = self.directory / self.cell.name
@@ -50,7 +50,7 @@ class CellJob:
         if submitit.JobEnvironment().global_rank > 0:
             from deq_collapse.config.run import lightning_main
 
-            lightning_main(self.args)  # the first rank holds the lock and records what happens
+            lightning_main(self.args)  # the first rank holds the lock and keeps the record
             return state_of(directory)
         try:
             run_cell(directory, self.cell, self.args, self.retry)
@@ -59,8 +59,8 @@ class CellJob:
         return state_of(directory)
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit queues anew when the job runs out of time or is preempted: the same cell, which goes
-        on from its last checkpoint.
+        """What submitit requeues when the job times out or is preempted: the same cell, which continues from
+        its last checkpoint.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -75,18 +75,18 @@ def submit_study(
     jobs: int | None = None,
     retry: bool = False,
 ) -> dict[str, str]:
-    """Submits what is missing of a study as one array; gives the job's id for each cell submitted.
+    """Submits the missing cells of a study as one array; returns the job id of each submitted cell.
 
     Args:
-        study: what to run.
-        plan: the same, checked.
-        cluster: ``slurm``, or ``local`` for processes of this machine, all at once.
+        study: the study to run.
+        plan: the checked plan of the same study.
+        cluster: ``slurm``, or ``local`` for processes on this machine, all at once.
         options: of submitit's ``AutoExecutor``, e.g. ``timeout_min``, ``gpus_per_node``, ``slurm_partition``.
-        jobs: cells at a time, at most; for SLURM only.
-        retry: whether what failed before is run again.
+        jobs: largest number of cells at a time; for SLURM only.
+        retry: whether to rerun failed cells.
 
     Raises:
-        UserError: where submitit is not installed, the cluster is not there, or an option is refused.
+        UserError: if submitit is not installed, the cluster does not exist, or an option is refused.
     """
     try:
         import submitit
@@ -112,10 +112,10 @@ def submit_study(
 
 
 def read_options(texts: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` as typed by a user.
+    """Parses options ``KEY=VALUE`` typed by a user.
 
     Raises:
-        UserError: for one without ``=``.
+        UserError: for an option without ``=``.
     """
     for text in texts:
         if "=" not in text:

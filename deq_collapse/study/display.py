@@ -1,4 +1,4 @@
-"""What a study says while it runs: a live line per run on a terminal, else a plain line at every tenth."""
+"""The output of a running study: a live line per run on a terminal, else a plain line after every tenth."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ PAUSE = 10.0
 
 
 class Display:
-    """Follows the runs of a study by the files they leave.
+    """Follows the runs of a study by their files.
 
     Args:
         directory: of the study.
@@ -54,7 +54,7 @@ class Display:
         self._live.stop()
 
     def skipped(self, cell: Planned, state: str) -> None:
-        """Says why a cell is not run."""
+        """Prints why a cell is not run."""
         reason = read_state(self.directory / cell.name).get("reason") or "no reason recorded"
         words = {
             "finished": "finished before",
@@ -70,7 +70,7 @@ class Display:
         self._tenths[cell.name] = 10 * progress(self.directory / cell.name).epoch // cell.epochs
 
     def ended(self, cell: Planned, elsewhere: bool) -> None:
-        """Closes the line of a run, and says how it ended."""
+        """Closes the line of a run, and prints how it ended."""
         self._live.remove_task(self._lines.pop(cell.name))
         if elsewhere:
             self.skipped(cell, "running")
@@ -81,7 +81,7 @@ class Display:
         self._count()
 
     def look(self) -> None:
-        """Reads how far the runs are; now and then also how long all will take."""
+        """Reads the progress of the runs and, every `PAUSE` seconds, the time left."""
         if self._lines and time.monotonic() > self._due:
             self._due = time.monotonic() + PAUSE
             self._count()
@@ -96,7 +96,7 @@ class Display:
                 )
 
     def _count(self) -> None:
-        """Moves the line of the whole study on, with the time left."""
+        """Updates the line of the whole study, with the time left."""
         cells = standings(self.directory, self.plan)
         left = time_left(cells)
         words = left_in_words(left) if left else ""

@@ -1,4 +1,4 @@
-"""How long a study still takes, from how long its runs took so far."""
+"""The time left for a study, estimated from the times of its runs so far."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from deq_collapse.study.state import read_state, state_of
 
 @dataclass(frozen=True)
 class Standing:
-    """How a cell stands.
+    """The state of a cell.
 
     Attributes:
-        cell: which one.
+        cell: the cell.
         state: finished, running, interrupted, failed or waiting.
         epoch: the last completed one.
-        pace: seconds per epoch, where it was seen.
-        reason: why it failed, or was interrupted.
-        where: the machine, and the job of a cluster, that it is or was at.
+        pace: seconds per epoch, if known.
+        reason: why it failed or was interrupted.
+        where: the machine, and the cluster job, on which it runs or ran.
     """
 
     cell: Planned
@@ -33,7 +33,7 @@ class Standing:
 
 
 def standings(directory: Path, plan: Plan) -> list[Standing]:
-    """Every cell of a study, in the order of the grid."""
+    """The states of all cells of a study, in the order of the grid."""
     return [_standing(directory / cell.name, cell) for cell in plan.cells]
 
 
@@ -56,10 +56,11 @@ def _pace(directory: Path, record: dict[str, Any], epoch: int) -> float | None:
 
 
 def time_left(cells: Sequence[Standing], jobs: int | None = None) -> float | None:
-    """Seconds until all that is not finished or failed is done, ``jobs`` cells at a time, by default as many
-    as are running; ``None`` where nothing was timed yet.
+    """Seconds until all cells that are not finished or failed are done, ``jobs`` at a time, by default as
+    many as are running; ``None`` if nothing was timed yet.
 
-    A cell that has no pace of its own goes at the mean pace of the timed cells whose axes differ least.
+    A running cell uses its own pace, if known; others use the mean pace of the timed cells whose axes differ
+    least.
     """
     left = [cell for cell in cells if cell.state not in ("finished", "failed")]
     timed = [cell for cell in cells if cell.pace is not None]
@@ -80,5 +81,5 @@ def _pace_of(cell: Standing, timed: Sequence[Standing]) -> float:
 
 
 def _alike(a: Planned, b: Planned) -> int:
-    """Axes on which two cells have the same label; the seed says nothing about time."""
+    """Number of axes on which two cells have the same label; the seed does not affect time."""
     return sum(b.axes.get(axis) == label for axis, label in a.axes.items() if axis != "seed")

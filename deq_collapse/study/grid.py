@@ -1,4 +1,4 @@
-"""A study file: configurations that all runs share, and axes whose labels each add a configuration."""
+"""A study file: configurations shared by all runs, and axes whose labels each add a configuration."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ class Cell:
 
     Attributes:
         axes: its label on each axis.
-        configs: what ``--config`` takes, files or YAML, in order.
+        configs: arguments of ``--config``, files or YAML, in order.
     """
 
     axes: dict[str, str]
@@ -33,7 +33,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The labels joined, numbers after the name of their axis; also the name of its directory."""
+        """The joined labels, with numbers after the name of their axis; also the name of its directory."""
         return "-".join(f"{axis}{label}" if is_number(label) else label for axis, label in self.axes.items())
 
 
@@ -42,8 +42,8 @@ class StudyFile:
     """A study as its file describes it.
 
     Attributes:
-        name: what it is called.
-        directory: where it leaves its files: ``<output>/<name>``.
+        name: of the study.
+        directory: of its files: ``<output>/<name>``.
         cells: its runs, in the order of the grid.
         contrasts: pairs of labels of one axis that its report compares: `name`, `axis`, `before` and `after`.
     """
@@ -55,28 +55,29 @@ class StudyFile:
 
 
 def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
-    """Reads a study file; with a number of seeds, every grid has so many: its own, then the smallest others.
+    """Reads a study file; with a number of seeds, each grid has that many: its own, then the smallest others.
 
-    Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations that
-    all runs share; ``axes``, see below; ``override``, which is like ``config`` but stands after the axes;
-    ``seeds``; and ``grids``, for a study that is not one product: a list of grids with ``config``, ``axes``,
-    ``override`` and ``seeds`` of their own. A grid has the study's configurations before its own, the study's
-    axes after its own, and the study's seeds unless it has its own. Files are named relative to the study
-    file, or as shipped ones (``conf/...``).
+    Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations
+    shared by all runs; ``axes``, see below; ``override``, like ``config`` but applied after the axes;
+    ``seeds``; and ``grids``, for a study that is not a single product: a list of grids with their own
+    ``config``, ``axes``, ``override`` and ``seeds``. A grid has the study's configurations before its own,
+    the study's axes after its own, and the study's seeds unless it has its own. Files are named relative to
+    the study file, or as shipped ones (``conf/...``).
 
     An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``)
-    or to lists of those (``{wide: [b.yaml, {model.encoder.init_args.width: 96}]}``), or it maps one key,
-    dotted, to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are its labels then.
-    ``{}`` adds nothing.
+    or to lists of those (``{wide: [b.yaml, {model.encoder.init_args.width: 96}]}``), or it maps one dotted
+    key to its values (``R: {data.imbalance.init_args.ratio: [10, 100]}``), which are then its labels. ``{}``
+    adds nothing.
 
-    What the study file says itself holds against what its files say, wherever it stands: in a run the files
-    of ``config`` and of the axes come first, then configurations, then keys with values, then ``override``.
+    Settings in the study file itself take precedence over those in its files, whatever their position: in a
+    run, the files of ``config`` and of the axes come first, then configurations, then keys with values, then
+    ``override``.
 
-    ``contrasts`` names what the report compares beside refinements, each two labels of one axis:
+    ``contrasts`` names further comparisons in the report, each of two labels of one axis:
     ``contrasts: {bound: {family: [free, contraction]}}``.
 
     Raises:
-        UserError: for a missing file, an unknown key, a grid without runs, or two runs of one name.
+        UserError: for a missing file, an unknown key, a grid without runs, or two runs with the same name.
     """
     path = found(path)
     content = read_yaml(path)
@@ -92,7 +93,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     if not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")
     products = [list(_cells(path, content, grid, seeds)) for grid in grids]
-    # Seed by seed, so that a study cut short has compared everything with fewer seeds.
+    # Seed by seed, so that a study that is stopped early has compared everything with fewer seeds.
     rounds = itertools.zip_longest(*products, fillvalue=())
     cells = tuple(cell for seed in rounds for grid in seed for cell in grid)
     twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
@@ -107,7 +108,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
 
 
 def _check_words(path: Path, cells: tuple[Cell, ...]) -> None:
-    """Refuses settings, and refinements, that tables could not tell apart.
+    """Refuses settings and refinements that tables could not tell apart.
 
     Raises:
         UserError: naming two of them.
@@ -125,7 +126,7 @@ def _contrasts(path: Path, contrasts: Any, cells: tuple[Cell, ...]) -> tuple[dic
     """The contrasts of a study file, one record each.
 
     Raises:
-        UserError: for one that is not two labels of one axis of the study.
+        UserError: for a contrast that is not two labels of one axis of the study.
     """
     if not isinstance(contrasts, dict | None):
         raise UserError(f"{path}: contrasts maps each name to one axis with two of its labels.")
@@ -144,7 +145,7 @@ def _contrasts(path: Path, contrasts: Any, cells: tuple[Cell, ...]) -> tuple[dic
 def _cells(
     path: Path, study: dict[str, Any], grid: dict[str, Any], number: int | None
 ) -> Iterator[tuple[Cell, ...]]:
-    """For each seed the product of a grid's own axes, then those of the study."""
+    """For each seed, the product of the grid's own axes and then those of the study."""
     _check_keys(path, grid, GRID_KEYS)
     before, after = (
         [_config(path, entry) for part in (study, grid) for entry in _list(path, part, key)]
@@ -177,8 +178,8 @@ def _cells(
 
 
 def _ordered(shared: list[str], added: list["_Label"]) -> list[str]:
-    """What a study names, files first: an option that the study itself gives is of what the files make, and
-    holds against theirs.
+    """The configurations of a study, files first, because options in the study file itself modify the files
+    and take precedence.
     """
     labels = [config for label in added if not label.key_with_value for config in label.configs]
     values = [config for label in added if label.key_with_value for config in label.configs]
@@ -192,7 +193,7 @@ def _as_many(seeds: list[Any], number: int) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Label:
-    """What a label of an axis adds, and whether it is the value of a key."""
+    """The configurations that a label of an axis adds, and whether it is the value of a key."""
 
     configs: tuple[str, ...]
     key_with_value: bool = False
@@ -208,7 +209,7 @@ def _axes(path: Path, axes: Any) -> dict[str, dict[str, _Label]]:
 
 
 def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]:
-    """What each label of an axis adds."""
+    """The additions of each label of an axis."""
     if all(_is_added(entry) for entry in entries.values()):
         lists = {
             str(label): entry if isinstance(entry, list) else [entry] for label, entry in entries.items()
@@ -224,7 +225,7 @@ def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]
 
 
 def _is_added(entry: Any) -> bool:
-    """Whether a label adds it; else it is the list of a key's values."""
+    """Whether an entry is what a label adds; otherwise it is the list of a key's values."""
     return not isinstance(entry, list) or (
         bool(entry)
         and all(
@@ -234,7 +235,7 @@ def _is_added(entry: Any) -> bool:
 
 
 def _config(path: Path, entry: Any) -> str:
-    """What ``--config`` takes for an entry of a study file."""
+    """The argument of ``--config`` for an entry of a study file."""
     if isinstance(entry, dict):
         return yaml.safe_dump(_nested(entry), sort_keys=False)
     if not isinstance(entry, str):
@@ -279,7 +280,7 @@ def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -
 
 
 def is_number(label: str) -> bool:
-    """Whether a label is a number, which says little without the name of its axis."""
+    """Whether a label is a number, which means little without the name of its axis."""
     try:
         float(label)
     except ValueError:

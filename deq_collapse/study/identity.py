@@ -1,4 +1,4 @@
-"""What a run is: the hash of its resolved configuration, without the keys that leave its numbers alone."""
+"""The identity of a run: the hash of its resolved configuration, without keys irrelevant to its numbers."""
 
 import hashlib
 import json
@@ -25,23 +25,23 @@ WITHOUT_NUMBERS = (
     "data.source.init_args.memory",
     "data.source.init_args.workers",
 )
-"""Keys that may change within a run. Data are compared by the checksum of their content instead of a path."""
+"""Keys that may change within a run. Data are compared by the checksum of their content, not by path."""
 
 
 def content_hash(config: dict[str, Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 sum of what decides a run's numbers.
+    """The first 16 hexadecimal digits of the SHA-256 sum of everything that determines a run's numbers.
 
-    A key without a value counts as no key, so that a new one does not make other runs of old ones.
+    A key without a value is ignored, so that a new key does not change the identity of old runs.
     """
     text = json.dumps(kept(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Looks whether the run that lies in a directory, of one resolved configuration, is that of another.
+    """Checks that the existing run of a directory and a new one have the same resolved configuration.
 
     Raises:
-        UserError: where it is not, naming the first key that differs.
+        UserError: if not, naming the first key that differs.
     """
     if content_hash(old) != content_hash(new):
         differing = first_difference(kept(old), kept(new))
@@ -52,7 +52,7 @@ def check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
 
 
 def kept(value: Any, key: str = "") -> Any:
-    """A configuration without what does not change numbers, and without keys that have no value."""
+    """A configuration without keys that do not affect numbers, and without keys that have no value."""
     if not isinstance(value, dict):
         return value
     paths = {name: f"{key}.{name}" if key else str(name) for name in value}

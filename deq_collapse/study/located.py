@@ -1,4 +1,4 @@
-"""A study as its file plans it, or as its directory shows it: which runs there are, finished or not."""
+"""A study as planned by its file, or as found in its directory: its runs, finished or not."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Located:
 
     Attributes:
         name: of the study.
-        directory: where its runs are.
-        runs: the axes of each, by the name of its directory.
-        whole: whether all runs are known; a directory may show only those that have begun.
+        directory: of its runs.
+        runs: the axes of each run, by the name of its directory.
+        whole: whether all runs are known; a directory may show only those that have started.
     """
 
     name: str
@@ -34,12 +34,12 @@ def locate(path: Path) -> Located:
     """The study of a study file, or of a directory of runs.
 
     Raises:
-        UserError: where there is neither.
+        UserError: if it is neither.
     """
     if not path.is_dir():
         study = read_study_file(path)
         return Located(study.name, study.directory, {cell.name: cell.axes for cell in study.cells}, True)
-    with suppress(OSError, ValueError):  # written after the first run only
+    with suppress(OSError, ValueError):  # written only after the first run
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
         if cells := results.get("cells"):
             return Located(results["study"], path, {cell["name"]: cell["axes"] for cell in cells}, True)

@@ -1,4 +1,4 @@
-"""``study.json``: the cells of a study and what identifies them, for all who look at it without its file."""
+"""``study.json``: the cells of a study and their identities, for readers without the study file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ class Planned:
     Attributes:
         name: of the cell and its directory.
         axes: its label on each axis.
-        hash: of what decides its numbers, see `identity.content_hash`.
-        epochs: that it is to train for.
+        hash: of what determines its numbers, see `identity.content_hash`.
+        epochs: number of epochs to train.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``study.json`` holds.
+    """The content of ``study.json``.
 
     Attributes:
         study: the study's name.
-        command: that runs it.
+        command: the command that runs it.
         cells: in the order of the grid.
         contrasts: of the study file, see `runs.study.Contrast`.
     """
@@ -52,7 +52,7 @@ def write_plan(directory: Path, plan: Plan) -> None:
     """Writes ``study.json``.
 
     Raises:
-        UserError: while another process runs the study as it was before its file changed.
+        UserError: while another process runs the study as it was before the file changed.
     """
     old = {cell.name: cell.hash for cell in (read_plan(directory) or plan).cells}
     changed = [cell.name for cell in plan.cells if old.get(cell.name, cell.hash) != cell.hash]
@@ -65,10 +65,10 @@ def write_plan(directory: Path, plan: Plan) -> None:
 
 
 def read_plan(directory: Path) -> Plan | None:
-    """What ``study.json`` holds, or ``None`` where there is none.
+    """The content of ``study.json``, or ``None`` if there is none.
 
     Raises:
-        UserError: where it is damaged.
+        UserError: if it is damaged.
     """
     path = directory / PLAN
     if not path.exists():
@@ -82,8 +82,8 @@ def read_plan(directory: Path) -> Plan | None:
 
 
 def sketch(study: StudyFile, command: str) -> Plan:
-    """The plan of a study that has none yet, or was begun before there were plans: as far as its file and the
-    configurations of its runs tell without resolving any.
+    """The plan of a study that has none yet, or is older than plans, as far as its file and the
+    configurations of its runs show it without being resolved.
     """
     epochs = {cell.name: epochs_asked(study.directory / cell.name) for cell in study.cells}
     most = max((asked for asked in epochs.values() if asked), default=1)
@@ -96,6 +96,6 @@ def arguments(study: StudyFile, cell: Cell) -> list[str]:
     args = ["fit"]
     for config in cell.configs:
         args += ["--config", config]
-    # As one word each: a name may begin with a hyphen.
+    # As one word each, because a name may begin with a hyphen.
     args += [f"--name={cell.name}", f"--study={study.name}", "--axes", json.dumps(cell.axes)]
     return [*args, "--trainer.default_root_dir", str(study.directory / cell.name), "--ckpt_path", "last"]

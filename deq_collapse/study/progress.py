@@ -1,4 +1,4 @@
-"""How far a run is, read from the table that it leaves."""
+"""The progress of a run, read from its history."""
 
 import os
 import re
@@ -8,12 +8,12 @@ from pathlib import Path
 from deq_collapse.runs.files import CONFIG, HISTORY
 
 TAIL = 16384
-"""Bytes of a history that are read: its last epochs."""
+"""Number of bytes read at the end of a history: its last epochs."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Completed epochs, and the last measures of the training split where they are known."""
+    """Completed epochs, and the last measures of the training split if known."""
 
     epoch: int = 0
     error: float | None = None
@@ -28,7 +28,7 @@ class Progress:
 
 
 def progress(directory: Path) -> Progress:
-    """How far the run in a directory is."""
+    """The progress of the run in a directory."""
     epoch, last = 0, dict[str, float]()
     for line in _tail(directory / HISTORY):
         fields = line.split(",")
@@ -41,7 +41,7 @@ def progress(directory: Path) -> Progress:
 
 
 def epochs_asked(directory: Path) -> int | None:
-    """Epochs that the run is to have, where it has a configuration that says so."""
+    """Number of epochs to train, if the run's configuration sets it."""
     try:
         text = (directory / CONFIG).read_text(encoding="utf-8")
     except OSError:

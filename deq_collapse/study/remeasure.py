@@ -1,4 +1,4 @@
-"""Measures finished runs along their computation, from what they left."""
+"""Measures finished runs along their computation, from their files."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ from deq_collapse.runs.setting import in_words, setting_in_words
 
 
 def check_run(directory: Path) -> None:
-    """Whether a directory holds a run that can be measured again.
+    """Checks that a directory holds a run that can be measured again.
 
     Raises:
-        UserError: where it has no configuration or no checkpoint.
+        UserError: if it has no configuration or no checkpoint.
     """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} holds no run: there is no {CONFIG} in it.")
@@ -28,17 +28,17 @@ def check_run(directory: Path) -> None:
 
 
 class Loaded(CollapseCLI):
-    """Builds what a run is made of, and runs nothing."""
+    """Builds the parts of a run, and runs nothing."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Not even the subcommand."""
+        """Does nothing."""
 
 
 def load(directory: Path, modules: list[str] | None) -> CollapseCLI:
-    """A run's data, model and trainer, with the weights of its last checkpoint, in one process.
+    """Loads a run's data, model and trainer, with the weights of its last checkpoint, in one process.
 
     Raises:
-        UserError: for a checkpoint that is cut short or of another architecture, and a module that cannot be
+        UserError: for a checkpoint that is truncated or of another architecture, and a module that cannot be
             watched.
     """
     config, path = directory / CONFIG, directory / CHECKPOINT
@@ -65,10 +65,10 @@ def load(directory: Path, modules: list[str] | None) -> CollapseCLI:
 
 
 def measure(cli: CollapseCLI, modules: list[str] | None) -> Course:
-    """Writes the table beside the run, of modules that were asked for beside the run's own table.
+    """Writes the table into the run's directory; if modules were given, beside the run's own table.
 
     Raises:
-        UserError: where features have no collapse to measure, and where the table cannot be written.
+        UserError: if collapse cannot be measured on the features, or the table cannot be written.
     """
     try:
         table = cli.along.measure(cli.trainer, cli.model, cli.datamodule)

@@ -1,4 +1,4 @@
-"""``results.json``: the records of a study's finished runs, and the reasons of those that failed."""
+"""``results.json``: the records of a study's finished runs, and the reasons of failed ones."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,18 @@ from deq_collapse.study.singles import placed
 from deq_collapse.study.state import lock, read_state, state_of
 
 SINGLE = "deq-collapse fit, once per run"
-"""The command of a directory that no study made."""
+"""The command of a directory that does not come from a study."""
 
 
 def write_results(directory: Path, plan: Plan) -> None:
-    """Gathers what is there; of several processes that do, the last one sees all."""
+    """Gathers what exists; if several processes do so, the last one sees everything."""
     with lock(directory, patience=60):
         write_json(directory / RESULTS, results(directory, plan))
 
 
 def results(directory: Path, plan: Plan) -> dict[str, Any]:
-    """The records of the runs that are finished, in the order of the grid, the reasons of those that failed,
-    and the axes of all cells, so that a table knows what is missing.
+    """The records of finished runs in the order of the grid, the reasons of failed ones, and the axes of all
+    cells, so that tables can show what is missing.
     """
     states = {cell.name: state_of(directory / cell.name) for cell in plan.cells}
     failed = [name for name, state in states.items() if state == "failed"]
@@ -41,8 +41,7 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
 
 
 def gather(directory: Path) -> None:
-    """Writes ``results.json`` anew from what a study has left so far, or for a directory of finished runs
-    that no study made.
+    """Rewrites ``results.json`` from the current files of a study, or of finished runs without a study.
 
     Raises:
         UserError: where ``study.json`` is damaged.
@@ -55,7 +54,7 @@ def gather(directory: Path) -> None:
 
 
 def gathered(directory: Path) -> dict[str, Any]:
-    """What `gather` would write; of a directory that is itself a run, of that run alone.
+    """What `gather` would write; for the directory of a single run, only that run.
 
     Raises:
         UserError: where ``study.json`` is damaged.

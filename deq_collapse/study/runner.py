@@ -1,4 +1,4 @@
-"""Runs what is missing of a study in local processes: finished runs are kept, interrupted ones go on."""
+"""Runs the missing cells of a study in local processes: finished runs are kept, interrupted ones continue."""
 
 import multiprocessing
 import os
@@ -21,15 +21,15 @@ from deq_collapse.study.state import is_missing, lock, state_of, write_state
 from deq_collapse.study.work import ELSEWHERE, worker
 
 GRACE = 15.0
-"""Seconds in which interrupted processes may end by themselves."""
+"""Seconds that interrupted processes have to end by themselves."""
 LOST = 255
-"""What multiprocessing gives for the exit code where the process that starts the others was killed."""
+"""Exit code reported by multiprocessing if the process that starts the others was killed."""
 LOOK = 1.0
-"""Seconds between two looks at how far the runs are."""
+"""Seconds between two looks at the progress of the runs."""
 
 
 def plan_study(study: StudyFile, command: str) -> Plan:
-    """Checks every cell, in a process of its own, and writes ``study.json``.
+    """Checks every cell in a separate process, and writes ``study.json``.
 
     Raises:
         UserError: for the first mistake; nothing is written.
@@ -37,7 +37,7 @@ def plan_study(study: StudyFile, command: str) -> Plan:
     receive, send = multiprocessing.Pipe(duplex=False)
     process = _context().Process(target=_check, args=(study, send))
     try:
-        _start_server()  # which lets no Ctrl-C through: it is for this process to end the one that checks
+        _start_server()  # which ignores Ctrl-C: this process ends the one that checks
         process.start()
         send.close()
         found = receive.recv()
@@ -62,18 +62,18 @@ def _check(study: StudyFile, answer: Connection) -> None:
         found = check_study(study)
     except Exception as error:
         found = error
-    with suppress(BrokenPipeError):  # the parent was interrupted while it started this process
+    with suppress(BrokenPipeError):  # the parent was interrupted while starting this process
         answer.send(found)
 
 
 class Runner:
-    """Runs the cells of a study, several at a time, each in a process of its own.
+    """Runs the cells of a study, several at a time, each in its own process.
 
     Args:
-        study: what to run.
-        plan: the same, checked.
-        jobs: cells at a time; they share the cores, unless ``OMP_NUM_THREADS`` is set.
-        retry: whether what failed before is run again.
+        study: the study to run.
+        plan: the checked plan of the same study.
+        jobs: number of cells at a time; they share the cores unless ``OMP_NUM_THREADS`` is set.
+        retry: whether to rerun failed cells.
     """
 
     def __init__(self, study: StudyFile, plan: Plan, jobs: int = 1, retry: bool = False) -> None:
@@ -84,13 +84,13 @@ class Runner:
         self._running: dict[int, tuple[Planned, BaseProcess]] = {}
 
     def run(self) -> None:
-        """Runs what is missing, and keeps ``results.json`` up to date.
+        """Runs the missing cells, and keeps ``results.json`` up to date.
 
-        A run that fails is recorded with its reason, and the others go on. A cell at work in another process
-        is left to it, unless that process has died when all others are done.
+        A run that fails is recorded with its reason, and the others continue. A cell that another process
+        runs is left to it, unless that process has died when all others are done.
 
         Raises:
-            KeyboardInterrupt, SystemExit: when interrupted; all processes have ended then.
+            KeyboardInterrupt, SystemExit: when interrupted, after all processes have ended.
         """
         with Display(self.directory, self.plan) as self._display:
             try:
@@ -104,7 +104,7 @@ class Runner:
                 write_results(self.directory, self.plan)
 
     def _run(self, cells: Sequence[Planned]) -> list[Planned]:
-        """Runs cells; gives those that were at work in other processes."""
+        """Runs cells; returns those that other processes were running."""
         waiting, elsewhere = list(reversed(cells)), []
         while waiting or self._running:
             while waiting and len(self._running) < self.jobs:
@@ -128,7 +128,7 @@ class Runner:
         self._display.started(cell)
 
     def _ended(self) -> list[Planned]:
-        """Waits a little for runs to end; gives those that another process turned out to be at."""
+        """Waits briefly for runs to end; returns those that another process turned out to be running."""
         elsewhere = []
         for sentinel in wait(list(self._running), timeout=LOOK):
             assert isinstance(sentinel, int)
@@ -143,11 +143,11 @@ class Runner:
         return elsewhere
 
     def _record_death(self, cell: Planned, process: BaseProcess) -> None:
-        """Says of a run whose process was killed what the run could not say."""
+        """Records the end of a run whose process was killed and could not do so."""
         directory, code = self.directory / cell.name, process.exitcode or 0
         assert process.pid
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # further ranks of the run would wait for ever
+            os.killpg(process.pid, signal.SIGKILL)  # further ranks of the run would wait forever
         if self._state(cell) in ("finished", "failed") or not (code < 0 or code == LOST):
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else "lost"
@@ -160,17 +160,17 @@ class Runner:
 
 
 def _context() -> ForkServerContext:
-    """Processes that start from one which has done the imports, and has no threads and no GPU yet."""
+    """A context whose processes start from one that has done the imports but has no threads or GPU yet."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deq_collapse.config.run"])
     return context
 
 
 def _start_server() -> None:
-    """Starts the process that starts all others, deaf to the terminal's Ctrl-C: it has not learnt to ignore
-    that before its imports, and would print where it was. Processes hear it again where they want to.
+    """Starts the process that starts all others with Ctrl-C blocked: it ignores Ctrl-C only after its
+    imports, and would print a traceback during them. Processes unblock it themselves.
     """
-    resource_tracker.ensure_running()  # which lifts any mask
+    resource_tracker.ensure_running()  # which resets any mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -179,7 +179,7 @@ def _start_server() -> None:
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
-    """Interrupts the processes and their children, and kills those that do not end."""
+    """Interrupts the processes and their children, then kills those that do not end."""
     for process in processes:
         _signal(process, signal.SIGINT)
     for process in processes:
@@ -190,7 +190,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def _signal(process: BaseProcess, number: signal.Signals) -> None:
-    # Its group, which holds further ranks of its run; before the process has made one, itself.
+    # Signal its group, which includes further ranks of its run, or the process itself before it has a group.
     if process.pid is None or process.exitcode is not None:
         return
     with suppress(ProcessLookupError):
@@ -202,7 +202,7 @@ def _signal(process: BaseProcess, number: signal.Signals) -> None:
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Turns a request to end into a ``SystemExit``, so that processes end before the program does."""
+    """Turns SIGTERM into a ``SystemExit``, so that processes end before the program does."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

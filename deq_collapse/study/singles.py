@@ -1,5 +1,5 @@
-"""The place of runs that no study made: two are seeds of one setting if their configurations differ in seeds
-alone; others are settings of their own, named by what differs.
+"""The place of runs without a study: two runs are seeds of one setting if their configurations differ only in
+seeds; others are separate settings, named by what differs.
 """
 
 import json
@@ -15,18 +15,18 @@ from deq_collapse.runs.setting import refinement_of
 from deq_collapse.study.identity import kept
 
 SEEDS = ("seed", "seed_everything")
-"""The last part of a key that is a seed."""
+"""The last part of keys that are seeds."""
 REFINEMENT, SOURCE = "model.refinement", "data.source"
 OWN = ("seed", "refinement", "imbalance", "dataset", "data")
-"""Axes that mean something to a report; no other key may have such a name."""
+"""Axes with a meaning in reports; no other key may have such a name."""
 
 
 def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records of runs, each with the axes that tell it from the others beside its own.
+    """The records of runs, each with its own axes and those that distinguish it from the others.
 
     Args:
-        directories: of the runs, each with its configuration; one without any, as from Python, is placed by
-            the axes it was given, and without those is a setting of its own.
+        directories: of the runs, each with its configuration; a run without one, e.g. from Python, is placed
+            by its given axes or, without axes, is a separate setting.
         records: of the same runs.
     """
     keys = [_keys(directory / CONFIG) for directory in directories]
@@ -63,7 +63,7 @@ def _axes(
 
 
 def _keys(path: Path) -> dict[str, str] | None:
-    """Every value of a configuration, as text, by its dotted key; ``None`` where there is none."""
+    """Every value of a configuration, as text, by its dotted key; ``None`` if there is no configuration."""
     if not path.exists():
         return None
     config = kept(followed(read_yaml(path)))
@@ -76,7 +76,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _differing(runs: Sequence[Mapping[str, str]]) -> list[str]:
-    """Keys whose values are not the same in all runs; of a refinement, in all runs that have its class."""
+    """Keys whose values differ among the runs or, for keys of a refinement, among the runs with its class."""
     every = dict.fromkeys(key for run in runs for key in run)
     return [key for key in every if len({run.get(key) for run in _having(runs, key)}) > 1]
 
@@ -90,7 +90,7 @@ def _having(runs: Sequence[Mapping[str, str]], key: str) -> list[Mapping[str, st
 
 
 def _names(keys: Sequence[str]) -> dict[str, str]:
-    """A short name of each key: its last part, or all its parts where another key has the same."""
+    """A short name of each key: its last part, or all its parts if another key has the same last part."""
     short = {key: _short(key) for key in keys}
     count = Counter(short.values())
     return {

@@ -1,4 +1,4 @@
-"""What a run of a study leaves beside its files: the lock of its process, and a record of how it went."""
+"""The lock of a run's process, and the record of the run's state."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from deq_collapse.runs.files import CONFIG, RESULT
 
 STATE, LOG, TRACEBACK = "state.json", "log.txt", "traceback.txt"
 PATIENCE = 2.0
-"""Seconds for which a lock is asked: somebody may just be looking whether it is held."""
+"""Seconds to wait for a lock, because another process may just be checking it."""
 
 
 @contextmanager
 def lock(directory: Path, patience: float = PATIENCE) -> Iterator[bool]:
-    """Holds the lock of a run, or of a study, if it is free; gives whether it is.
+    """Holds the lock of a run or a study if it is free; yields whether it is.
 
-    The operating system frees the lock when the process that holds it ends, however it ends.
+    The operating system frees the lock when the process that holds it ends, in whatever way.
     """
     directory.mkdir(parents=True, exist_ok=True)
     held = FileLock(directory / ".lock", timeout=patience)
@@ -38,7 +38,7 @@ def lock(directory: Path, patience: float = PATIENCE) -> Iterator[bool]:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process is at work on the run."""
+    """Whether a process is running the run."""
     if not (directory / ".lock").exists():
         return False
     with lock(directory, patience=0) as free:
@@ -46,18 +46,18 @@ def is_locked(directory: Path) -> bool:
 
 
 def write_state(directory: Path, state: str, **values: Any) -> None:
-    """Records the state of a run: running, finished, failed or interrupted; only its process does."""
+    """Records the state of a run: running, finished, failed or interrupted; only the lock's holder may."""
     content = read_state(directory) | {"state": state} | values
     write_json(directory / STATE, content | {"pid": os.getpid(), "host": socket.gethostname()})
 
 
 def is_missing(state: str, retry: bool = False) -> bool:
-    """Whether a run in this state is still to be run; one that failed, only where ``retry`` says so."""
+    """Whether a run in this state still has to run; a failed one only with ``retry``."""
     return state in ("waiting", "interrupted") or (retry and state == "failed")
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """The record of a run, empty where there is none."""
+    """The record of a run, empty if there is none."""
     try:
         content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

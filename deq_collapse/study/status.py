@@ -1,4 +1,4 @@
-"""``deq-collapse study status``: the grid with every run's state, what went wrong, and the time left."""
+"""``deq-collapse study status``: the grid with every run's state, the errors, and the time left."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "fai
 
 
 def print_status(plan: Plan, cells: Sequence[Standing]) -> None:
-    """Prints the grid as a table, a column per seed; the reasons of what failed; one line that sums up."""
+    """Prints the grid as a table with a column per seed, the reasons of failures, and one summary line."""
     console, table = Console(highlight=False), _grid(plan, cells)
-    # A word cut off would be worse than a line that the terminal wraps.
+    # A truncated word would be worse than a line that the terminal wraps.
     width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     Console(width=max(console.width, width)).print(table)
     for line in (*_reasons(cells), _summary(plan, cells)):
@@ -24,7 +24,7 @@ def print_status(plan: Plan, cells: Sequence[Standing]) -> None:
 
 
 def left_in_words(seconds: float) -> str:
-    """The time left as people say it, to two places."""
+    """The time left in words, to two units."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute left"

@@ -1,4 +1,4 @@
-"""One run of a study in a process of its own: under its lock, from its last checkpoint, its end recorded."""
+"""One run of a study in its own process: under its lock, from its last checkpoint, with its end recorded."""
 
 import multiprocessing
 import os
@@ -20,14 +20,14 @@ from deq_collapse.study.progress import progress
 from deq_collapse.study.state import LOG, TRACEBACK, lock, read_state, write_state
 
 ELSEWHERE = 75
-"""Exit code of a process that found its run at work in another."""
+"""Exit code of a process whose run is already running in another."""
 
 
 def run_cell(directory: Path, cell: Planned, args: Sequence[str], retry: bool = False) -> bool:
-    """Runs a cell unless another process is at it; gives whether it was free.
+    """Runs a cell unless another process is running it; returns whether it was free.
 
-    One that is finished, or has failed and is not to be run again, is left as it is. An error is recorded
-    with its reason and its traceback, and goes no further.
+    A finished cell, or a failed one without ``retry``, is left unchanged. An error is recorded with its
+    reason and traceback, and is not raised.
     """
     with lock(directory) as free:
         failed = read_state(directory).get("state") == "failed"
@@ -67,7 +67,7 @@ def _fit(args: Sequence[str]) -> None:
 
 def worker(directory: Path, cell: Planned, args: Sequence[str], retry: bool, threads: int | None) -> None:
     """The main function of a process that runs one cell."""
-    os.setsid()  # a Ctrl-C at the terminal is the parent's to pass on
+    os.setsid()  # the parent passes on a Ctrl-C of the terminal
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -81,7 +81,7 @@ def worker(directory: Path, cell: Planned, args: Sequence[str], retry: bool, thr
 
 
 def log_to(directory: Path) -> None:
-    """Sends what this process and its children print to the end of a run's log."""
+    """Appends what this process and its children print to a run's log."""
     directory.mkdir(parents=True, exist_ok=True)
     log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
@@ -93,4 +93,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os.killpg(os.getpgid(0), signal.SIGKILL)  # what was saved is whole; the next start goes on from it
+    os.killpg(os.getpgid(0), signal.SIGKILL)  # saved files are complete; the next start continues

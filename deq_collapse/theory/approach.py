@@ -1,4 +1,4 @@
-"""Descent on unconstrained-feature models approaches each closed form: one table."""
+"""Descent on unconstrained-feature models towards each closed form, as one table."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,8 +14,8 @@ BALANCED, STEP = (100,) * 10, (100,) * 3 + (10,) * 7
 
 
 class Case(NamedTuple):
-    """A model, the normalised Gram matrices of weights, means and logits that solve it, and how descent gets
-    there: its rate, momentum and number of steps.
+    """A model, the normalised Gram matrices of weights, means and logits that solve it, and the rate,
+    momentum and number of steps of descent.
     """
 
     model: Model
@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Mapping[str, Case]:
-    """The models whose optimum has a formula, 10 classes each."""
+    """The models whose optimum has a closed form, with 10 classes each."""
     etf, frame = simplex_etf_gram(10), gof(BALANCED, 1e-3, 1e-3)
     deep = linear_network(STEP, (1e-3,) * 3, 1e-4).geometry
     error = squared_error

@@ -1,4 +1,4 @@
-"""Both peeled branches over K_A and R: losses, collapse, geometry, and where the equilibrium is ahead."""
+"""Both peeled branches over K_A and R: losses, collapse, geometry, and where the equilibrium is lower."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -40,13 +40,13 @@ def branch_table(
     bound: Bound,
     starts: int = STARTS,
 ) -> pd.DataFrame:
-    """One row per K_A, R and branch; NC1 is 0 in each, for a class has one feature.
+    """One row per K_A, R and branch; NC1 is 0 in each, because a class has one feature.
 
-    Columns: majority, ratio, branch; loss; bound, below which the program has no loss; residual, of the
-    optimality conditions (for `operator`, loss less bound); the geometry of W and H; rank of H.
+    Columns: majority, ratio, branch; loss; bound, a lower bound on the program's loss; residual, of the
+    optimality conditions (for `operator`, loss minus bound); the geometry of W and H; rank of H.
 
     Raises:
-        ValueError: majorities or ratios that make no step, or budgets that are not positive.
+        ValueError: for majorities or ratios that define no step, or budgets that are not positive.
     """
     if not 0 < budgets.radius < 1 or not min(budgets[:3]) > 0:
         raise ValueError("energies must be > 0 and the radius of the equilibrium between 0 and 1")
@@ -76,8 +76,8 @@ def _by_operator(counts: Sequence[float], budgets: Budgets, starts: int) -> Iter
 
 
 def _by_energy(counts: Sequence[float], budgets: Budgets, starts: int) -> Iterator[Row]:
-    """||V||_F^2 <= K E_V against ||A||_F^2 + ||U||_F^2 <= K E_V; the bound lets every direction be as long as
-    one with all the energy.
+    """||V||_F^2 <= K E_V against ||A||_F^2 + ||U||_F^2 <= K E_V; the lower bound lets every direction be as
+    long as one with all the energy.
     """
     energy = torch.tensor(len(counts) * budgets.maps)
     for branch in BRANCHES:
@@ -106,7 +106,7 @@ def _factors(found: Peeled) -> tuple[Tensor, Tensor]:
 
 
 def geometry_of(W: Tensor, H: Tensor, counts: Sequence[float], majority: int) -> dict[str, float]:
-    """Measures of class-level features; NC1 is 0, for a class has one feature."""
+    """Measures of class-level features; NC1 is 0, because a class has one feature."""
     means = (H - H.mean(1, keepdim=True)).T
     target = seli([round(1e6 * n) for n in counts])
     values = torch.linalg.svdvals(H)
@@ -122,8 +122,8 @@ def geometry_of(W: Tensor, H: Tensor, counts: Sequence[float], majority: int) ->
 
 
 def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """At how many points of how many the equilibrium is lower in each value, by more than rounding. Minority
-    cosines count for R > 1 only: else no class is a minority.
+    """For each value, the number of points at which the equilibrium is lower by more than rounding, and the
+    number of points. Minority cosines count only for R > 1; otherwise no class is a minority.
     """
     wide = table.pivot(index=["majority", "ratio"], columns="branch")
     found = {}
@@ -138,5 +138,5 @@ def ahead(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
 
 
 def ratios_up_to(largest: float, decades: float) -> list[float]:
-    """1 and upwards in steps of so many decades, to the largest at most."""
+    """Ratios from 1 up to at most `largest`, in steps of `decades` decades."""
     return [float(r) for r in 10 ** np.arange(0, np.log10(largest) + 1e-9, decades)]

@@ -1,6 +1,6 @@
-"""Explicit against equilibrium when the last map is peeled off too: both branches under the same budgets.
+"""Explicit against equilibrium when the last map is peeled off, too: both branches under the same budgets.
 
-docs/theory.md states the programs and proves what is used here.
+docs/theory.md states the programs and proves the results used here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ Cost = Callable[[Tensor], Tensor]
 
 
 STARTS, TRIED, FOLLOWED = 16, 50, 3
-"""Random starts; steps of each; how many are followed to their end."""
+"""Number of random starts, of steps of each, and of starts continued to their end."""
 
 
 class Budgets(NamedTuple):
-    """What both branches may spend.
+    """The budgets of both branches.
 
     Attributes:
         weights: E_W, ||W||_F^2 <= K E_W.
@@ -48,7 +48,7 @@ class Solution(NamedTuple):
         A: (K, K); zero in the explicit branch.
         U: (K, K); V in the explicit branch.
         residual: of the optimality conditions of the program in (W, A, U, H0), relative; see `kkt_residual`.
-        losses: where the starts ended that were followed to their end.
+        losses: final losses of the starts that were continued to their end.
     """
 
     loss: float
@@ -72,8 +72,8 @@ def linear_equilibrium(A: Tensor, x: Tensor) -> Tensor:
 
 
 def equilibrium_gradient(A: Tensor, z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients by A and by x of a function whose gradient by z* is given, by the implicit function theorem:
-    y = (I - A)^-T dL/dz*, dL/dA = y z*^T, dL/dx = y.
+    """Gradients with respect to A and x of a function with a given gradient with respect to z*, by the
+    implicit function theorem: y = (I - A)^-T dL/dz*, dL/dA = y z*^T, dL/dx = y.
     """
     y = linear_equilibrium(A.T, gradient)
     return y @ z.T, y
@@ -99,7 +99,7 @@ def equilibrium_cost(radius: float) -> Cost:
 
 
 def split_equilibrium(M: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """The A and U of that least energy."""
+    """The A and U of least energy, see `equilibrium_cost`."""
     left, m, _ = torch.linalg.svd(M)
     a = (m.square() / (1 + m.square())).clamp(max=radius)
     A = (left * a) @ left.T
@@ -127,15 +127,15 @@ def equilibrium_branch(
 def _minimise(
     counts: tuple[float, ...], budgets: Budgets, cost: Cost, starts: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[float, ...]]:
-    """W, M, H0 of the least loss found, and where those starts ended that were followed: the best of all
-    after `TRIED` steps. M is diagonal: with M = P S Q^T its SVD, W P, S and Q^T H0 lose as much and have the
-    same energies.
+    """W, M, H0 of the least loss found, and the final losses of the starts that were continued, which are the
+    best ones after `TRIED` steps. M is diagonal: with its SVD M = P S Q^T, W P, S and Q^T H0 have the same
+    loss and the same energies.
     """
     k = len(counts)
     generator = torch.Generator().manual_seed(seed)
 
     def factors(point: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Every budget is spent in full: a larger W never hurts, and frees nothing else."""
+        """Spends every budget in full: a larger W never hurts and does not affect the other budgets."""
         W, m, H0 = point
         W = W * (k * budgets.weights) ** 0.5 / W.norm()
         H0 = H0 * (k * budgets.inputs) ** 0.5 / H0.norm()
@@ -158,7 +158,7 @@ def _minimise(
 
 
 def spend(m: Tensor, cost: Cost, budget: float) -> Tensor:
-    """t > 0 with sum cost(t m) = budget, differentiable by m."""
+    """t > 0 with sum cost(t m) = budget, differentiable with respect to m."""
     values = m.detach()
     low, high = -23.0, 23.0  # of log t, relative to the largest singular value
     for _ in range(3):
@@ -172,7 +172,8 @@ def spend(m: Tensor, cost: Cost, budget: float) -> Tensor:
             spent = cost(t * values).sum()
             (slope,) = torch.autograd.grad(spent, t)
         t = (t - (spent - budget) / slope).detach().requires_grad_()
-    # One more step, from the root: the value stays, the derivative is that of the implicit function.
+    # One more step, from the root: the value does not change, and the derivative is that of the implicit
+    # function.
     return t.detach() - (cost(t.detach() * m).sum() - budget) / slope
 
 
@@ -194,8 +195,9 @@ def _solution(
 def kkt_residual(
     counts: Sequence[float], W: Tensor, A: Tensor, U: Tensor, H0: Tensor, radius: float | None
 ) -> float:
-    """How far gradients are from being multiples of the factors, relative to the gradients: the largest over
-    W, H0 and the map (A, U). With a radius, what remains of A's may push against ||A||_2 <= radius.
+    """The distance of the gradients from being multiples of the factors, relative to the gradients: the
+    largest over W, H0 and the map (A, U). With a radius, the remainder for A may push against
+    ||A||_2 <= radius.
     """
     z = linear_equilibrium(A, U @ H0)
     logits = (W @ z).requires_grad_()
@@ -215,7 +217,7 @@ def kkt_residual(
 
 
 def _outside_cone(push: Tensor, A: Tensor, radius: float) -> Tensor:
-    """What of `push` is not a normal of {||A||_2 <= radius} at A."""
+    """The part of `push` that is not normal to {||A||_2 <= radius} at A."""
     left, a, right = torch.linalg.svd(A)
     active = a >= radius * (1 - 1e-9)
     P, Q = left[:, active], right[active].T

@@ -1,4 +1,4 @@
-"""Optima that have a formula: free features with cross entropy, linear networks with squared error."""
+"""Optima with closed forms: free features with cross entropy, linear networks with squared error."""
 
 from collections.abc import Sequence
 from math import log, prod
@@ -15,7 +15,7 @@ class Frame(NamedTuple):
     """An orthogonal frame that solves squared error without a bias; every tensor is (K,), float64.
 
     Attributes:
-        logits: W h_c at its own class, in [0, 1]; 0 for a class that vanishes.
+        logits: W h_c at its own class, in [0, 1]; 0 for a vanished class.
         weights: ||w_c||^2 of the last layer.
         means: ||h_c||^2 of the features that the last layer receives.
     """
@@ -31,14 +31,14 @@ class Frame(NamedTuple):
 
 
 def cross_entropy_gap(num_classes: int, count: float, weight_decay: float, feature_decay: float) -> float:
-    """Own logit less any other at the optimum of `unconstrained_features` for balanced classes: the logits
+    """Own logit minus any other at the optimum of `unconstrained_features` for balanced classes: the logits
     are gap (I - 11^T/K), W W^T = sqrt(n feature_decay / weight_decay) gap (I - 11^T/K) (after Zhu 2021).
 
     gap = max(0, log(1/t - (K - 1))), t = sqrt(n weight_decay feature_decay): 0 where n <= N^2 weight_decay
     feature_decay.
 
     Raises:
-        ValueError: fewer than 2 classes, or a count or decay that is not positive.
+        ValueError: for fewer than 2 classes, or a count or decay that is not positive.
     """
     if num_classes < 2 or not min(count, weight_decay, feature_decay) > 0:
         raise ValueError("a gap needs at least 2 classes, and a count and decays > 0")
@@ -53,10 +53,10 @@ def linear_network(counts: Sequence[float], weight_decays: Sequence[float], feat
     For M = 1 the singular values of W are w_c^2 = max(0, sqrt(n_c feature_decay / weight_decay) - N
     feature_decay): a class of n_c <= N^2 weight_decay feature_decay vanishes. For more layers the singular
     value s = z_c sqrt(n_c) is the larger root of s - sqrt(n_c) + N q s^((1-M)/(1+M)) = 0, q = (product of all
-    decays)^(1/(M+1)), where it beats s = 0.
+    decays)^(1/(M+1)), if that is better than s = 0.
 
     Raises:
-        ValueError: fewer than 2 counts, one not positive, no layer, or a decay that is not positive.
+        ValueError: for fewer than 2 counts, one not positive, no layer, or a decay that is not positive.
     """
     if len(counts) < 2 or not min(counts) > 0:
         raise ValueError(f"class counts must be at least 2 positive numbers, got {list(counts)}")
@@ -78,7 +78,7 @@ def _singular_value(root: float, penalty: float, factors: int) -> float:
     def slope(s: float) -> float:
         return s - root + penalty * float(s ** (power - 1))
 
-    # The slope falls, then rises: its least value is at `bend`.
+    # The slope decreases, then increases; its minimum is at `bend`.
     bend: float = ((1 - power) * penalty) ** (1 / (2 - power))
     if factors == 2:
         return max(0.0, root - penalty)

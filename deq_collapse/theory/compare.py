@@ -1,4 +1,4 @@
-"""Gram matrices of a trained network beside ETF, SELI, GOF and the layer-peeled optimum of its energies."""
+"""Gram matrices of a trained network against ETF, SELI, GOF and the layer-peeled optimum of its energies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,17 +17,17 @@ from deq_collapse.theory.peeled import Peeled, layer_peeled, minority_cosine
 
 
 class Comparison(NamedTuple):
-    """A network beside the theory.
+    """A network compared with theory.
 
     Attributes:
         weight_energy: E_W, mean over classes of ||w_c - mean w||^2.
         feature_energy: E_H, mean over classes of ||mu_c - mu_G||^2.
-        loss: cross entropy of the class means; at least that of the optimum.
+        loss: cross entropy of the class means; not less than that of the optimum.
         optimum: the layer-peeled optimum of these energies and the counts, with a free bias.
         measured: centred Gram matrices, not normalised.
-        raw: those of rows and means as they are.
+        raw: those of uncentred rows and means.
         targets: Gram matrices by name.
-        distances: by target, to its Gram matrices of weights, means and logits; in [0, 2].
+        distances: to the Gram matrices of weights, means and logits of each target; in [0, 2].
         minority_cosines: of classifier rows and of centred class means, measured and at the optimum; nan
             without two minority classes.
     """
@@ -46,11 +46,11 @@ class Comparison(NamedTuple):
 def compare(
     weight: Tensor, bias: Tensor, means: Tensor, counts: Sequence[float], majority: Sequence[int] = ()
 ) -> Comparison:
-    """Lays a trained network beside the theory.
+    """Compares a trained network with theory.
 
-    Rows and means are centred over classes: of a common row no softmax takes notice, and a common mean
-    acts as a bias, which the optimum has as well. GOF, whose frame is not centred, is compared with rows and
-    means as they are. Distances are those of `gram_distance` without weights.
+    Rows and means are centred over classes: softmax ignores a common row, and a common mean acts as a bias,
+    which the optimum has as well. GOF, whose frame is not centred, is compared with uncentred rows and means.
+    Distances are those of `gram_distance` without weights.
 
     Args:
         weight: (K, d) classifier rows.
@@ -60,7 +60,7 @@ def compare(
         majority: indices of majority classes.
 
     Raises:
-        ValueError: shapes that do not belong together, or means or rows that all coincide.
+        ValueError: for shapes that do not fit together, or means or rows that all coincide.
     """
     if weight.shape != means.shape or len(weight) != len(counts):
         raise ValueError("classifier, class means and counts do not have the same classes and width")

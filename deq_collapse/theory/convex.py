@@ -1,4 +1,4 @@
-"""Cross entropy under a budget or a penalty of nuclear norm: a convex program in the logits."""
+"""Cross entropy under a budget or a penalty on the nuclear norm: a convex program in the logits."""
 
 import warnings
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def _program(sizes: tuple[int, ...], kind: Kind, biased: bool) -> _Program:
         loss = cp.log_sum_exp(cp.hstack([shares[g] + margins for g, margins in enumerate(rivals)]))
     else:
         loss = shares @ cp.hstack([cp.log_sum_exp(cp.hstack([0, margins])) for margins in rivals])
-    # A bias is known up to a constant.
+    # A bias is determined up to a constant.
     bounds = [bias[0] == 0] if biased else []
     if kind == "penalty":
         loss = loss + norm
@@ -72,11 +72,11 @@ def solve(
 
     Args:
         counts: (K,).
-        roots: (K,), what multiplies the columns inside the norm.
+        roots: (K,), factors of the columns inside the norm.
         kind: "budget" bounds the norm by the limit, "penalty" adds it to the loss. "tail" bounds it and
             minimises log sum exp(-margins), to which a small loss is equal up to a factor 1 + O(loss).
         limit: of the norm.
-        biased: whether there is one.
+        biased: whether there is a bias.
     """
     n = np.asarray(counts, dtype=float)
     _, first, group, sizes = np.unique(n, return_index=True, return_inverse=True, return_counts=True)
@@ -93,13 +93,13 @@ def solve(
 
 
 def run(problem: Any) -> None:
-    """Solves in place by Clarabel, an interior-point method.
+    """Solves in place with Clarabel, an interior-point method.
 
     Raises:
-        ValueError: where it fails.
+        ValueError: if it fails.
     """
     with warnings.catch_warnings():
-        # What the solver calls inaccurate still meets the looser of the tolerances.
+        # A solution that the solver calls inaccurate still meets the looser tolerances.
         warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
         try:
             problem.solve(solver=cp.CLARABEL, **TOLERANCE)

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from deq_collapse.theory.peeled import Weighting, layer_peeled, step_counts
 
 LARGEST = 1e8
-"""Ratios beyond which the search for a critical one gives up."""
+"""Largest ratio in the search for a critical one."""
 
 
 def critical_ratio(
@@ -17,14 +17,14 @@ def critical_ratio(
     feature_energy: float,
     weighting: Weighting = "classes",
 ) -> float:
-    """R0: minority classifiers of the optimum coincide for R >= R0 and are distinct below; to 1e-4, relative,
-    by bracketing. inf where it is above 1e8.
+    """R0: minority classifiers of the optimum coincide for R >= R0 and are distinct below; found to a
+    relative 1e-4 by bracketing. inf if it is above 1e8.
 
-    At the optimum they coincide exactly where the gain in loss of setting them apart, n_B / (N sqrt(v_B))
-    per unit of nuclear norm, is at most the price that the budget has elsewhere.
+    At the optimum they coincide exactly when the gain in loss from separating them, n_B / (N sqrt(v_B)) per
+    unit of nuclear norm, is at most the price of the budget elsewhere.
 
     Raises:
-        ValueError: fewer than 2 minority classes, a split or energies that are not positive.
+        ValueError: for fewer than 2 minority classes, or a split or energies that are not positive.
     """
     if num_classes - majority < 2:
         raise ValueError(f"a critical ratio needs 2 minority classes, got {num_classes - majority}")

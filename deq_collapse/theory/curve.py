@@ -12,7 +12,7 @@ COLUMNS = ("majority", "program", "ratio", "minority_cosine", "loss")
 
 
 CHECKED = 4
-"""Ratios, besides 1, at which the full program is solved as well."""
+"""Number of ratios, besides 1, at which the full program is also solved."""
 
 
 def curve_table(
@@ -27,7 +27,8 @@ def curve_table(
     at R0 (`program` is "critical").
 
     Raises:
-        ValueError: a majority that leaves fewer than 2 minority classes, or energies that are not positive.
+        ValueError: for a majority that leaves fewer than 2 minority classes, or energies that are not
+            positive.
     """
     rows = []
     for majority in majorities:

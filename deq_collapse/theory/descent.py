@@ -1,7 +1,7 @@
-"""Descent on unconstrained-feature models: W and one free feature per class are all there is to train.
+"""Descent on unconstrained-feature models, which train only W and one free feature per class.
 
-One feature per class is enough: losses here are convex in a feature and so is its decay, so samples of a
-class may share their mean (Jensen).
+One feature per class is enough: the losses and the decay are convex in a feature, so samples of a class may
+share their mean (Jensen).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Model(NamedTuple):
         weight_decays: of every layer, the classifier last.
         feature_decay: of the features, one per sample.
         loss: of the logits.
-        bias: whether the classifier has one, without decay.
+        bias: whether the classifier has a bias, without decay.
     """
 
     counts: Sequence[float]
@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where descent is: W W^T, H^T H of what the classifier receives, and W H."""
+    """A point of descent: W W^T, H^T H of the classifier's input, and W H."""
 
     weights: Tensor
     means: Tensor
@@ -54,8 +54,9 @@ def squared_error(logits: Tensor, counts: Tensor) -> Tensor:
 
 
 def squared_hinge(logits: Tensor, counts: Tensor) -> Tensor:
-    """Mean over samples of sum_j max(0, 1 - (own logit - logit j))^2: as the decays vanish its optimum has
-    the maximal margins that define SELI, with an error linear in them; that of cross entropy is logarithmic.
+    """Mean over samples of sum_j max(0, 1 - (own logit - logit j))^2: as the decays vanish, its optimum has
+    the maximal margins that define SELI, with an error linear in the decays; for cross entropy the error is
+    logarithmic.
     """
     gaps = functional.relu(1 - logits.diagonal() + logits).square().sum(0) - 1
     return (counts / counts.sum()) @ gaps
@@ -72,17 +73,17 @@ def descend(
 ) -> dict[int, Point]:
     """Gradient descent with Nesterov's momentum at a fixed rate, from random orthogonal factors, in float64.
 
-    In a network of two layers or more a class that is 0 in every layer is a local minimum: a start close to
+    In a network of two or more layers, a class that is 0 in every layer is a local minimum: a start close to
     it stays there.
 
     Args:
-        model: what is minimised.
+        model: the model to minimise.
         dim: d, the width of every layer.
-        rate: of learning.
-        steps: how many.
+        rate: learning rate.
+        steps: number of steps.
         momentum: in [0, 1).
         seed: of the start.
-        watched: points to keep, at most.
+        watched: largest number of points to keep.
 
     Returns:
         Points by the number of steps taken, equally spaced in its logarithm; the last is that of all steps.
@@ -90,7 +91,8 @@ def descend(
     generator = torch.Generator().manual_seed(seed)
     counts = torch.tensor(model.counts, dtype=torch.float64)
     k, layers = len(counts), len(model.weight_decays)
-    # Features are scaled by sqrt(n_c), which makes their decay that of a class and conditions the problem.
+    # Features are scaled by sqrt(n_c), which turns their decay into that of a class and conditions the
+    # problem.
     shapes = [(dim, k), *[(dim, dim)] * (layers - 1), (k, dim)]
     factors = [nn.init.orthogonal_(torch.empty(s, dtype=torch.float64), generator=generator) for s in shapes]
     bias = torch.zeros(k, 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The layer-peeled model by descent on W and H, for counts of which few are equal; checked by its dual."""
+"""The layer-peeled model by descent on W and H, for counts with few equal ones; verified by its dual."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.minimise import minimise
 
 ACCURACY = 1e-3
-"""What is left between the loss and its lower bound, relative to the loss, at most."""
+"""Largest gap between the loss and its lower bound, relative to the loss."""
 STARTS = 3
 
 
@@ -20,18 +20,18 @@ def solve_by_factors(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The optimal logits (K, K) without their bias, and that bias (K,), of `convex.solve` under a budget.
 
-    The program is convex in Z, not in factors of Z, but its dual tells whether descent ended at the optimum:
-    no Z within the budget loses less than loss - <G, Z> - budget ||G diag(1/roots)||_2.
+    The program is convex in Z but not in factors of Z; its dual shows whether descent ended at the optimum:
+    no Z within the budget has a loss below loss - <G, Z> - budget ||G diag(1/roots)||_2.
 
     Raises:
-        ValueError: where no start ends there.
+        ValueError: if no start ends there.
     """
     scale = torch.from_numpy(roots)
     generator = torch.Generator().manual_seed(0)
     k = len(counts)
 
     def logits(point: Sequence[Tensor]) -> Tensor:
-        """Every W and H, scaled to spend the budget."""
+        """The logits of W and H, scaled to spend the budget."""
         W, H = point[:2]
         scaled: Tensor = budget * (W / W.norm()) @ (H / H.norm()) / scale
         return scaled

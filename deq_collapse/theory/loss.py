@@ -1,4 +1,4 @@
-"""Cross entropy of class-level logits, also where it is tiny."""
+"""Cross entropy of class-level logits, even if it is tiny."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 def log_cross_entropy(logits: Tensor, counts: Sequence[float]) -> Tensor:
     """Logarithm of the mean over samples of the cross entropy of class-level logits (K, K), a column per
-    class; exact also where the loss is too small for float64 to tell it from 0.
+    class; exact even if the loss is too small for float64 to distinguish it from 0.
     """
     shares = torch.tensor(counts, dtype=logits.dtype)
     own = torch.eye(len(logits), dtype=torch.bool)

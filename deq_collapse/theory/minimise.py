@@ -1,4 +1,4 @@
-"""L-BFGS in float64 for functions of several tensors, by SciPy."""
+"""L-BFGS in float64 for functions of several tensors, with SciPy."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,13 +18,13 @@ def minimise(
     watch: Callable[[Sequence[Tensor]], None] | None = None,
     accuracy: float = 1e-10,
 ) -> list[Tensor]:
-    """A point where no component of the gradient exceeds `accuracy`, or where `steps` ended.
+    """A point at which no component of the gradient exceeds `accuracy`, or the point after `steps` steps.
 
     Args:
-        function: of the tensors, a scalar that autograd differentiates.
-        start: where it begins.
-        steps: of L-BFGS, at most.
-        watch: is shown the point after every step.
+        function: scalar function of the tensors that autograd can differentiate.
+        start: the initial tensors.
+        steps: largest number of L-BFGS steps.
+        watch: called with the point after every step.
         accuracy: of the gradient.
     """
     sizes = [t.numel() for t in start]

@@ -17,11 +17,11 @@ Weighting = Literal["classes", "samples"]
 """Whether the energy of features is a mean over classes (Fang 2021) or over samples (Thrampoulidis 2022)."""
 
 SMALL_LOSS = 1e-4
-"""Losses below it are minimised by their logarithm, which the solver can still tell apart."""
+"""Losses below this are minimised by their logarithm, which the solver can still distinguish."""
 FEW_GROUPS = 3
-"""More different counts than these make too large a program for an interior-point method."""
+"""With more different counts, the program is too large for an interior-point method."""
 VANISHED = 3e-3
-"""A classifier row shorter than this, relative to the longest, is 0 up to the solver's accuracy."""
+"""A classifier row shorter than this share of the longest is 0 up to the solver's accuracy."""
 
 
 class Peeled(NamedTuple):
@@ -29,8 +29,8 @@ class Peeled(NamedTuple):
 
     Attributes:
         loss: cross entropy, mean over samples, without penalties.
-        price: by how much the loss falls per unit of || Z diag(sqrt(v)) ||_*; 0 where Z is 0. In the
-            penalised form sqrt(weight_decay feature_decay N / K).
+        price: decrease of the loss per unit of || Z diag(sqrt(v)) ||_*; 0 if Z is 0. In the penalised form it
+            is sqrt(weight_decay feature_decay N / K).
         logits: W H, (K, K): column c holds the logits of class c.
         weights: W W^T, (K, K).
         means: H^T H, (K, K).
@@ -70,12 +70,12 @@ def layer_peeled(
     b the optimal features are centred.
 
     Solved as min over Z = W H with || Z diag(sqrt(v)) ||_* <= K sqrt(E_W E_H), v_c = 1 or n_c K / N. Classes
-    of one count are exchangeable, hence so are they in the optimum, which is unique: the program has one
-    number per count and a matrix of counts by counts. Of more than `FEW_GROUPS` different counts it is solved
-    by descent on W and H, held to its lower bound.
+    with equal counts are exchangeable, also in the optimum, which is unique: the program has one number per
+    count and a matrix of counts by counts. For more than `FEW_GROUPS` different counts it is solved by
+    descent on W and H, verified by its lower bound.
 
     Raises:
-        ValueError: fewer than 2 counts, one not positive, an energy not positive, or a solver that fails.
+        ValueError: for fewer than 2 counts, one not positive, an energy not positive, or a solver that fails.
     """
     _check(counts, weight_energy, feature_energy)
     budget = len(counts) * (weight_energy * feature_energy) ** 0.5
@@ -94,11 +94,11 @@ def unconstrained_features(counts: Sequence[float], weight_decay: float, feature
     """Cross entropy with decay: min (1/N) sum_i CE(W h_i, y_i) + weight_decay ||W||^2 / 2 + feature_decay
     ||H||^2 / 2 over W and one feature per sample; d >= K-1.
 
-    Solved as min over Z with the penalty sqrt(weight_decay feature_decay) || Z diag(sqrt(n)) ||_*. Classes of
-    n_c <= N^2 weight_decay feature_decay samples share one classifier row.
+    Solved as min over Z with the penalty sqrt(weight_decay feature_decay) || Z diag(sqrt(n)) ||_*. Classes
+    with n_c <= N^2 weight_decay feature_decay share one classifier row.
 
     Raises:
-        ValueError: fewer than 2 counts, one not positive, a decay not positive, or a solver that fails.
+        ValueError: for fewer than 2 counts, one not positive, a decay not positive, or a solver that fails.
     """
     _check(counts, weight_decay, feature_decay)
     price = (weight_decay * feature_decay) ** 0.5
@@ -115,10 +115,10 @@ def full_layer_peeled(
     counts: Sequence[float], weight_energy: float, feature_energy: float, weighting: Weighting = "classes"
 ) -> Peeled:
     """`layer_peeled` without its reductions: Fang's semidefinite program over the (2K, 2K) Gram matrix of
-    features and classifier rows together. Slower; there to check the reduced program.
+    features and classifier rows together. It is slower, and used to check the reduced program.
 
     Raises:
-        ValueError: as `layer_peeled`.
+        ValueError: see `layer_peeled`.
     """
     _check(counts, weight_energy, feature_energy)
     k, n = len(counts), np.asarray(counts, dtype=float)
@@ -136,8 +136,8 @@ def full_layer_peeled(
 
 
 def minority_cosine(weights: Tensor, majority: int) -> float:
-    """Mean cosine between pairs of classifier rows beyond the first `majority`; 1 where they coincide, nan
-    where they vanish or there is no pair (Fang 2021).
+    """Mean cosine between pairs of classifier rows after the first `majority`; 1 if they coincide, nan if
+    they vanish or there is no pair (Fang 2021).
     """
     block = weights[majority:, majority:]
     lengths = block.diagonal().clamp(min=0).sqrt()
@@ -148,9 +148,9 @@ def minority_cosine(weights: Tensor, majority: int) -> float:
 
 
 def lower_bound(peeled: Peeled, counts: Sequence[float], weighting: Weighting = "classes") -> float:
-    """A bound that no point within the budgets of the optimum passes, whatever the solver's accuracy: loss -
-    <G, Z> - ||G diag(1/sqrt(v))||_2 ||Z diag(sqrt(v))||_*, G the gradient of the loss by the logits. Of an
-    optimum with a bias it bounds the points with that bias.
+    """A lower bound on the loss of every point within the budgets of the optimum, whatever the solver's
+    accuracy: loss - <G, Z> - ||G diag(1/sqrt(v))||_2 ||Z diag(sqrt(v))||_*, where G is the gradient of the
+    loss with respect to the logits. For an optimum with a bias it bounds the points with that bias.
     """
     z, loss, gradient, roots = _at(counts, peeled.logits.numpy(), peeled.bias.numpy(), weighting)
     norm = torch.linalg.matrix_norm(z * roots, "nuc")
@@ -177,7 +177,7 @@ def _peeled(
     scale: float,
     weighting: Weighting,
 ) -> Peeled:
-    """Splits the logits into factors whose energies have the ratio scale^2 = E_W / E_H."""
+    """Splits the logits into factors with energies of the ratio scale^2 = E_W / E_H."""
     z, loss, gradient, roots = _at(counts, logits, bias, weighting)
     left, values, right = torch.linalg.svd(z * roots)
     weights = scale * (left * values) @ left.T
@@ -192,7 +192,7 @@ def _at(
     bias: NDArray[np.float64],
     weighting: Weighting,
 ) -> tuple[Tensor, float, Tensor, Tensor]:
-    """The logits as a tensor, the loss with their bias, its gradient by the logits, and sqrt(v)."""
+    """The logits as a tensor, the loss with the bias, its gradient in the logits, and sqrt(v)."""
     z = torch.tensor(logits, requires_grad=True)
     loss = log_cross_entropy(z + torch.tensor(bias)[:, None], counts).exp()
     (gradient,) = torch.autograd.grad(loss, z)

@@ -22,8 +22,8 @@ VALUES = {"minority_cosine": "cosine of minority classifiers", "minority_angle":
 
 
 class Dot(NamedTuple):
-    """A trained network in the diagrams: its step, its effective decay and energies, what was measured of it,
-    and what the layer-peeled optimum of its own counts and energies has.
+    """A trained network in the diagrams: its step, its effective decay and energies, its measured values, and
+    those of the layer-peeled optimum for its counts and energies.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Dot(NamedTuple):
 
 
 def effective_decay(weight: torch.Tensor, means: torch.Tensor, counts: Sequence[float]) -> float:
-    """delta = N weight_decay feature_decay of the penalised form, with a free bias, whose optimum has the
-    energies of a network: of classifier rows (K, d) centred over classes, and of class means (K, d) centred
-    and averaged over samples, as decay of every sample's feature counts them.
+    """delta = N weight_decay feature_decay of the penalised form with a free bias whose optimum has a
+    network's energies: those of classifier rows (K, d) centred over classes, and of class means (K, d)
+    centred and averaged over samples, to match the decay of every sample's feature.
     """
     shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     W, M = weight - weight.mean(0), means - shares @ means
@@ -50,8 +50,8 @@ def effective_decay(weight: torch.Tensor, means: torch.Tensor, counts: Sequence[
 
 
 def smallest_angle(means: torch.Tensor, majority: int) -> float:
-    """Smallest angle between the mean of a minority class, beyond the first `majority`, and any other mean,
-    in degrees, from the Gram matrix of centred means; nan where a minority mean is 0.
+    """Smallest angle in degrees between the mean of a minority class (after the first `majority`) and any
+    other mean, from the Gram matrix of centred means; nan if a mean is 0.
     """
     own = torch.eye(len(means), dtype=torch.bool)
     lengths = means.diagonal().clamp(min=0)
@@ -73,10 +73,10 @@ def phase_table(
     `split` (R and K_A at fixed energies, layer-peeled form).
 
     Raises:
-        ValueError: a split or energies that make no program.
+        ValueError: for a split or energies that define no program.
     """
     ratios = np.geomspace(1, largest, points)
-    # Nothing is learnt from delta = n_A / N <= 1 / K_A on.
+    # Beyond delta = n_A / N <= 1 / K_A nothing is learnt.
     decays = np.geomspace(LEAST_DECAY, 1 / majority, points)
     rows = []
     for ratio, decay in product(ratios, decays):
@@ -96,5 +96,5 @@ def _values(found: Peeled, majority: int) -> tuple[float, float]:
 
 
 def boundary(num_classes: int, majority: int, ratios: Sequence[float]) -> list[float]:
-    """delta = n_B / N from which on minority classifiers coincide; exact."""
+    """The exact delta = n_B / N from which on minority classifiers coincide."""
     return [1 / (majority * ratio + num_classes - majority) for ratio in ratios]

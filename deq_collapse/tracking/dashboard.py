@@ -1,6 +1,6 @@
 """A study's dashboard on Weights & Biases: equilibrium beside explicit, one line per setting and refinement.
 
-wandb-workspaces is a preview API: this file alone uses it, and no training imports it.
+wandb-workspaces is a preview API: only this file uses it, and no training imports it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     ),
 }
 PALEST = 0.55
-"""Of the way to white: the last setting's colour."""
+"""Share of white in the last setting's colour."""
 MOST_LINES = 100
 
 
@@ -58,10 +58,10 @@ def workspace(name: str, axes: Iterable[dict[str, str]], entity: str, project: s
     """The dashboard of a study.
 
     Args:
-        name: of the study, which is its runs' group.
+        name: of the study, which is the group of its runs.
         axes: of its runs.
-        entity: who owns the project.
-        project: where its runs are.
+        entity: owner of the project.
+        project: project of its runs.
     """
     lines = {job_type(one): one.get("refinement", "") for one in axes}
     return ws.Workspace(
@@ -92,7 +92,7 @@ def _section(title: str, panels: Sequence[Panel]) -> ws.Section:
 
 
 def _curves(title: str, metrics: tuple[str, ...], decades: bool) -> LinePlot:
-    """Means over seeds, in a band from the lowest to the highest."""
+    """Means over seeds, with a band from the lowest to the highest."""
     return LinePlot(
         title=title,
         x="epoch",
@@ -129,7 +129,7 @@ def _outcome() -> list[ws.Section]:
 
 
 def _colours(lines: dict[str, str]) -> dict[object, object]:
-    """A colour per refinement, paler from setting to setting."""
+    """A colour per refinement, paler with each setting."""
     colours: dict[object, object] = {}
     for refinement in dict.fromkeys(lines.values()):
         own = [line for line, its in lines.items() if its == refinement]

@@ -1,4 +1,4 @@
-"""Runs on Weights & Biases: curves by completed epochs, one wandb run however often the run is resumed."""
+"""Runs on Weights & Biases: curves by completed epochs, one wandb run however often a run resumes."""
 
 import os
 import secrets
@@ -29,34 +29,37 @@ if TYPE_CHECKING:
 
 ID_FILE = "wandb-id.txt"
 TAG_LENGTH = 64
-"""What wandb allows."""
+"""Limit of wandb."""
 SETTINGS = {
-    "console": "off",  # the run's own progress line stays whole
+    "console": "off",  # keeps the run's own progress line intact
     "quiet": True,
-    "reinit": "create_new",  # a run whose end failed is no part of the next one
+    "reinit": "create_new",  # a run whose end failed must not be part of the next
     "init_timeout": 20,
     "finish_timeout": 30,
-    "finish_timeout_raises": True,  # else an end that was cut off looks like any other
-    # Seconds after which values are in the local file. With the default of 15 a process that ends, or is
-    # killed, leaves its file cut in the middle of a record.
+    "finish_timeout_raises": True,  # else an end that was cut off looks normal
+    # Seconds after which values are in the local file. With the default of 15, a process that ends or is
+    # killed leaves a file truncated in the middle of a record.
     "x_transaction_log_flush_interval": 1.0,
 }
 AT_MOST, AT_LEAST = 0.02, 5.0
-"""The share of a run's time that its end may wait for a server, and seconds that it may wait in any case."""
+"""The largest share of a run's time that its end may wait for a server, and seconds that it may wait in any
+case.
+"""
 PATIENCE, LOOK = 60.0, 0.1
-"""Seconds for which a run's end waits, whatever the server does, until the local file is whole; and between
-two looks at it."""
+"""Seconds that a run's end waits for a complete local file, whatever the server does; and seconds between two
+looks at it.
+"""
 
 
 class _Thread:
-    """Does calls one after the other, in a thread that does not keep the process alive."""
+    """Makes calls in sequence, in a thread that does not keep the process alive."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
         threading.Thread(target=self._work, name="wandb", daemon=True).start()
 
     def submit(self, call: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """What the call will give."""
+        """Returns the future result of the call."""
         future: Future[Any] = Future()
         self._calls.put((future, call, args))
         return future
@@ -72,18 +75,18 @@ class _Thread:
 
 @cache
 def _thread() -> _Thread:
-    """The one thread of a process that talks to wandb, for all its runs: one ends before the next starts."""
+    """The only thread of a process that talks to wandb, for all its runs: one ends before the next starts."""
     return _Thread()
 
 
 def job_type(axes: Mapping[str, str]) -> str:
-    """What the runs of all seeds share, in wandb's runs table and dashboards: the other labels, joined."""
+    """The name that runs of all seeds share in wandb's tables and dashboards: the other labels, joined."""
     named = {axis: label for axis, label in axes.items() if axis != "seed"}
     return "-".join(f"{axis}{label}" if label[:1].isdigit() else label for axis, label in named.items())
 
 
 class RunToCome:
-    """A wandb run that is being started: whoever asks it for something waits until it has been."""
+    """A wandb run that is being started: access to any attribute waits until it has started."""
 
     def __init__(self, run: "Future[Run]") -> None:
         self._run = run
@@ -95,24 +98,24 @@ class RunToCome:
 class CollapseWandbLogger(WandbLogger):
     """Logs a fit to Weights & Biases; ``conf/logger/wandb.yaml`` switches it on.
 
-    Training never waits for wandb: a thread starts the run, logs, and ends it. Where the server of an online
-    run cannot be reached when it starts, or refuses the login, the run goes on offline; where the server is
-    lost later, or slow, wandb keeps the values on disk, and the process does not end before its file is
-    whole. Either is told on the standard error with the ``wandb sync`` that uploads afterwards, and is noted
-    in ``wandb-unsent.txt``.
+    Training never waits for wandb: a thread starts the run, logs, and ends it. If the server of an online run
+    cannot be reached at the start, or refuses the login, the run continues offline. If the server is lost
+    later, or is slow, wandb keeps the values on disk, and the process does not end before its file is
+    complete. Either case is reported on standard error with the ``wandb sync`` command that uploads
+    afterwards, and is recorded in ``wandb-unsent.txt``.
 
-    The wandb id is written to ``wandb-id.txt`` when the run starts, and a resumed run goes on under it. A
-    finished run logs its final measures as a table, its checkpoint and its manifest as artifacts.
+    The wandb id is written to ``wandb-id.txt`` when the run starts, and a resumed run continues under it. A
+    finished run logs its final measures as a table, and its checkpoint and its manifest as artifacts.
 
     Args:
-        name: what the run is called.
-        save_dir: the run's directory, its own.
-        group: the study the run belongs to, or ``None``.
-        axes: its place in the study's grid, label by axis; each becomes a tag ``axis:label``, and
-            all but the seed the job type, over which wandb averages.
+        name: of the run.
+        save_dir: the run's own directory.
+        group: the study of the run, or ``None``.
+        axes: its place in the study's grid, label by axis; each becomes a tag ``axis:label``, and all except
+            the seed form the job type, within which wandb averages.
         project: wandb's project.
-        entity: the user or team that owns it; ``None`` for the login's own.
-        mode: ``offline`` writes files only; ``online`` needs an account and uploads while training.
+        entity: the user or team that owns the project; ``None`` for the login's own.
+        mode: ``offline`` only writes files; ``online`` needs an account and uploads during training.
         checkpoint: whether a finished run's checkpoint becomes an artifact.
     """
 
@@ -128,7 +131,7 @@ class CollapseWandbLogger(WandbLogger):
         checkpoint: bool = True,
     ) -> None:
         if mode == "offline":
-            # Else wandb reports on itself even then.
+            # Otherwise wandb sends error reports even then.
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         super().__init__(
             name=name,
@@ -148,17 +151,17 @@ class CollapseWandbLogger(WandbLogger):
         self._failed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that is spawned: the run is started there."""
+        """For a spawned process, which starts the run itself."""
         return self.__dict__ | {"_run": None}
 
     @property
     @rank_zero_experiment
     def experiment(self) -> "RunToCome":
-        """The wandb run, started when first asked for; Lightning asks on rank zero, after it has launched the
-        other ranks.
+        """The wandb run, started on first access; Lightning accesses it on rank zero, after it has launched
+        the other ranks.
 
         Raises:
-            UserError: where ``online`` finds no login.
+            UserError: if ``online`` finds no login.
         """
         return RunToCome(self._started())
 
@@ -167,7 +170,7 @@ class CollapseWandbLogger(WandbLogger):
             if self._wandb_init["mode"] == "online":
                 _check_login()
             directory = Path(self._wandb_init["dir"])
-            directory.mkdir(parents=True, exist_ok=True)  # wandb looks from there for the commit
+            directory.mkdir(parents=True, exist_ok=True)  # wandb searches from there for the commit
             file = directory / ID_FILE
             self._id = file.read_text().strip() if file.exists() else _new_id()
             self._wandb_init["id"] = self._id
@@ -180,7 +183,7 @@ class CollapseWandbLogger(WandbLogger):
         return _thread().submit(self._call, self._started(), call)
 
     def _call(self, started: "Future[Run]", call: "Callable[[Run], object]") -> None:
-        """Does something with the run; the first error is told, and none is training's."""
+        """Makes a call with the run; reports the first error, and raises none in training."""
         if started.exception() is not None:
             return
         run = started.result()
@@ -205,7 +208,7 @@ class CollapseWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs values under the number of completed epochs; Lightning counts the epoch it is in from 0."""
+        """Logs values under the number of completed epochs; Lightning counts the current epoch from 0."""
         values = dict(metrics)
         if "epoch" in values:
             values["epoch"] += 1
@@ -215,10 +218,10 @@ class CollapseWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Ends the wandb run: another run of the same process starts its own.
+        """Ends the wandb run; another run of the same process starts its own.
 
-        Waits for the upload, but not longer than `AT_MOST` and `AT_LEAST` say; then until the local file is
-        whole, which does not depend on the server.
+        It waits for the upload within the limits `AT_MOST` and `AT_LEAST`, then until the local file is
+        complete, which does not depend on the server.
         """
         if self._run is None:
             return
@@ -241,9 +244,9 @@ class CollapseWandbLogger(WandbLogger):
 
 
 def _check_login() -> None:
-    """Whether there is a login at all.
+    """Checks that there is a login.
 
-    Not by ``wandb.login``, which waits 5 seconds for a server that does not answer.
+    It does not use ``wandb.login``, which waits 5 seconds for a server that does not answer.
     """
     import wandb
     from wandb.errors import AuthenticationError, UsageError
@@ -261,18 +264,18 @@ def _check_login() -> None:
 
 
 def _new_id() -> str:
-    """Under a sweep the agent has chosen it."""
+    """A new id; in a sweep, the one chosen by the agent."""
     chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     return chosen or secrets.token_hex(4)
 
 
 def _start(settings: dict[str, Any], directory: Path) -> "Run":
-    """Starts a run, offline where it cannot be online."""
+    """Starts a run, offline if it cannot be online."""
     import wandb
 
     try:
         run = wandb.init(**settings)
-    except Exception as error:  # of the server, the network, or wandb's own process
+    except Exception as error:  # from the server, the network, or wandb's process
         if settings["mode"] == "offline":
             _say(f"wandb does not start, nothing is logged to it: {_reason(error)}")
             raise
@@ -286,14 +289,14 @@ def _start(settings: dict[str, Any], directory: Path) -> "Run":
 
 
 def _directory(run: "Run") -> Path:
-    """Of one start of a run, which `wandb sync` takes; wandb calls the folder of uploaded files in it its
-    ``dir``.
+    """The directory of one start of a run, as needed by `wandb sync`; wandb's ``dir`` is the folder of
+    uploaded files in it.
     """
     return Path(run.dir).parent
 
 
 def _becomes_whole(directory: Path, ended: "Future[None]") -> bool:
-    """Waits until a start's local file has all that was logged; whether it has."""
+    """Waits until a start's local file is complete; returns whether it is."""
     until = time.monotonic() + PATIENCE
     while not (whole := ended.done() or is_whole(directory)) and time.monotonic() < until:
         time.sleep(LOOK)
@@ -301,7 +304,7 @@ def _becomes_whole(directory: Path, ended: "Future[None]") -> bool:
 
 
 def _lost(started: "Future[Run]") -> bool:
-    """Whether somebody removed the only files of a run: wandb writes on without a word."""
+    """Whether the only files of a run were removed: wandb continues to write without an error."""
     if started.exception() is not None:
         return False
     run = started.result()
@@ -309,7 +312,7 @@ def _lost(started: "Future[Run]") -> bool:
 
 
 def _forget() -> None:
-    """Ends wandb's own process, which keeps the id of a run that failed in use."""
+    """Ends wandb's own process, which would keep the id of a failed run in use."""
     import wandb
 
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""What a finished run leaves on Weights & Biases: its final measures, its checkpoint, its manifest."""
+"""What a finished run logs to Weights & Biases: its final measures, its checkpoint, its manifest."""
 
 import hashlib
 import json
@@ -15,17 +15,17 @@ SUMMARY = ("terminal_epoch", "nc1_fall", "flops_per_image", "activation_bytes", 
 
 
 def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
-    """Logs what a finished run's directory holds; of an unfinished run nothing.
+    """Logs the content of a finished run's directory; nothing for an unfinished run.
 
     - ``final``, a table of the measures of all splits;
     - in the run's summary: parameters, FLOPs, times, terminal phase, solver;
     - the artifact ``checkpoint-<id>``: weights and configuration;
-    - the artifact ``images-<digest>``: which images were trained on. Runs on the same images share it.
+    - the artifact ``images-<digest>``: the images trained on. Runs on the same images share it.
 
     Args:
-        run: where to.
-        directory: the run's.
-        checkpoint: whether to log that artifact.
+        run: the wandb run.
+        directory: of the run.
+        checkpoint: whether to log the checkpoint.
     """
     import wandb
 
@@ -54,10 +54,10 @@ def log_outcome(run: "Run", directory: Path, checkpoint: bool) -> None:
 
 
 def _each(steps: Iterable[Callable[[], object]]) -> None:
-    """Does all, those after one that fails too: for an artifact wandb asks the server, which may be gone.
+    """Makes all calls, even after one fails: for an artifact wandb asks the server, which may be unreachable.
 
     Raises:
-        Exception: the first of them, when all have been tried.
+        Exception: the first error, after all calls.
     """
     errors = []
     for step in steps:

@@ -1,4 +1,4 @@
-"""Puts a study on Weights & Biases: its saved dashboard, and its report as a run."""
+"""Publishes a study on Weights & Biases: its saved dashboard, and its report as a run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ DASHBOARD = "wandb-dashboard.json"
 
 
 def publish(path: Path, entity: str | None, project: str, offline: bool = False) -> str:
-    """Saves the dashboard of a study and logs its report; a second time changes both in place.
+    """Saves the dashboard of a study and logs its report; a second call updates both in place.
 
-    ``wandb-dashboard.json`` in the study's directory keeps the dashboard's address and what it shows.
+    ``wandb-dashboard.json`` in the study's directory keeps the dashboard's address and content.
 
     Args:
         path: a study file, or a directory of runs.
-        entity: who owns the project; ``None`` for the login's own.
-        project: where the runs are.
-        offline: nothing is sent: the dashboard is written as a file, the report as an offline run.
+        entity: owner of the project; ``None`` for the login's own.
+        project: project of the runs.
+        offline: send nothing: write the dashboard as a file and the report as an offline run.
 
     Returns:
-        What is where, in words.
+        A description of what is where.
 
     Raises:
-        UserError: where there is no study, wandb-workspaces is not installed, or wandb says no.
+        UserError: if there is no study, wandb-workspaces is not installed, or wandb refuses.
     """
     study = locate(path)
     try:
@@ -53,7 +53,7 @@ def publish(path: Path, entity: str | None, project: str, offline: bool = False)
         return f"Dashboard: {view.url}"
     except UserError:
         raise
-    except Exception as error:  # wandb's are of many kinds
+    except Exception as error:  # wandb raises many kinds
         reason = str(error).partition("\n")[0]
         raise UserError(f"wandb does not take the dashboard: {reason}") from error
 
@@ -68,7 +68,7 @@ def _own_entity() -> str:
 
 
 def _save(view: ws.Workspace, file: Path) -> None:
-    """As the view that was saved before, where it is still there; else as a new one."""
+    """Saves it as the previously saved view if that still exists, else as a new one."""
     old = json.loads(file.read_text()) if file.exists() else {}
     if old.get("url") and (old["entity"], old["project"]) == (view.entity, view.project):
         try:

@@ -1,4 +1,4 @@
-"""What a wandb server has not got of a run: noted beside the run, with the command that sends it."""
+"""The parts of a run that a wandb server lacks: recorded beside the run, with the command that sends them."""
 
 import shlex
 import struct
@@ -8,38 +8,38 @@ from pathlib import Path
 from deq_collapse.files import write_atomically
 
 UNSENT = "wandb-unsent.txt"
-"""Lists, in a run's directory, the directories of wandb's that its server has not got."""
+"""File in a run's directory that lists the wandb directories that the server lacks."""
 
 START, HEADER, BLOCK = 7, 7, 32768
-"""Bytes of a ``.wandb`` file: before its first block, before each part of a record, of a block."""
+"""Bytes in a ``.wandb`` file: before its first block, before each part of a record, in a block."""
 WHOLE, LAST = 1, 4
 """Kinds of parts that end a record."""
 
 
 def note(directory: Path, wandb: Path) -> None:
-    """Adds a directory of wandb's to those that the server has not got.
+    """Adds a wandb directory to those that the server lacks.
 
     Args:
-        directory: the run's.
-        wandb: one start of it, as ``<directory>/wandb/run-20261128_120000-3f2a9c1e``.
+        directory: of the run.
+        wandb: directory of one start of it, e.g. ``<directory>/wandb/run-20261128_120000-3f2a9c1e``.
     """
     listed = dict.fromkeys([*_listed(directory), str(wandb)])
     write_atomically(directory / UNSENT, "".join(f"{line}\n" for line in listed))
 
 
 def unsent(directories: Iterable[Path]) -> list[Path]:
-    """The noted directories of some runs that are still there and that ``wandb sync`` has not sent since."""
+    """The recorded directories of some runs that still exist and that ``wandb sync`` has not sent since."""
     noted = [Path(line) for directory in directories for line in _listed(directory)]
     return [wandb for wandb in noted if wandb.is_dir() and not any(wandb.glob("*.synced"))]
 
 
 def command(wandb: Iterable[Path]) -> str:
-    """What sends them; without the flag wandb leaves out runs that were once online."""
+    """The command that sends them; without the flag wandb skips runs that were once online."""
     return shlex.join(["wandb", "sync", "--include-online", *map(str, wandb)])
 
 
 def is_whole(wandb: Path) -> bool:
-    """Whether the local file of a start ends with its exit record: then all that was logged is in it."""
+    """Whether the local file of a start has its exit record, and hence everything that was logged."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     files = list(wandb.glob("*.wandb"))
@@ -53,11 +53,11 @@ def _listed(directory: Path) -> list[str]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """The whole records of a ``.wandb`` file, which is in the log format of LevelDB after a header."""
+    """The complete records of a ``.wandb`` file, which has the log format of LevelDB after a header."""
     at, parts = START, b""
     while at + HEADER <= len(content):
         room = BLOCK - at % BLOCK
-        if room < HEADER:  # a block's last bytes hold no record
+        if room < HEADER:  # the last bytes of a block hold no record
             at += room
             continue
         length, kind = struct.unpack("<4xHB", content[at : at + HEADER])

@@ -1,4 +1,4 @@
-"""A study's tables and figures as a wandb run of their own, beside the study's runs."""
+"""A study's tables and figures as a separate wandb run beside the study's runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REPORT, FIGURES, TABLES = "report", "figures", "runs"
 
 Mode = Literal["online", "offline"]
 KEPT = ("name", "axes", "terminal_epoch", "nc1_fall", "seconds_per_step", "test", "validation", "train")
-"""Of a run's record, in the table of all runs."""
+"""Keys of a run's record in the table of all runs."""
 
 
 def upload_report(name: str, directory: Path, entity: str | None, project: str, mode: Mode) -> None:
-    """Logs what `deq-collapse study report` wrote, and a table of all finished runs; again under the same id.
+    """Logs what `deq-collapse study report` wrote, and a table of all finished runs; the id stays the same.
 
     - ``runs``: one row per finished run, its axes and its final measures;
     - ``tables/*.csv`` of the study as tables, ``figures/*.png`` as images;
@@ -34,8 +34,8 @@ def upload_report(name: str, directory: Path, entity: str | None, project: str, 
     Args:
         name: of the study.
         directory: of the study.
-        entity: who owns the project; ``None`` for the login's own.
-        project: where its runs are.
+        entity: owner of the project; ``None`` for the login's own.
+        project: project of its runs.
         mode: ``online`` or ``offline``.
     """
     import wandb

@@ -1,1 +1,1 @@
-"""``deq-collapse summary``: what models cost, without training."""
+"""``deq-collapse summary``: the costs of models, without training."""

@@ -1,4 +1,4 @@
-"""What one model costs: parameters, FLOPs and activations, by part."""
+"""The costs of one model: parameters, FLOPs and activations, by part."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,14 @@ class Branch:
     """A model's costs; each count by part, with its total.
 
     Attributes:
-        name: what it is called.
-        refinement: its class, and what it says of itself.
+        name: of the model.
+        refinement: its class and its ``extra_repr``.
         parameters: trainable ones.
         flops: of one image in eval mode.
-        evaluations: of an equilibrium's cell in that, for the image of the batch that needs most; else
-            ``None``.
-        activations: bytes that each image of a training step keeps for the backward pass.
-        step: images in a training step.
-        step_activations: bytes that it keeps.
+        evaluations: of an equilibrium's cell in that pass, for the image that needs most; else ``None``.
+        activations: bytes that each image of a training step saves for the backward pass.
+        step: number of images in a training step.
+        step_activations: bytes that a step saves.
     """
 
     name: str
@@ -36,7 +35,7 @@ class Branch:
 
 
 def measure(name: str, network: Network, data: CollapseDataModule) -> Branch:
-    """Counts what a model costs on images of its data, by the functions that a run's record counts with."""
+    """Counts the costs of a model on images of its data, with the functions used for a run's record."""
     parts, x = network.parts(), cost_images(data, torch.device("cpu"))
     flops = flops_by_part(parts, x)
     solve = getattr(network.refinement, "forward_solve", None)

@@ -1,4 +1,4 @@
-"""``deq-collapse summary``: the costs of the model that a configuration makes, or of several branches."""
+"""``deq-collapse summary``: the costs of the model that a configuration describes, or of several branches."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -27,10 +27,10 @@ DESCRIPTION = (
 
 
 class SummaryCLI(CollapseCLI):
-    """Builds data and model as a run would, and nothing that trains or writes.
+    """Builds data and model as a run would, but nothing that trains or writes.
 
     Args:
-        sources: data sets that other branches have loaded, by what made them; this one adds its own.
+        sources: data sets loaded by other branches, by class and arguments; this one adds its own.
     """
 
     def __init__(self, sources: dict[str, Source], *args: Any, **kwargs: Any) -> None:
@@ -38,16 +38,16 @@ class SummaryCLI(CollapseCLI):
         super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """The parser, with the words of this command."""
+        """The parser, with the texts of this command."""
         return super().init_parser(**kwargs | {"usage": USAGE, "description": DESCRIPTION})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """All that a fit takes, so that the configuration of any run is understood."""
+        """Adds all arguments of a fit, so that the configuration of any run is accepted."""
         super().add_arguments_to_parser(parser)
         parser.add_method_arguments(Trainer, "fit", skip=set(self.subcommands()["fit"]))
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint; leaves out what writes; reads no data set twice."""
+        """Finds the checkpoint, drops everything that writes, and reads no data set twice."""
         self._resolve_checkpoint()
         self.settings.trainer.logger = self.settings.trainer.callbacks = None
         self.parser.add_instantiator(self._source, Source)
@@ -56,7 +56,7 @@ class SummaryCLI(CollapseCLI):
         return self.sources.setdefault(repr((kind, args, kwargs)), kind(*args, **kwargs))
 
     def instantiate_classes(self) -> None:
-        """Data and model alone."""
+        """Builds only data and model."""
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self.config_init.data, self.config_init.model
         if self.settings.ckpt_path:
@@ -77,7 +77,7 @@ def summary_main(args: Sequence[str]) -> int:
         cli = lightning_main(arguments, make, run=False)
         branches.append(measure(name or cli.settings.name, cli.model.network, cli.datamodule))
     console, table = Console(highlight=False), cost_table(branches)
-    # A number cut off would be worse than a line that the terminal wraps.
+    # A truncated number would be worse than a line that the terminal wraps.
     width = max(console.width, console.measure(table, options=console.options.update(max_width=1000)).maximum)
     Console(width=width).print(table)
     for remark in remarks(branches):
@@ -86,10 +86,10 @@ def summary_main(args: Sequence[str]) -> int:
 
 
 def split_branches(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Name and arguments of each branch: its ``--branch FILE`` is a ``--config FILE``, the others' are not.
+    """Name and arguments of each branch: its ``--branch FILE`` becomes ``--config FILE``, others are dropped.
 
-    A branch is named by its file's stem, together with its folder where stems are the same. Without any there
-    is one branch, of no name.
+    A branch is named after its file's stem, with its folder if stems are the same. Without ``--branch`` there
+    is one branch without a name.
 
     Raises:
         UserError: for a branch without a file.

@@ -1,4 +1,4 @@
-"""Branches side by side: a table of their costs, and what is to be said of it."""
+"""Branches side by side: a table of their costs, and remarks on it."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from deq_collapse.runs.record import SAME_SIZE
 
 
 def cost_table(branches: Sequence[Branch]) -> Table:
-    """A column for each branch and, from the second on, one for its difference from the first."""
+    """A column for each branch and, from the second on, a column for its difference from the first."""
     table = Table("", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for branch in branches:
         table.add_column(branch.name, justify="right")
@@ -27,7 +27,7 @@ def cost_table(branches: Sequence[Branch]) -> Table:
         table.add_section()
         row(label, [count[TOTAL] for count in counts], form)
         for part in counts[0]:
-            # A readout has a row where it has something to show.
+            # A readout has a row if it has something to show.
             if part != TOTAL and (part != "readout" or any(count[part] for count in counts)):
                 row(f"  {part}", [count[part] for count in counts], form)
 
@@ -41,7 +41,7 @@ def cost_table(branches: Sequence[Branch]) -> Table:
 
 
 def remarks(branches: Sequence[Branch]) -> Iterator[str]:
-    """What the refinements are, what the numbers mean, and a warning where the parameters are not equal."""
+    """The refinements, the meaning of the numbers, and a warning if the parameters are not equal."""
     for branch in branches:
         yield f"{branch.name}: {branch.refinement}"
     flops = "FLOPs: of an eval-mode forward pass in convolutions and matrix products; a multiply-add is two."

@@ -1,1 +1,1 @@
-"""``deq-collapse theory``: what layer-peeled models predict, and how far trained networks are from it."""
+"""``deq-collapse theory``: predictions of layer-peeled models, and how far networks are from them."""

@@ -1,4 +1,4 @@
-"""``deq-collapse theory``: what layer-peeled models predict, and how far trained networks are from it."""
+"""``deq-collapse theory``: predictions of layer-peeled models, and how far networks are from them."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ def theory_main(args: Sequence[str]) -> int:
     """Runs a theory command; returns its exit code.
 
     Raises:
-        UserError: for numbers that make no program, a directory without a run, a missing cvxpy, or a figure
+        UserError: for numbers that define no program, a directory without a run, a missing cvxpy, or a figure
             that cannot be written.
     """
     options = theory_parser().parse_args(args)
@@ -36,7 +36,7 @@ def theory_main(args: Sequence[str]) -> int:
 
 
 def theory_parser() -> argparse.ArgumentParser:
-    """Of the command, with its options."""
+    """The command's parser, with its options."""
     parser = argparse.ArgumentParser(
         prog="deq-collapse theory",
         description="Optima of layer-peeled and unconstrained-feature models; nothing is trained."
@@ -72,7 +72,7 @@ def theory_parser() -> argparse.ArgumentParser:
 
     phase = commands.add_parser("phase", help="phase diagrams over the ratio, the decay and the split")
     _step(phase, several=False)
-    phase.set_defaults(weight_energy=None, feature_energy=None)  # of the runs, where there are any
+    phase.set_defaults(weight_energy=None, feature_energy=None)  # those of the runs, if any
     phase.add_argument("--largest", type=float, default=1e3, metavar="R", help="largest ratio (1000)")
     phase.add_argument("--points", type=int, default=25, help="values of the ratio, and of the decay (25)")
     phase.add_argument(

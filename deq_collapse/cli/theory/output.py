@@ -1,4 +1,4 @@
-"""What each theory command computes, prints and writes: a table, a figure, a csv file beside it."""
+"""What each theory command computes, prints and writes: a table, a figure, and a csv file."""
 
 import argparse
 import hashlib
@@ -33,7 +33,7 @@ from deq_collapse.theory.curve import curve_table
 from deq_collapse.theory.phase import phase_table
 
 LONGEST = 100
-"""Characters of the names of runs in the name of a file."""
+"""Largest number of characters from the names of runs in a file name."""
 
 NAMES = {"loss": "loss", "minority_cosine": "minority cosine", "nc3": "NC3"} | {
     f"{value}_{part}": f"{name} of {part}"
@@ -75,7 +75,7 @@ def descent(options: argparse.Namespace) -> list[str]:
 
 
 def phase(options: argparse.Namespace) -> list[str]:
-    """Phase diagrams, with trained networks in them."""
+    """Phase diagrams, optionally with trained networks."""
     _positive(options, "largest", 2)
     _positive(options, "points", 2)
     if not 0 < options.majority < options.classes - 1:
@@ -87,7 +87,7 @@ def phase(options: argparse.Namespace) -> list[str]:
     dots = [dot(run, options.classes) for run in runs if run.majority and len(run.counts) == options.classes]
     if options.runs is not None and not dots:
         raise UserError(f"{options.runs} holds no run of {options.classes} classes in a step imbalance.")
-    # Only the product of both matters: where it is not given, the geometric mean of the networks'.
+    # Only the product of both matters; the default is the geometric mean of those of the networks.
     own = geometric_mean([dot.energies for dot in dots]) if dots else 5.0
     weight_energy = 1.0 if options.weight_energy is None else options.weight_energy
     feature_energy = own if options.feature_energy is None else options.feature_energy
@@ -103,8 +103,8 @@ def phase(options: argparse.Namespace) -> list[str]:
 
 
 def compare(options: argparse.Namespace) -> list[str]:
-    """Runs beside the theory: tables, Gram matrices and a figure in each, and the panel in the report of the
-    study that made them.
+    """Runs compared with theory: tables, Gram matrices and a figure in each run, and a section in the report
+    of their study.
     """
     directories = list(dict.fromkeys(run for given in options.runs for run in runs_below(given)))
     written, compared = [], []
@@ -128,8 +128,8 @@ def compare(options: argparse.Namespace) -> list[str]:
 
 
 def _beside(runs: Sequence[Path]) -> Path:
-    """Where the table of all goes, without its suffix: in the directory that holds the runs, under a name
-    that tells some of its runs from all of them.
+    """The path of the table of all runs without suffix: in the directory that holds them, under a name that
+    distinguishes some of its runs from all.
     """
     common = Path(os.path.relpath(os.path.commonpath([run.absolute() for run in runs])))
     if len(runs) == 1:
@@ -184,6 +184,6 @@ def _print_comparison(compared: Sequence[Beside]) -> None:
 
 def _show(table: Table) -> None:
     console = Console(highlight=False)
-    # A number cut off would be worse than a line that the terminal wraps.
+    # A truncated number would be worse than a line that the terminal wraps.
     width = max(console.width, console.measure(table, options=console.options.update(max_width=1000)).maximum)
     Console(width=width, highlight=False).print(table)

@@ -24,11 +24,12 @@ def decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def nearest_mean(stats: ClassStatistics, features: Tensor, labels: Tensor) -> Tensor:
-    """Class whose mean is nearest, among the classes present, (N,).
+    """The class with the nearest mean among the classes present, (N,).
 
-    Distances are taken relative to that of the sample's own class, from the residual r = h - mu_y:
+    Distances are relative to the distance to the sample's own class, from the residual r = h - mu_y:
     ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T.
-    Residuals are small when features collapse: float32 suffices where the expanded square of h would cancel.
+    Residuals are small when features collapse, so float32 suffices where the expanded square of h would
+    cancel.
 
     Args:
         stats: the means, final over all ranks.
@@ -44,10 +45,10 @@ def nc4(tally: Tensor) -> Tensor:
     """Share of samples where argmax(W h + b) differs from the nearest class mean; Papyan, Han & Donoho 2020.
 
     Args:
-        tally: (4, K) from `tally_samples`, added over batches and ranks; two rows are looked at.
+        tally: (4, K) from `tally_samples`, added over batches and ranks; only the first two rows are used.
 
     Returns:
-        Scalar in [0, 1]; 0 when the classifier decides like the nearest class mean.
+        Scalar in [0, 1]; 0 when the classifier always chooses the nearest class mean.
 
     Raises:
         ValueError: if no sample was given together with a weight.

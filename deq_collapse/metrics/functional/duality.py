@@ -10,7 +10,7 @@ from deq_collapse.metrics.geometry import gram_distance, normalised_distance, si
 def nc0(weight: Tensor) -> Tensor:
     """||W^T 1||^2 / K, the squared length of the sum of the rows; Zhao 2026 (arXiv 2602.16642).
 
-    Where it is not 0, the rows are no simplex ETF and not dual to centred means. It grows with the square of
+    Unless it is 0, the rows are neither a simplex ETF nor dual to centred means. It scales with the square of
     the weights.
 
     Args:
@@ -31,7 +31,7 @@ def nc3(weight: Tensor, means: Tensor) -> Tensor:
         means: (K, d) centred class means.
 
     Returns:
-        Scalar in [0, 4]; 0 when dual or both are 0, 1 if one of both is 0.
+        Scalar in [0, 4]; 0 when dual or if both are 0, 1 if only one of them is 0.
 
     """
     return normalised_distance(weight, means).square()

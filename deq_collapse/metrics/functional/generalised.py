@@ -1,4 +1,4 @@
-"""Generalised neural collapse where a simplex ETF has no room, d < K-1 (Jiang et al. 2023)."""
+"""Generalised neural collapse where a simplex ETF does not fit, d < K-1 (Jiang et al. 2023)."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torch.nn.functional import normalize
 def one_vs_rest_margins(rows: Tensor) -> Tensor:
     """Distance of every normalised row to the convex hull of the others; Jiang et al. 2023.
 
-    Softmax codes maximise the smallest of them. One non-negative least-squares problem per class: the
-    point of a hull next to the origin is A a / sum(a) for the a >= 0 that minimises ||A a||^2 + (sum(a) -
+    Softmax codes maximise the smallest of them. Each class takes one non-negative least-squares problem: the
+    point of a hull nearest to the origin is A a / sum(a) for the a >= 0 that minimises ||A a||^2 + (sum(a) -
     1)^2.
 
     Args:
@@ -19,7 +19,7 @@ def one_vs_rest_margins(rows: Tensor) -> Tensor:
         (K,), in [0, 2]; K/(K-1) for a simplex ETF, 0 for a row inside the hull of the others.
 
     """
-    # Imported here, for it takes seconds and few ask for these margins.
+    # Imported here because the import takes seconds and these margins are rarely needed.
     from scipy.optimize import nnls
 
     unit = normalize(rows.double(), dim=1, eps=torch.finfo(torch.float64).tiny)

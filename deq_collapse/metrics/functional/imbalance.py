@@ -8,7 +8,7 @@ from torch import Tensor
 from deq_collapse.metrics.functional.simplex import cosines, pairs
 
 MANY, FEW = 100, 20
-"""Training images of a class: more are many, fewer are few (Liu 2019)."""
+"""Bounds on the training images of a class: above `MANY` it is "many", below `FEW` it is "few" (Liu 2019)."""
 
 
 def minority_cosines(gram: Tensor, minority: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def frequency_groups(counts: Tensor, many: int = MANY, few: int = FEW) -> dict[s
 
     Args:
         counts: (K,).
-        many: classes with more samples are many.
-        few: classes with fewer samples are few.
+        many: classes with more samples are "many".
+        few: classes with fewer samples are "few".
 
     Returns:
         (K,) bool for each group.
@@ -41,7 +41,7 @@ def frequency_groups(counts: Tensor, many: int = MANY, few: int = FEW) -> dict[s
 
 
 def majority_minority_norm(rows: Tensor, minority: Tensor) -> Tensor:
-    """Mean norm of the majority rows over that of the minority rows; Fang, He, Long & Su 2021.
+    """Mean norm of the majority rows divided by that of the minority rows; Fang, He, Long & Su 2021.
 
     Args:
         rows: (K, d), classifier rows or centred class means.

@@ -1,4 +1,4 @@
-"""NC5, out-of-distribution features are orthogonal to the class means (Ammar 2024)."""
+"""NC5: out-of-distribution features are orthogonal to the class means (Ammar 2024)."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity
 
 
 def nc5(means: Tensor, outside: Tensor) -> Tensor:
-    """Mean over classes of abs cos(mu_c, mu_OOD), not centred; Ammar et al. 2024.
+    """Mean over classes of abs cos(mu_c, mu_OOD), means not centred; Ammar et al. 2024.
 
     Args:
         means: (K, d) class means.

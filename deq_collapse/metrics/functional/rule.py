@@ -1,4 +1,4 @@
-"""What every sample meets once the class means are known: its nearest mean, its spread towards the means."""
+"""Values of every sample once the class means are known: its nearest mean and its spread in their span."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from torch import Tensor
 from deq_collapse.metrics.moments import TILE, full_precision
 from deq_collapse.metrics.statistics import ClassStatistics
 
-# The projection of a residual this many times as long is found in float64: float32 would round it too much.
+# If a residual is this many times as long as its projection, the projection is computed in float64: float32
+# would round it too much.
 ROUGH = 32
 
 
@@ -21,16 +22,16 @@ def tiles(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 @dataclass(frozen=True)
 class Rule:
-    """Projects residuals r = h - mu_y once, and reads off both.
+    """Projects residuals r = h - mu_y once and derives both values from the projection.
 
     Attributes:
-        means: (K, d), rounded to the type samples are computed in.
+        means: (K, d), rounded to the type of the computation.
         reach: (K,) a sample closer than this to the mean of its class is closer to no other mean.
-        first: (d, m), what residuals are multiplied with: the centred means or, for the spread, the
-            directions of Sigma_B, each over the root of its eigenvalue as a share of the largest.
-        shift: (K, m) takes up the rounding of the means; already in `table` if there is no spread.
-        second: (m, K) from those directions on to the centred means, or None.
-        table: (K, K) squared distances of the means; inf where one is absent.
+        first: (d, m) factor of the residuals: the centred means or, for the spread, the directions of
+            Sigma_B, each divided by the root of its eigenvalue as a share of the largest.
+        shift: (K, m) compensates the rounding of the means; already included in `table` without the spread.
+        second: (m, K) maps those directions to the centred means, or None.
+        table: (K, K) squared distances between the means; inf where one is absent.
         scale: the largest eigenvalue of M M^T, by which the squared length of a projection is divided.
         exact: (K, d) means and (m, d) directions in float64.
 
@@ -47,7 +48,7 @@ class Rule:
 
     @classmethod
     def of(cls, stats: ClassStatistics, dtype: torch.dtype, spread: bool) -> "Rule":
-        """Prepare for samples computed in `dtype`; the `spread` costs a (d, K) product more."""
+        """Prepare for computations in `dtype`; the `spread` costs one more (d, K) product."""
         K, present = len(stats.counts), stats.present.nonzero().flatten()
         means = stats.means.to(dtype)
         rounding = means.to(torch.float64, copy=True).sub_(stats.means)
@@ -67,7 +68,7 @@ class Rule:
         del rounding
         table = torch.full((K, K), torch.inf, dtype=torch.float64, device=means.device)
         table[present[:, None], present] = stats.distances.square()
-        # By the triangle inequality half the way to the nearest other mean; the rest is room for rounding.
+        # Half the distance to the nearest other mean, by the triangle inequality, less a margin for rounding.
         reach = 0.99 * (table.fill_diagonal_(torch.inf).amin(1).sqrt() / 2 - slack)
         table.fill_diagonal_(0)
         if second is None:
@@ -84,7 +85,7 @@ class Rule:
         far = (~(lengths < self.reach.index_select(0, labels))).nonzero().flatten()
         some = slice(None) if len(far) == len(labels) else far
         nearest = labels.clone()
-        # ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T, but for a constant.
+        # ||h - mu_c||^2 - ||h - mu_y||^2 = ||mu_c - mu_y||^2 - 2 r (mu_c - mu_y)^T, up to a constant.
         scores = self.table.index_select(0, labels[some])
         with full_precision(features.device.type):
             if self.second is None:
@@ -99,7 +100,7 @@ class Rule:
         return nearest, spread
 
     def _refine(self, q: Tensor, lengths: Tensor, features: Tensor, labels: Tensor) -> None:
-        """Find the projections (N, m) of long residuals, those of outliers, anew in float64."""
+        """Recompute the projections (N, m) of long residuals, those of outliers, in float64."""
         if q.dtype == torch.float64:
             return
         means, directions = self.exact
@@ -109,9 +110,9 @@ class Rule:
             q[rows] = ((features[rows].double() - means[labels[rows]]) @ directions.T).to(q.dtype)
 
     def nearest(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Nearest mean (N,) of samples (N, d), whatever their labels (N,): some may have no mean here."""
-        present = self.table.isfinite().sum(1) > 1  # that of an absent class to itself alone is finite
+        """Nearest mean (N,) of samples (N, d) with any labels (N,): their classes may have no mean here."""
+        present = self.table.isfinite().sum(1) > 1  # an absent class has a finite distance only to itself
         any_present = present.to(torch.uint8).argmax()
-        # Distances may be taken relative to that of any mean.
+        # Distances may be taken relative to the distance to any mean.
         own = torch.where(present[labels], labels, any_present)
         return torch.cat([own[:0]] + [self.apply(x, y)[0] for x, y in tiles(features, own)])

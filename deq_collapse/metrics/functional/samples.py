@@ -1,4 +1,4 @@
-"""What needs every sample once more when the class means are known: NC4, accuracy, NC1 without (d, d)."""
+"""Values that need all samples again once the means are known: NC4, accuracy, NC1 without a (d, d) matrix."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 def tally_directions(stats: ClassStatistics, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-    """Add up ((h - mu_a) (mu_b - mu_a)^T)^2 over the samples of every class a, for every b; N d K in float64.
+    """Add up ((h - mu_a) (mu_b - mu_a)^T)^2 over samples of every class a, for every b; N d K in float64.
 
     Args:
         stats: the means, final over all ranks.
@@ -39,19 +39,19 @@ def tally_samples(
     decisions: Sequence[Tensor],
     spread: bool = True,
 ) -> Tensor:
-    """Count per class what needs every sample once more, after the means are known.
+    """Add up per class the values that need every sample again once the means are known.
 
     Args:
         stats: the means, final over all ranks.
         features: chunks (n, d), on any device.
         labels: chunks (n,); samples labelled K or above are left out.
         decisions: chunks (n,) of classes from `decide`; -1 where no classifier decided.
-        spread: whether to find the spread, which costs N d K.
+        spread: whether to compute the spread, which costs N d K.
 
     Returns:
-        (4, K), float64, on the device of `stats`: the samples decided on, those of them not nearest to the
-        mean of the class decided, those decided right, and the spread for `nc1_per_class`: over samples, the
-        sum of r pinv(M^T M) r^T, r = h - mu_y.
+        (4, K), float64, on the device of `stats`: the samples decided on, those of them that are not nearest
+        to the mean of the decided class, those decided correctly, and the spread for `nc1_per_class`: the sum
+        over samples of r pinv(M^T M) r^T, r = h - mu_y.
 
     """
     K = len(stats.counts)

@@ -1,5 +1,5 @@
-"""More of covariances: the law of data separation (He & Su 2023), VCI (Xu & Liu 2023), effective rank (Roy &
-Vetterli 2007). In all of them every sample weighs the same.
+"""More values from covariances: the law of data separation (He & Su 2023), VCI (Xu & Liu 2023), effective
+rank (Roy & Vetterli 2007). All of them weight every sample equally.
 """
 
 import math
@@ -12,7 +12,7 @@ from deq_collapse.metrics.statistics import ClassStatistics
 
 
 def weighted_means(stats: ClassStatistics) -> Tensor:
-    """Rows sqrt(n_c / N) (mu_c - mu) of the classes present, (K', d), mu the mean of all samples.
+    """Rows sqrt(n_c / N) (mu_c - mu) of the classes present, (K', d), where mu is the mean of all samples.
 
     Their sum of outer products is the between-class covariance of all samples.
     """
@@ -24,7 +24,7 @@ def weighted_means(stats: ClassStatistics) -> Tensor:
 def separation_fuzziness(stats: ClassStatistics) -> Tensor:
     """Tr(Sigma_W pinv(Sigma_B)), Sigma_B = sum_c n_c/N (mu_c - mu)(mu_c - mu)^T; He & Su 2023.
 
-    With equal counts that is K times `nc1`.
+    With equal counts this is K times `nc1`.
 
     Returns:
         Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
@@ -46,8 +46,8 @@ class Law(NamedTuple):
     """How the fuzziness of separation falls from layer to layer.
 
     Attributes:
-        rate: its factor per layer; below 1 where it falls.
-        correlation: of its logarithm with the number of the layer; -1 where it falls exactly by that law.
+        rate: factor per layer; below 1 where the fuzziness falls.
+        correlation: of its logarithm with the layer number; -1 where it follows the law exactly.
 
     """
 
@@ -82,11 +82,12 @@ def vci(within: Tensor, stats: ClassStatistics) -> Tensor:
     """Variability collapse index, 1 - Tr(pinv(Sigma_T) Sigma_B) / rank(Sigma_B); Xu & Liu 2023.
 
     Args:
-        within: Sigma_W, (d, d), in which all samples weigh the same.
+        within: Sigma_W, (d, d), with all samples weighted equally.
         stats: the means; Sigma_B is that of `separation_fuzziness`, Sigma_T = Sigma_W + Sigma_B.
 
     Returns:
-        Scalar in [0, 1], of absolute error about 1e-12; 0 when collapsed; 1 when all class means coincide.
+        Scalar in [0, 1], with an absolute error of about 1e-12; 0 when collapsed; 1 when all class means
+        coincide.
 
     """
     rows, rank = weighted_means(stats), stats.between[0].numel()

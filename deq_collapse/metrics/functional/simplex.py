@@ -1,6 +1,6 @@
-"""NC2, equal norms and equal, maximal angles (Papyan 2020; Zhu 2021), of class means or classifier rows.
+"""NC2: equal norms and equal, maximal angles (Papyan 2020; Zhu 2021), of class means or classifier rows.
 
-All but the norms are functions of the Gram matrix G = rows rows^T, which several share.
+All but the norms are functions of the Gram matrix G = rows rows^T, which several of them share.
 """
 
 import math

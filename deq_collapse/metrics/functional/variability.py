@@ -1,4 +1,4 @@
-"""NC1, within-class variability: Papyan 2020, as trace ratio Tirer 2023, as CDNV Galanti 2021."""
+"""NC1, within-class variability: Papyan 2020; as a trace ratio, Tirer 2023; as CDNV, Galanti 2021."""
 
 import math
 
@@ -13,8 +13,8 @@ def nc1(stats: ClassStatistics) -> Tensor:
     """Tr(Sigma_W pinv(Sigma_B)) / K over the K classes present; Papyan, Han & Donoho 2020.
 
     Sigma_B = M^T M / K has the non-zero spectrum of the small matrix M M^T / K, so the pseudo-inverse comes
-    from a (K, K) eigenproblem. It is cut at rank min(K-1, d) and where means no longer differ; `between_rank`
-    is the rank kept.
+    from a (K, K) eigenproblem. It is truncated at rank min(K-1, d) and where means no longer differ;
+    `between_rank` is the remaining rank.
 
     Returns:
         Scalar in [0, inf]; 0 when collapsed; inf when all class means coincide.
@@ -28,17 +28,17 @@ def nc1(stats: ClassStatistics) -> Tensor:
     values = stats.between[0]
     if not values.numel():
         return stats.means.new_tensor(math.inf)
-    # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition.
-    # Some at a time, for all of them are as large as the class means.
+    # Eigenvalues of Sigma_B are values / K: the K cancels against the 1/K of the definition. Directions are
+    # taken some at a time: all of them need as much memory as the class means.
     parts = (stats.directions(some).div_(values[some].sqrt()[:, None]) for some in strips(len(values)))
     return sum((stats.scatter.along(part) for part in parts), values.new_zeros(()))
 
 
 def nc1_per_class(stats: ClassStatistics, spread: Tensor) -> Tensor:
-    """Tr(Sigma_c pinv(Sigma_B)) / K with the covariance Sigma_c of every class alone, (K,).
+    """Tr(Sigma_c pinv(Sigma_B)) / K with the covariance Sigma_c of each class on its own, (K,).
 
-    Their mean, weighted as Sigma_W weighs classes, is `nc1`. No (d, d) matrix is needed: the trace is a sum
-    over samples of what `tally_samples` finds in the span of the class means.
+    Their mean, with classes weighted as in Sigma_W, is `nc1`. No (d, d) matrix is needed: the trace is the
+    sum over samples that `tally_samples` computes in the span of the class means.
 
     Args:
         stats: the means, final over all ranks.
@@ -80,9 +80,9 @@ def cdnv_pairs(stats: ClassStatistics) -> Tensor:
 
 
 def cdnv_directional(stats: ClassStatistics, spreads: Tensor) -> Tensor:
-    """Mean over a != b of the variance of class a along mu_b - mu_a, over ||mu_b - mu_a||^2.
+    """Mean over a != b of the variance of class a along mu_b - mu_a, divided by ||mu_b - mu_a||^2.
 
-    Luthra, Salunkhe & Galanti 2026. `cdnv` has the variance in all directions instead.
+    Luthra, Salunkhe & Galanti 2026. `cdnv` uses the variance in all directions instead.
 
     Args:
         stats: the means.
@@ -100,7 +100,7 @@ def cdnv_directional(stats: ClassStatistics, spreads: Tensor) -> Tensor:
 
 
 def cdnv_per_class(stats: ClassStatistics) -> Tensor:
-    """Mean of `cdnv_pairs` of each class present with the others, (K',); inf if all coincide with it."""
+    """Mean of `cdnv_pairs` of each class present with the others, (K',); inf if all of these coincide."""
     means = cdnv_pairs(stats).nanmean(1)
     return torch.where(means.isnan(), math.inf, means)
 

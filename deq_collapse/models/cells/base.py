@@ -1,5 +1,5 @@
-"""What every cell is: the function f(z, H0) that an equilibrium refinement solves for, and that an explicit
-one applies once.
+"""The base of all cells: a cell is the function f(z, H0) that an equilibrium refinement solves for and that
+an explicit one applies.
 """
 
 from abc import abstractmethod
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from deq_collapse.errors import UserError
 
 Shape = tuple[int, ...]
-"""Shape of one sample: channels, height and width of a map, number and width of tokens, or the length of a
-vector alone.
+"""Shape of one sample: channels, height and width of a map; number and width of tokens; or the length of a
+vector.
 """
 
 
 class Cell(nn.Module):
-    """Base of every cell: implement ``forward(z, h0)``, of the shape of ``z``, each sample on its own.
+    """Base of every cell: implement ``forward(z, h0)``, which returns the shape of ``z`` and treats each
+    sample on its own.
 
-    That is enough for a solver. A cell that is solved by iterating another map than f overrides ``at``; where
-    the state of that map is not z itself, ``start`` and ``output`` too, and where its shape is not that of
-    ``h0``, ``lift``.
+    That is enough for a solver. A cell that is solved by iterating a map other than f overrides ``at``. It
+    also overrides ``start`` and ``output`` if the state of that map is not z itself, and ``lift`` if the
+    shape of the state differs from that of ``h0``.
     """
 
     @abstractmethod
@@ -30,36 +31,38 @@ class Cell(nn.Module):
         """One evaluation of f at ``z``; ``z`` and ``h0`` have shape ``(N, C, H, W)`` or ``(N, d)``."""
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map that solvers iterate: ``z -> f(z, h0)``, unless overridden. Made once per solve, so what
-        all evaluations share is computed here.
+        """The map that solvers iterate: ``z -> f(z, h0)``, unless overridden. It is made once per solve, so
+        this is the place to compute what all evaluations share.
         """
         return partial(self, h0=h0)
 
     def start(self, h0: Tensor) -> Tensor:
-        """The state that a solve starts from: zeros of the shape of ``h0``."""
+        """The initial state of a solve: zeros of the shape of ``h0``."""
         return torch.zeros_like(h0)
 
     def lift(self, h0: Tensor) -> Tensor:
-        """H0 as a state, where an explicit refinement begins: H0 itself."""
+        """H0 as a state, from which an explicit refinement starts: H0 itself."""
         return h0
 
     def output(self, state: Tensor) -> Tensor:
-        """What the refinement returns of a state of that map: the state itself."""
+        """What the refinement returns for a state of that map: the state itself."""
         return state
 
     def lipschitz_bound(self) -> float | None:
         """A guaranteed upper bound on the Lipschitz constant of the map ``at(h0)`` in eval mode, for the
-        weights as they are and any ``h0``, up to rounding; ``None`` where none is known.
+        current weights and any ``h0``, up to rounding; ``None`` if none is known.
         """
         return None
 
 
 CellFactory = Callable[[Shape], Cell]
-"""Makes a cell for an H0 of a shape; in a config, the ``class_path`` of a cell and its other arguments."""
+"""Makes a cell for an H0 of a given shape; in a config, the ``class_path`` of a cell and its other
+arguments.
+"""
 
 
 def check_dims(cell: str, shape: Shape, dims: int) -> None:
-    """Refuses an H0 of maps where vectors are needed, and the like.
+    """Refuses an H0 of the wrong kind, e.g. maps where vectors are needed.
 
     Raises:
         UserError: unless a sample has ``dims`` dimensions.
@@ -70,10 +73,10 @@ def check_dims(cell: str, shape: Shape, dims: int) -> None:
 
 
 def check_width(inner_width: int | None, width: int) -> int:
-    """The width inside a cell: that of its state, unless another one is given.
+    """The width inside a cell: that of its state, unless given.
 
     Raises:
-        UserError: for one below 1.
+        UserError: for a width below 1.
     """
     inner = width if inner_width is None else inner_width
     if inner < 1:

@@ -1,4 +1,4 @@
-"""Linear maps whose operator norm is kept at or below a bound while their weights train."""
+"""Linear maps whose operator norm stays at or below a bound while their weights train."""
 
 from abc import abstractmethod
 
@@ -16,24 +16,28 @@ from deq_collapse.models.cells.norms import (
 )
 
 VECTORS = 8
-"""Singular vectors that are followed: a bound that is reached pushes many singular values to one height."""
+"""Number of singular vectors tracked: once the bound is active, it pushes many singular values to the same
+level.
+"""
 LIPSCHITZ = 0.9
-"""The constant that cells are kept to unless a configuration sets another."""
+"""The Lipschitz constant of cells, unless a configuration sets another."""
 MARGIN = 1e-3
-"""How far below its bound a norm is aimed, relatively: more than rounding and an iteration that settled."""
+"""Relative distance between a norm's target and its bound: more than rounding and the error of a converged
+iteration.
+"""
 DENSE = 1024
-"""Numbers in a sample up to which a norm is that of the dense matrix, which takes a second at most."""
+"""Largest sample size for which a norm is computed from the dense matrix, which takes a second at most."""
 
 
 class Bounded(nn.Module):
-    """A linear map of samples that ``scale`` brings down to an operator norm of at most ``bound``.
+    """A linear map of samples that ``scale`` reduces to an operator norm of at most ``bound``.
 
-    In training the norm is followed from below: each call of ``scale`` turns the stored singular vectors
-    until the estimate grows by less than 0.1% a step, in 10 steps at most. On runs of `digits` the true norm
-    was then at most 0.8% above the bound, where one vector and one step a pass had left 13% to 30%. In eval
-    mode the norm is found once for each state of the weights, and the stored vectors stay as they are, so
-    that measuring has no part in training: exactly, where a sample has at most ``DENSE`` numbers; else by
-    iterating until it stands still, and ``norm_bound`` bounds it from above.
+    In training the norm is tracked from below: each call of ``scale`` turns the stored singular vectors until
+    the estimate grows by less than 0.1% a step, in at most 10 steps. On runs of `digits` the true norm was
+    then at most 0.8% above the bound; one vector and one step per pass had left it 13% to 30% above. In eval
+    mode the norm is computed once for each state of the weights, and the stored vectors do not change, so
+    that measuring does not affect training. It is exact if a sample has at most ``DENSE`` numbers; otherwise
+    it is iterated to convergence, and ``norm_bound`` bounds it from above.
     """
 
     bound: float
@@ -41,7 +45,7 @@ class Bounded(nn.Module):
 
     @abstractmethod
     def linear(self, x: Tensor) -> Tensor:
-        """The map with its weights unscaled."""
+        """The map with unscaled weights."""
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -49,10 +53,10 @@ class Bounded(nn.Module):
 
     @abstractmethod
     def large_norm_bound(self) -> float:
-        """An upper bound on the norm of ``linear`` where its dense matrix would be too large."""
+        """An upper bound on the norm of ``linear`` for cases in which its dense matrix would be too large."""
 
     def follow(self, shape: Shape, bound: float) -> None:
-        """Begins to follow the norm on samples of a shape; to be called once there are weights."""
+        """Starts tracking the norm on samples of a shape; call it once the weights exist."""
         self.bound = bound
         self._settled: tuple[Tensor, Tensor, float | None] | None = None
         size = torch.Size(shape).numel()
@@ -61,18 +65,18 @@ class Bounded(nn.Module):
         self.power_iteration(50)
 
     def power_iteration(self, steps: int = 10, tol: float = 1e-3) -> None:
-        """Turns the stored singular vectors, at most ``steps`` steps, towards the leading ones."""
+        """Turns the stored singular vectors towards the leading ones, in at most ``steps`` steps."""
         vectors = leading_vectors(self.linear, self.adjoint, self.singular_vectors, steps, tol)
         self.singular_vectors.copy_(vectors)
 
     def operator_norm(self) -> Tensor:
-        """The norm of the map unscaled, from below; a scalar that carries a gradient."""
+        """The norm of the unscaled map, from below; a scalar that carries a gradient."""
         if self.training:
             self.power_iteration()
         return self._norm_along(self.singular_vectors[:1] if self.training else self._settle()[0])
 
     def scale(self) -> Tensor:
-        """The factor, at most 1, under which the norm is at most ``bound``; it carries a gradient."""
+        """The factor, at most 1, that reduces the norm to at most ``bound``; it carries a gradient."""
         return self._scale(self.operator_norm())
 
     @torch.no_grad()
@@ -87,14 +91,14 @@ class Bounded(nn.Module):
         return aim / norm.clamp_min(aim)
 
     def _norm_along(self, leading: Tensor) -> Tensor:
-        leading = leading.clone()  # the next pass moves the vectors, and this one's graph may live on
+        leading = leading.clone()  # the next pass moves the vectors, and this graph may still be used
         norm: Tensor = torch.linalg.vector_norm(self.linear(leading))
         return norm
 
     @torch.no_grad()
     def _settle(self) -> tuple[Tensor, float | None]:
-        """The leading singular vector for the weights as they are, and the norm where it is exact."""
-        with torch.inference_mode(False):  # what is kept may meet a gradient later
+        """The leading singular vector for the current weights, and the norm if it is exact."""
+        with torch.inference_mode(False):  # what is stored may be used with a gradient later
             weights = torch.cat([weight.detach().flatten() for weight in self.parameters()])
             if self._settled is None or not _same(self._settled[0], weights):
                 self._settled = weights, *self._lead()
@@ -114,14 +118,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
 class BoundedConv2d(Bounded, nn.Conv2d):
     """A 3x3 convolution without bias whose operator norm on maps of one size is at most ``bound``.
 
-    The norm is that of the linear map with its zero padding, found with the convolution and its transpose
-    (Miyato 2018 on the operator itself, not on the reshaped kernel: spectral normalisation of the kernel to
-    0.9 left operator norms of 2.6).
+    The norm is that of the linear map with its zero padding, computed with the convolution and its transpose
+    (Miyato 2018, applied to the operator itself instead of the reshaped kernel: spectral normalisation of the
+    kernel to 0.9 left operator norms of 2.6).
 
     Args:
-        shape: channels, height and width of the map that goes in.
+        shape: channels, height and width of the input map.
         bound: largest operator norm allowed, above 0.
-        out_channels: of the map that comes out; as many as go in where ``None``.
+        out_channels: of the output map; ``None`` for as many as the input has.
     """
 
     def __init__(self, shape: Shape, bound: float, out_channels: int | None = None) -> None:
@@ -145,9 +149,9 @@ class BoundedLinear(Bounded, nn.Linear):
     """A matrix without bias whose largest singular value is at most ``bound``.
 
     Args:
-        shape: length of the vectors that go in.
+        shape: length of the input vectors.
         bound: largest singular value allowed, above 0.
-        out_features: length of those that come out; the same where ``None``.
+        out_features: length of the output vectors; ``None`` for the same.
     """
 
     def __init__(self, shape: Shape, bound: float, out_features: int | None = None) -> None:
@@ -168,5 +172,5 @@ class BoundedLinear(Bounded, nn.Linear):
 
 
 def bounded_weight(of: nn.Conv2d | nn.Linear) -> Tensor:
-    """The weight of a map, scaled where the map is bounded."""
+    """The weight of a map, scaled if the map is bounded."""
     return of.weight * of.scale() if isinstance(of, Bounded) else of.weight

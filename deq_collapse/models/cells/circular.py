@@ -1,4 +1,4 @@
-"""Linear maps that commute with shifts, as one matrix for each frequency; a plain matrix is one frequency."""
+"""Linear maps that commute with shifts, as one matrix per frequency; a plain matrix is a single frequency."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from deq_collapse.models.cells.base import Shape
 
 
 def conv_symbol(weight: Tensor, height: int, width: int) -> Tensor:
-    """The matrices that a convolution with circular padding is, one for each frequency of a real map.
+    """The matrices that represent a convolution with circular padding, one for each frequency of a real map.
 
     Args:
         weight: kernel, (C', C, k, k) with k odd.
@@ -34,7 +34,7 @@ def conv_symbol(weight: Tensor, height: int, width: int) -> Tensor:
 
 
 def matrices(weight: Tensor, shape: Shape) -> Tensor:
-    """The real matrices of a linear map: sums, products, transposes and inverses are those of the map.
+    """The real matrices of a linear map: their sums, products, transposes and inverses are those of the map.
 
     Args:
         weight: kernel (C', C, k, k) of a convolution with circular padding, or a matrix (d', d).
@@ -50,13 +50,13 @@ def matrices(weight: Tensor, shape: Shape) -> Tensor:
 
 
 def linear_map(of: Tensor, shape: Shape) -> Callable[[Tensor], Tensor]:
-    """The map of samples that some real matrices are.
+    """The map of samples that some real matrices represent.
 
-    The Fourier transforms are matrix products: at the few pixels of an H0 they cost a fraction of FFTs.
+    The Fourier transforms are matrix products, which cost a fraction of FFTs for the few pixels of an H0.
 
     Args:
-        of: matrices, as those of :func:`matrices`.
-        shape: of a sample that goes in.
+        of: matrices, as returned by :func:`matrices`.
+        shape: of an input sample.
     """
     if len(shape) == 1:
         return lambda x: F.linear(x, of[0])

@@ -33,7 +33,7 @@ class _TwoMaps(Cell):
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with both weights scaled once."""
+        """The map, with both weights scaled once."""
         inner, outer = bounded_weight(self.inner), bounded_weight(self.outer)
 
         def f(z: Tensor) -> Tensor:
@@ -54,19 +54,20 @@ class ConvCell(_TwoMaps):
     Guaranteed in eval mode: f is a contraction with factor ``lipschitz``, so it has exactly one fixed point,
     to which plain iteration converges from everywhere. Each convolution's operator norm, zero padding
     included, is at most the square root of ``lipschitz``, and ReLU is 1-Lipschitz. While weights train, the
-    norms are followed and may be up to a per cent above (see :class:`Bounded`).
+    norms are tracked and may be up to one per cent higher (see :class:`Bounded`).
 
-    ``lipschitz_bound`` is that product of norms, exactly, for maps of up to 1024 numbers. For larger ones it
-    comes from larger circular convolutions: above the product by 3% to 15% at 8x8 and by less the larger the
-    map, but by up to 60% for many channels at 5x5. Where a proof is wanted there, choose ``lipschitz`` lower.
+    ``lipschitz_bound`` is exactly the product of those norms for maps of up to 1024 numbers. For larger maps
+    it comes from larger circular convolutions: it exceeds the product by 3% to 15% at 8x8 and by less for
+    larger maps, but by up to 60% for many channels at 5x5. If you need a proof there, choose a lower
+    ``lipschitz``.
 
     Args:
         shape: channels, height and width of ``z`` and ``h0``.
         lipschitz: the contraction factor, in (0, 1). ``None`` leaves the weights free, as in an explicit
             network, and guarantees nothing.
-        inner_width: channels between A and B, as many as ``z`` has where ``None``.
-        init_std: standard deviation of the first weights, drawn from a normal distribution; ``None`` is
-            torch's own draw, of 0.028 at 48 channels.
+        inner_width: channels between A and B; ``None`` for as many as ``z`` has.
+        init_std: standard deviation of the initial weights, drawn from a normal distribution; ``None`` keeps
+            torch's own initialisation, 0.028 at 48 channels.
 
     Raises:
         UserError: for an argument out of range, and for an H0 of vectors.
@@ -107,15 +108,15 @@ class ConvCell(_TwoMaps):
 class MLPCell(_TwoMaps):
     """``f(z, h0) = act(h0 + B act(A z))`` on vectors, with two matrices A and B.
 
-    Guaranteed in eval mode: a contraction with factor ``lipschitz``, so exactly one fixed point, to which
-    plain iteration converges; the largest singular values of A and B are at most its square root. The
-    certificate is exact.
+    Guaranteed in eval mode: f is a contraction with factor ``lipschitz``, so it has exactly one fixed point,
+    to which plain iteration converges; the largest singular values of A and B are at most the square root of
+    ``lipschitz``. The certificate is exact.
 
     Args:
         shape: length of ``z`` and ``h0``.
         lipschitz: the contraction factor, in (0, 1). ``None`` leaves the weights free and guarantees nothing.
-        activation: ``relu`` or ``tanh``, both times.
-        inner_width: length between A and B, that of ``z`` where ``None``.
+        activation: ``relu`` or ``tanh``, in both places.
+        inner_width: length between A and B; ``None`` for that of ``z``.
 
     Raises:
         UserError: for an argument out of range, and for an H0 of maps.
@@ -144,7 +145,7 @@ class MLPCell(_TwoMaps):
         return BoundedLinear((in_features,), self.lipschitz**0.5, out_features)
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """A matrix, (N, d) to (N, d')."""
+        """A matrix product, (N, d) to (N, d')."""
         return F.linear(x, weight)
 
     def act(self, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Kernels of convolutions as the published DEQs start them, with weight normalisation where asked, and the
-group normalisation between them.
+"""Kernels of convolutions, initialised as in the published DEQs, with optional weight normalisation, and
+checks of the group normalisation between them.
 """
 
 import torch
@@ -9,19 +9,19 @@ from torch.nn import functional as F
 from deq_collapse.errors import UserError
 
 GROUPS, INIT_STD = 8, 0.01
-"""Groups of a norm, and the standard deviation of first weights, as MDEQ's authors have them."""
+"""Groups of a norm and standard deviation of initial weights, as MDEQ's authors chose them."""
 
 
 class Kernel(nn.Module):
     """The kernel of a convolution without bias, drawn from N(0, std^2).
 
     Args:
-        in_channels: of the map that goes in.
-        out_channels: of the map that comes out.
+        in_channels: of the input map.
+        out_channels: of the output map.
         size: side of the kernel, odd.
-        std: standard deviation of its first entries, above 0.
-        weight_norm: write it as ``g v / ||v||`` for each output channel, with g and v to be learned (Salimans
-            & Kingma, "Weight Normalization", NeurIPS 2016); g starts at ``||v||``, so that the first kernel
+        std: standard deviation of its initial entries, above 0.
+        weight_norm: write it as ``g v / ||v||`` for each output channel, with learned g and v (Salimans &
+            Kingma, "Weight Normalization", NeurIPS 2016); g starts at ``||v||``, so that the initial kernel
             is the same.
     """
 
@@ -52,7 +52,7 @@ def conv(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def check_groups(groups: int, channels: int) -> None:
-    """Refuses a number of groups that cannot be.
+    """Refuses an impossible number of groups.
 
     Raises:
         UserError: unless it divides the channels.
@@ -62,7 +62,7 @@ def check_groups(groups: int, channels: int) -> None:
 
 
 def check_std(std: float) -> None:
-    """Refuses a standard deviation of first weights that cannot be.
+    """Refuses an impossible standard deviation of initial weights.
 
     Raises:
         UserError: unless it is above 0.
@@ -72,7 +72,7 @@ def check_std(std: float) -> None:
 
 
 def largest_divisor(of: int, at_most: int) -> int:
-    """The largest divisor of a number that is at most another.
+    """The largest divisor of a number that does not exceed another.
 
     >>> largest_divisor(12, 8), largest_divisor(11, 8)
     (6, 1)

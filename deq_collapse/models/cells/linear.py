@@ -13,8 +13,9 @@ from deq_collapse.models.cells.bounded import LIPSCHITZ, Bounded, BoundedLinear,
 class LinearCell(Cell):
     """``f(z, h0) = A z + U h0 + b`` on vectors, so that ``z* = (I - A)^-1 (U h0 + b)``.
 
-    Guaranteed in eval mode: a contraction with factor ``lipschitz``, the largest singular value of A being
-    at most that, so exactly one fixed point, to which plain iteration converges. The certificate is exact.
+    Guaranteed in eval mode: the largest singular value of A is at most ``lipschitz``, so f is a contraction
+    with that factor and has exactly one fixed point, to which plain iteration converges. The certificate is
+    exact.
 
     Args:
         shape: length of ``z`` and ``h0``.
@@ -40,7 +41,7 @@ class LinearCell(Cell):
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with A scaled once and ``U h0 + b`` computed once."""
+        """The map, with A scaled once and ``U h0 + b`` computed once."""
         A, right = bounded_weight(self.A), self.U(h0)
         return lambda z: F.linear(z, A) + right
 

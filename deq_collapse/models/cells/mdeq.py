@@ -21,38 +21,38 @@ from deq_collapse.models.cells.kernels import (
 from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
 
 EXPANSION = 5
-"""How many times the channels of a scale a block has inside, as published."""
+"""Ratio of a block's inner channels to the channels of its scale, as published."""
 
 
 class MDEQCell(ScalesCell):
     """``f_i = n(C_i relu(sum_j P_ij y_j))`` over scales i, j = 0, 1, ..., each half the size of the last.
 
     * Residual blocks, ``y_j = n3(relu(z_j + n2(x_j + B_j relu(n1(A_j z_j)))))`` with 3x3 convolutions A_j and
-      B_j; H0 enters at the finest scale alone, ``x_0 = h0`` and 0 elsewhere.
+      B_j; H0 enters only at the finest scale, ``x_0 = h0`` and 0 elsewhere.
     * Fusion: P_jj is the identity; to a coarser scale, a 3x3 convolution of stride 2 and a group norm for
-      each halving, with a ReLU between two of them; to a finer one, a 1x1 convolution, a group norm and
+      each halving, with a ReLU between successive ones; to a finer one, a 1x1 convolution, a group norm and
       nearest upsampling.
-    * A ReLU, a 1x1 convolution C_i, and a group norm without affine map and of half as many groups.
+    * A ReLU, a 1x1 convolution C_i, and a group norm without affine map and with half as many groups.
 
-    The state is one vector of all scales. The output is a map of the coarsest one's size, with the channels
-    of every scale, the finer ones averaged down: the paper's convolutional head is left to encoder and
-    readout. Dropout is left out, and every scale has as many channels, as in the paper's small model of
-    CIFAR-10.
+    The state is one vector of all scales. The output is a map of the coarsest scale's size with the channels
+    of every scale, the finer ones averaged down; the paper's convolutional head is left to encoder and
+    readout. There is no dropout, and every scale has the same number of channels, as in the paper's small
+    model for CIFAR-10.
 
     Guaranteed for any weights: f has a fixed point for every ``h0``. It is continuous, and the last group
-    norm maps everything into one ball (Brouwer). That fixed point need not be the only one, nor do solvers
-    need to find it: f is no contraction, and ``lipschitz_bound`` is ``None``. With first weights, 24 channels
-    at 4x4 and 2x2, Anderson missed 1e-4 on 10 of 16 random samples after 100 evaluations. Its authors train
-    through 10 unrolled evaluations at first and then stop solving after 18, whatever is reached then.
+    norm maps everything into one ball (Brouwer). The fixed point may not be unique, and solvers may not find
+    it: f is not a contraction, and ``lipschitz_bound`` is ``None``. With initial weights and 24 channels at
+    4x4 and 2x2, Anderson missed 1e-4 on 10 of 16 random samples after 100 evaluations. The authors first
+    train through 10 unrolled evaluations and later stop solving after 18, converged or not.
 
     Args:
         shape: channels, height and width of ``h0``, the finest scale.
-        scales: how many, at least 2; height and width must be divisible by ``2^(scales - 1)``.
-        groups: of the norms; must divide the channels. Where the width inside a block is another one, n1 has
-            the largest number of groups up to that which divides it.
-        init_std: standard deviation of the first weights of every convolution.
-        weight_norm: learn the length and the direction of each output channel's kernel apart, for A, B and C.
-        inner_width: channels between A and B, five times those of ``h0`` where ``None``.
+        scales: number of scales, at least 2; height and width must be divisible by ``2^(scales - 1)``.
+        groups: of the norms; must divide the channels. If the inner width of a block differs, n1 has the
+            largest number of groups up to this one that divides it.
+        init_std: standard deviation of the initial weights of every convolution.
+        weight_norm: learn length and direction of each output channel's kernel separately, for A, B and C.
+        inner_width: channels between A and B; ``None`` for five times those of ``h0``.
 
     Raises:
         UserError: for an argument out of range, and for an H0 of vectors.
@@ -83,7 +83,7 @@ class MDEQCell(ScalesCell):
         self.norm = nn.GroupNorm(max(1, groups // 2), width, affine=False)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with all kernels normalised once."""
+        """The map, with all kernels normalised once."""
         blocks = [block.at(h0 if i == 0 else None) for i, block in enumerate(self._blocks())]
         mixes = [mix() for mix in self.mixes]
 
@@ -99,7 +99,7 @@ class MDEQCell(ScalesCell):
             yield block
 
     def _mixed(self, scale: int, y: list[Tensor], mix: Tensor) -> Tensor:
-        """What becomes of all scales at one of them."""
+        """The next state at one scale, from all scales."""
         paths = self.paths[scale]
         assert isinstance(paths, nn.ModuleList)
         fused = torch.stack([path(y_j) for path, y_j in zip(paths, y, strict=True)]).sum(0)
@@ -119,7 +119,7 @@ class _Block(nn.Module):
         self.n3 = nn.GroupNorm(groups, width)
 
     def at(self, x: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The map of z; without an x nothing enters."""
+        """The map of z; without x there is no injection."""
         inner, outer = self.inner(), self.outer()
 
         def f(z: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class _Block(nn.Module):
 
 
 def _path(halvings: int, width: int, groups: int, std: float) -> nn.Module:
-    """From one scale to another that has so many halvings more."""
+    """The path from one scale to one that is ``halvings`` scales coarser."""
 
     def step(size: int, stride: int) -> list[nn.Module]:
         made = nn.Conv2d(width, width, size, stride, padding=size // 2, bias=False)

@@ -1,4 +1,4 @@
-"""The monotone cell, which has one fixed point whatever its weights (Winston & Kolter, "Monotone Operator
+"""The monotone cell, which has exactly one fixed point for any weights (Winston & Kolter, "Monotone Operator
 Equilibrium Networks", NeurIPS 2020).
 """
 
@@ -22,24 +22,25 @@ class MonotoneCell(Cell):
     """``f(z, h0) = relu(W z + h0)`` with ``W = (1 - m) I - A^T A + B - B^T``, A and B free.
 
     A and B are 3x3 convolutions with circular padding on maps, and matrices on vectors. Guaranteed for any
-    weights, in training too: ``M = I - W`` is strongly monotone, ``<M x, x> >= m ||x||^2``, so f has exactly
-    one fixed point z*, and z* is ``1/m``-Lipschitz in ``h0``. Plain iteration of f may diverge; what a solver
-    iterates is a splitting of ``0 in M z - h0 + N(z)``, N the normal cone of z >= 0, which is a contraction:
+    weights, also in training: ``M = I - W`` is strongly monotone, ``<M x, x> >= m ||x||^2``, so f has exactly
+    one fixed point z*, and z* is ``1/m``-Lipschitz in ``h0``. Plain iteration of f may diverge. Solvers
+    therefore iterate a splitting of ``0 in M z - h0 + N(z)``, with N the normal cone of z >= 0, which is a
+    contraction:
 
     * ``peaceman_rachford``: ``u -> (2 V - I) |u| + 2 alpha V h0`` with ``V = (I + alpha M)^-1``, and
       ``z* = relu(u*)``, for any alpha > 0; here 1 over the root mean square singular value of M. It needs a
-      tenth to a third of the evaluations of the other one, each at the same cost, and an inverse per solve.
+      tenth to a third of the other one's evaluations, each at the same cost, plus one inverse per solve.
     * ``forward_backward``: ``z -> relu(z - alpha (M z - h0))``, for alpha in (0, 2 m / ||M||^2); here
-      ``m / ||M||^2``, which makes its factor at most ``sqrt(1 - (m / ||M||)^2)``: at m = 0.5, 40 evaluations
-      miss a tolerance of 1e-4 once the weights have grown.
+      ``m / ||M||^2``, with a factor of at most ``sqrt(1 - (m / ||M||)^2)``: at m = 0.5, 40 evaluations miss a
+      tolerance of 1e-4 once the weights have grown.
 
-    Plain iteration of either converges; ``lipschitz_bound`` is its factor, exactly. ``forward`` is f itself,
+    Plain iteration of either converges; ``lipschitz_bound`` is exactly its factor. ``forward`` is f itself,
     one layer of an explicit network.
 
     Args:
         shape: of ``z`` and ``h0``, (C, H, W) or (d,).
-        m: strong monotonicity, above 0; the smaller, the more z* amplifies and the longer a solve takes.
-        splitting: what a solver iterates.
+        m: strong monotonicity, above 0; the smaller m, the more z* amplifies and the longer a solve takes.
+        splitting: the map that solvers iterate.
 
     Raises:
         UserError: for an argument out of range, and for samples that are neither maps nor vectors.
@@ -70,7 +71,7 @@ class MonotoneCell(Cell):
         return F.relu(z - linear_map(M, self.shape)(z) + h0)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The splitting's map, with its matrices computed once."""
+        """The map of the splitting, with its matrices computed once."""
         contraction, drive = self._split(self._operator(self.A.weight, self.B.weight))
         turn, x = linear_map(contraction, self.shape), linear_map(drive, self.shape)(h0)
         if self.splitting == "forward_backward":
@@ -83,7 +84,7 @@ class MonotoneCell(Cell):
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
-        """The contraction factor of the splitting's map, exactly: ReLU and the absolute value have 1."""
+        """The exact contraction factor of the splitting's map: ReLU and the absolute value have factor 1."""
         contraction, _ = self._split(self._operator(self.A.weight.double(), self.B.weight.double()))
         return matrix_norm(contraction)
 

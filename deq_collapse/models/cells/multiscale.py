@@ -1,4 +1,4 @@
-"""The multiscale cell: a few resolutions of one map, solved for together (after Bai, Koltun & Kolter,
+"""The multiscale cell: several resolutions of one map, solved for jointly (after Bai, Koltun & Kolter,
 "Multiscale Deep Equilibrium Models", NeurIPS 2020).
 """
 
@@ -19,23 +19,24 @@ class MultiscaleCell(ScalesCell):
     """``z_i = relu(x_i + sum_j R_ij F_ij relu(A_j z_j))`` over scales i, j = 0, 1, ..., each half the last.
 
     A_j and F_ii are 3x3 convolutions, F_ij between two scales a 1x1 convolution, x_i is H0 averaged down to
-    scale i, and R_ij resamples: it sums 2x2 blocks, halved, or spreads a pixel over 2x2, halved, so its norm
-    is 1. The state is one vector of all scales; the output is a map of the coarsest one's size, with the
-    channels of every scale, the finer ones averaged down, so that a global average is that of each scale.
+    scale i, and R_ij resamples: it sums 2x2 blocks and halves them, or spreads a pixel over 2x2 and halves
+    it, so its norm is 1. The state is one vector of all scales. The output is a map of the coarsest scale's
+    size with the channels of every scale, the finer ones averaged down, so that its global average is that of
+    each scale.
 
-    Guaranteed in eval mode: a contraction with factor ``lipschitz``, so exactly one fixed point, to which
-    plain iteration converges: the norm of each A_j, and that of all F_ij together as one operator, is at
-    most the square root of ``lipschitz``. ``lipschitz_bound`` proves it up to 1024 numbers in a state; from
-    there on it puts together bounds on each F_ij, and is 1.6 times as much on runs of `digits`.
+    Guaranteed in eval mode: f is a contraction with factor ``lipschitz``, so it has exactly one fixed point,
+    to which plain iteration converges. The norm of each A_j, and that of all F_ij together as one operator,
+    is at most the square root of ``lipschitz``. ``lipschitz_bound`` proves this for up to 1024 numbers in a
+    state; beyond that it combines bounds on each F_ij, and is 1.6 times as large on runs of `digits`.
 
-    It differs from the paper's cell: one convolution a branch instead of a residual block; no group
-    normalisation and no dropout, under which nothing would be guaranteed; channels as many at every scale;
-    two scales are joined by one resampling and a 1x1 convolution, not by a chain of strided ones; and every
-    scale sees H0, where the paper's sees it at the finest alone.
+    It differs from the paper's cell: each branch has one convolution instead of a residual block; there is no
+    group normalisation or dropout, under which nothing would be guaranteed; every scale has the same number
+    of channels; one resampling and a 1x1 convolution join two scales, not a chain of strided ones; and every
+    scale receives H0, not only the finest.
 
     Args:
         shape: channels, height and width of ``h0``, the finest scale.
-        scales: how many, at least 1; height and width must be divisible by ``2^(scales - 1)``.
+        scales: number of scales, at least 1; height and width must be divisible by ``2^(scales - 1)``.
         lipschitz: the contraction factor, in (0, 1).
 
     Raises:
@@ -51,7 +52,7 @@ class MultiscaleCell(ScalesCell):
         self.fusion = Fusion(self.shapes, lipschitz**0.5)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with all weights scaled once, and H0 averaged down once."""
+        """The map, with all weights scaled once and H0 averaged down once."""
         weights = [bounded_weight(branch) for branch in self._branches()]
         scale = self.fusion.scale()
         fusion = [[weight * scale for weight in row] for row in self.fusion.rows()]
@@ -65,7 +66,7 @@ class MultiscaleCell(ScalesCell):
         return f
 
     def lipschitz_bound(self) -> float:
-        """The largest norm of a branch times that of the fusion, each from above."""
+        """The largest norm of a branch times that of the fusion, both bounded from above."""
         return max(branch.norm_bound() for branch in self._branches()) * self.fusion.norm_bound()
 
     def _branches(self) -> list[BoundedConv2d]:
@@ -107,7 +108,7 @@ class Fusion(Bounded):
         return join(_fuse(split(y, self.shapes), turned))
 
     def large_norm_bound(self) -> float:
-        """The norm of the matrix of bounds on the norms of the F_ij."""
+        """The norm of the matrix whose entries bound the norms of the F_ij."""
         norms = [
             [
                 circular_norm(weight, *self.shapes[i][1:])

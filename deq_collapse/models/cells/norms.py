@@ -1,4 +1,4 @@
-"""Operator norms of linear maps: followed from below while weights move, bounded from above for certain."""
+"""Operator norms of linear maps: tracked from below while weights change, with guaranteed upper bounds."""
 
 import math
 from collections.abc import Callable
@@ -17,15 +17,15 @@ def leading_vectors(linear: Linear, adjoint: Linear, vectors: Tensor, steps: int
     """Turns orthonormal vectors towards the leading right singular vectors of a linear map.
 
     Block power iteration with a Rayleigh-Ritz rotation (Halko, Martinsson & Tropp, "Finding Structure with
-    Randomness", SIAM Review 2011, section 4.5). At every step the last vector is turned a little towards one
-    that has a part of every direction, so that none is missed once it grows.
+    Randomness", SIAM Review 2011, section 4.5). Every step turns the last vector slightly towards one with a
+    component in every direction, so that no growing direction is missed.
 
     Args:
         linear: the map.
         adjoint: its transpose.
         vectors: shape ``(k, ...)``, orthonormal.
-        steps: steps at most.
-        tol: relative growth of the largest singular value in one step at which to stop.
+        steps: largest number of steps.
+        tol: stop once the largest singular value grows by no more than this share in one step.
 
     Returns:
         Orthonormal vectors, the leading one first.
@@ -37,7 +37,7 @@ def leading_vectors(linear: Linear, adjoint: Linear, vectors: Tensor, steps: int
         images = linear(vectors)
         rows = images.flatten(1)
         gram = rows @ rows.T
-        if not bool(gram.isfinite().all()):  # weights that broke are for the loss to show
+        if not bool(gram.isfinite().all()):  # the loss will show that the weights are not finite
             break
         squares, rotation = torch.linalg.eigh(gram)
         before, largest = largest, squares[-1].clamp_min(0).sqrt()
@@ -52,20 +52,20 @@ def leading_vectors(linear: Linear, adjoint: Linear, vectors: Tensor, steps: int
 
 
 def unit(vector: Tensor) -> Tensor:
-    """A vector at length 1; zero stays zero."""
+    """The vector scaled to length 1; zero stays zero."""
     length: Tensor = torch.linalg.vector_norm(vector)
     return vector / length.clamp_min(torch.finfo(vector.dtype).tiny)
 
 
 def orthonormal(rows: Tensor) -> Tensor:
-    """Orthonormal rows that span those given, (k, d) with k <= d, and more where these are dependent."""
+    """Orthonormal rows that span the given ones, (k, d) with k <= d, and more if these are dependent."""
     q: Tensor = torch.linalg.qr(rows.T).Q
     return q.T.contiguous()
 
 
 @torch.no_grad()
 def matrix_norm(matrices: Tensor) -> float:
-    """The largest singular value of a batch of matrices, (..., m, n); nan where an entry is not finite."""
+    """The largest singular value of a batch of matrices, (..., m, n); nan if an entry is not finite."""
     if not bool(matrices.isfinite().all()):
         return math.nan
     return float(torch.linalg.svdvals(matrices).max())
@@ -73,14 +73,14 @@ def matrix_norm(matrices: Tensor) -> float:
 
 @torch.no_grad()
 def dense_norm(linear: Linear, like: Tensor) -> tuple[float, Tensor]:
-    """The operator norm of a linear map, to rounding, by its dense matrix.
+    """The operator norm of a linear map, exact up to rounding, from its dense matrix.
 
     Args:
         linear: the map.
         like: a batch of samples of the shape, type and device that the map takes.
 
     Returns:
-        The norm, and the right singular vector that has it, (1, ...); nan and any where it is not finite.
+        The norm and its right singular vector, (1, ...); nan and an arbitrary vector if it is not finite.
     """
     size = like[0].numel()
     basis = torch.eye(size, dtype=like.dtype, device=like.device).view(size, *like.shape[1:])
@@ -96,8 +96,8 @@ def dense_norm(linear: Linear, like: Tensor) -> tuple[float, Tensor]:
 def circular_norm(weight: Tensor, height: int, width: int) -> float:
     """An upper bound on the operator norm of a zero-padded 3x3 convolution on maps of one size.
 
-    It is the norm of the circular convolution on a map one row and one column larger, which falls apart into
-    one matrix for each frequency: with zeros in that row and column it gives what the zero-padded one gives.
+    It is the norm of the circular convolution on a map one row and one column larger, which splits into one
+    matrix per frequency. With zeros in that row and column, it agrees with the zero-padded one.
 
     Args:
         weight: kernel, (C', C, 3, 3).

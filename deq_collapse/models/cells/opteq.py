@@ -18,17 +18,17 @@ class OptEqCell(Cell):
 
     W and U are 3x3 convolutions on maps, and matrices on vectors.
 
-    Guaranteed in eval mode: the fixed point is the one minimiser of ``objective``, which is strongly convex
-    with constant ``1 - lipschitz`` at least; for ``mu = 1``, f is a proximal operator. f is a contraction
-    with factor ``1 - mu (1 - lipschitz)``, so plain iteration converges, to the same point for every mu; and
-    its Jacobian is symmetric and positive semi-definite. While weights train, the norm of W is followed and
-    may be up to a per cent above (see :class:`Bounded`).
+    Guaranteed in eval mode: the fixed point is the only minimiser of ``objective``, which is strongly convex
+    with a constant of at least ``1 - lipschitz``; for ``mu = 1``, f is a proximal operator. f is a
+    contraction with factor ``1 - mu (1 - lipschitz)``, so plain iteration converges, to the same point for
+    every mu. Its Jacobian is symmetric and positive semi-definite. While weights train, the norm of W is
+    tracked and may be up to one per cent higher (see :class:`Bounded`).
 
     Args:
         shape: of ``z`` and ``h0``, (C, H, W) or (d,).
-        lipschitz: the square of the largest norm of W, in (0, 1); the paper allows 1.
-        mu: damping, in (0, 1]. An equilibrium does not depend on it; an explicit stack does.
-        inner_width: channels or length of ``W z``, those of ``z`` where ``None``.
+        lipschitz: the square of the largest norm allowed for W, in (0, 1); the paper allows 1.
+        mu: damping, in (0, 1]; 1 is none. An equilibrium does not depend on it; an explicit stack does.
+        inner_width: channels or length of ``W z``; ``None`` for those of ``z``.
 
     Raises:
         UserError: for an argument out of range, and for samples that are neither maps nor vectors.
@@ -61,7 +61,7 @@ class OptEqCell(Cell):
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with W scaled once and ``U h0 + b`` computed once."""
+        """The map, with W scaled once and ``U h0 + b`` computed once."""
         scale, drive = self.W.scale(), self.U(h0)
 
         def f(z: Tensor) -> Tensor:
@@ -79,5 +79,5 @@ class OptEqCell(Cell):
         return (z.flatten(1).square().sum(1) - inner.flatten(1).square().sum(1)) / 2
 
     def lipschitz_bound(self) -> float:
-        """``1 - mu + mu ||W||^2``, with the norm from above."""
+        """``1 - mu + mu ||W||^2``, with the norm bounded from above."""
         return 1 - self.mu + self.mu * self.W.norm_bound() ** 2

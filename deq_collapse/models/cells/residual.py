@@ -1,5 +1,5 @@
-"""The residual block with group normalisation that DEQs of images are made of (Bai, Koltun & Kolter,
-"Multiscale Deep Equilibrium Models", NeurIPS 2020), at one scale.
+"""The residual block with group normalisation used in DEQs for images (Bai, Koltun & Kolter, "Multiscale Deep
+Equilibrium Models", NeurIPS 2020), at one scale.
 """
 
 from collections.abc import Callable
@@ -23,22 +23,23 @@ class ResidualCell(Cell):
     """``f(z, h0) = n3(relu(z + n2(h0 + B n1(relu(A z)))))``: 3x3 convolutions A, B, group norms n1, n2, n3.
 
     It is MDEQ's block at one scale, in the form of the tutorial on implicit layers (Kolter, Duvenaud &
-    Johnson, NeurIPS 2020, chapter 4), which normalises after the inner ReLU where the paper does before it.
+    Johnson, NeurIPS 2020, chapter 4), which normalises after the inner ReLU, not before it as in the paper.
 
     Guaranteed for any weights: f has a fixed point for every ``h0``. It is continuous, and n3, before its
-    affine map, leaves no group of numbers a mean square above 1, so f maps a ball into itself (Brouwer). That
-    fixed point need not be the only one, nor do solvers need to find it: f is no contraction, and
-    ``lipschitz_bound`` is ``None``. With first weights at 48 channels the Jacobian's spectral radius was 0.76
-    and Anderson needed 18 evaluations to 1e-5; with ``init_std`` 0.1, radius 1.2, no solver found any. What
-    training does to it, the Jacobian term of :class:`~deq_collapse.models.Equilibrium` is there to hold back.
+    affine map, leaves no group of numbers a mean square above 1, so f maps a ball into itself (Brouwer). The
+    fixed point may not be unique, and solvers may not find it: f is not a contraction, and
+    ``lipschitz_bound`` is ``None``. With initial weights and 48 channels, the Jacobian's spectral radius was
+    0.76 and Anderson needed 18 evaluations to reach 1e-5; with ``init_std`` 0.1 and radius 1.2, no solver
+    found a fixed point. The Jacobian term of :class:`~deq_collapse.models.Equilibrium` limits the growth of
+    the radius in training.
 
     Args:
         shape: channels, height and width of ``z`` and ``h0``.
-        groups: of every norm; must divide the channels. Where the width inside is another one, n1 has the
-            largest number of groups up to that which divides it.
-        init_std: standard deviation of the first weights of A and B; 0.01 as published.
-        weight_norm: learn the length and the direction of each output channel's kernel apart.
-        inner_width: channels between A and B, as many as ``z`` has where ``None``.
+        groups: of every norm; must divide the channels. If the inner width differs, n1 has the largest number
+            of groups up to this one that divides it.
+        init_std: standard deviation of the initial weights of A and B; 0.01 as published.
+        weight_norm: learn length and direction of each output channel's kernel separately.
+        inner_width: channels between A and B; ``None`` for as many as ``z`` has.
 
     Raises:
         UserError: for an argument out of range, and for an H0 of vectors.
@@ -68,7 +69,7 @@ class ResidualCell(Cell):
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with both kernels normalised once."""
+        """The map, with both kernels normalised once."""
         inner, outer = self.inner(), self.outer()
 
         def f(z: Tensor) -> Tensor:

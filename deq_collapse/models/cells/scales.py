@@ -1,4 +1,4 @@
-"""A state of several scales, each half the size of the last, as one vector."""
+"""A state of several scales, each half the size of the previous, as one vector."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ def scale_shapes(shape: Shape, scales: int, least: int = 1) -> list[Shape]:
 
     Args:
         shape: of the finest scale.
-        scales: how many.
-        least: how many there are at least.
+        scales: number of scales.
+        least: smallest number allowed.
 
     Raises:
-        UserError: for fewer, and for a map that cannot be halved so often.
+        UserError: for fewer scales, and for a map that cannot be halved that many times.
     """
     channels, height, width = shape
     if scales < least or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
@@ -56,13 +56,13 @@ class ScalesCell(Cell):
         return h0.new_zeros(len(h0), sum(math.prod(each) for each in self.shapes))
 
     def lift(self, h0: Tensor) -> Tensor:
-        """H0 averaged down to every scale, (N, D); one evaluation from zeros would make no use of the weights
-        that z meets first.
+        """H0 averaged down to every scale, (N, D); a single evaluation from zeros would not use the first
+        weights that act on z.
         """
         return join([F.avg_pool2d(h0, 2**i) for i in range(len(self.shapes))])
 
     def output(self, state: Tensor) -> Tensor:
-        """All scales at the coarsest one's size, (N, scales C, h, w): its global average is that of each."""
+        """All scales at the coarsest one's size, (N, scales C, h, w); its global average is that of each."""
         maps = split(state, self.shapes)
         last = len(maps) - 1
         return torch.cat([F.avg_pool2d(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)

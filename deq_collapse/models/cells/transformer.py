@@ -13,34 +13,34 @@ from deq_collapse.models.cells.base import Cell, Shape, check_dims, check_width
 from deq_collapse.models.cells.kernels import check_std, largest_divisor
 
 HIDDEN = 4
-"""How many times the width of attention the perceptron has inside (Vaswani et al. 2017)."""
+"""Ratio of the perceptron's inner width to that of attention (Vaswani et al. 2017)."""
 
 
 class TransformerCell(Cell):
     """``f(z, h0) = n(y + mlp(y))`` with ``y = n(z + x + O attention(W z + U x))`` and ``x = n(h0)``.
 
-    n is layer normalisation of each token without affine map, after the sums; the perceptron has one layer of
-    ReLU inside. As in the paper, H0 enters where queries, keys and values are made. It also enters the sum,
-    as in the residual cell: without that, on 16 patches of noise and with first weights of any size, Anderson
-    missed 1e-5 after 100 evaluations on up to all of 16 samples. The paper's attention is causal and
-    knows distances; this one is neither, so f commutes with permutations of the tokens, and positions are the
-    encoder's to embed.
+    n is layer normalisation of each token without affine map, after the sums; the perceptron has one hidden
+    ReLU layer. As in the paper, H0 enters the computation of queries, keys and values. It also enters the
+    sum, as in the residual cell: otherwise, on 16 patches of noise and with initial weights of any size,
+    Anderson missed 1e-5 after 100 evaluations on up to all of 16 samples. The paper's attention is causal and
+    position-aware; this one is neither, so f commutes with permutations of the tokens, and the encoder has to
+    embed positions.
 
-    Guaranteed for any weights: f has a fixed point for every ``h0``. It is continuous, and n leaves no token
-    of D numbers a length above ``sqrt(D)``, so f maps a ball into itself (Brouwer). That fixed point need not
-    be the only one, nor do solvers need to find it: f is no contraction, and ``lipschitz_bound`` is ``None``.
-    With first weights and 16 tokens of 48 numbers, Anderson needed 11 evaluations to 1e-5.
+    Guaranteed for any weights: f has a fixed point for every ``h0``. It is continuous, and after n no token
+    of D numbers is longer than ``sqrt(D)``, so f maps a ball into itself (Brouwer). The fixed point may not
+    be unique, and solvers may not find it: f is not a contraction, and ``lipschitz_bound`` is ``None``. With
+    initial weights and 16 tokens of 48 numbers, Anderson needed 11 evaluations to reach 1e-5.
 
     Args:
         shape: number L of tokens and their width D.
-        heads: of attention; must divide D. Where the width inside is another one, the largest number up to
-            that which divides it.
-        init_std: standard deviation of the first weights of every matrix; biases start at 0.
-        inner_width: width of attention, of all heads together, D where ``None``; the perceptron has four
-            times as many numbers inside.
+        heads: of attention; must divide D. If the inner width differs, the largest number up to this one that
+            divides it.
+        init_std: standard deviation of the initial weights of every matrix; biases start at 0.
+        inner_width: width of attention, all heads together; ``None`` for D. The perceptron is four times as
+            wide inside.
 
     Raises:
-        UserError: for an argument out of range, and for an H0 that is no tokens.
+        UserError: for an argument out of range, and for an H0 that is not tokens.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TransformerCell(Cell):
         return self.at(h0)(z)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map with ``x`` and ``U x`` computed once."""
+        """The map, with ``x`` and ``U x`` computed once."""
         norm = h0.shape[-1:]
         x = F.layer_norm(h0, norm)
         drive = self.U(x)
@@ -84,12 +84,12 @@ class TransformerCell(Cell):
 
 
 def attention(qkv: Tensor, heads: int) -> Tensor:
-    """``softmax(Q K^T / sqrt(d)) V`` for each head of width d, written out: torch's fused one has no second
-    derivative on a CPU, which the Jacobian term needs.
+    """``softmax(Q K^T / sqrt(d)) V`` for each head of width d, written out because torch's fused version
+    lacks the second derivative on a CPU that the Jacobian term needs.
 
     Args:
         qkv: queries, keys and values side by side, (N, L, 3 heads d).
-        heads: how many.
+        heads: number of heads.
 
     Returns:
         Shape (N, L, heads d).

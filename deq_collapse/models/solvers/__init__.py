@@ -33,14 +33,14 @@ SOLVERS: dict[str, Solver] = {
     "broyden_relative": Broyden(),
     "fixed_point_relative": FixedPoint(),
 }
-"""The solvers with their usual settings, by the names that configurations and tables call them by."""
+"""The solvers with their default settings, by their names in configurations and tables."""
 
 
 def solver_of(given: str | Solver) -> Solver:
-    """The solver itself, or the one of that name.
+    """The given solver, or the one of that name.
 
     Raises:
-        UserError: for a name that none has, and for settings out of range.
+        UserError: for an unknown name, and for settings out of range.
     """
     if isinstance(given, Solver):
         given.check()
@@ -53,11 +53,11 @@ def solver_of(given: str | Solver) -> Solver:
 
 
 def name_of(solver: Solver) -> str:
-    """What tables call it: its name, or with other settings than the usual ones, all of them."""
+    """Its name in tables or, if its settings differ from the defaults, all of them."""
     return next((name for name, usual in SOLVERS.items() if usual == solver), repr(solver))
 
 
 def registered(solver: Solver) -> str:
-    """Registers a solver with torchdeq, under the text that this returns."""
+    """Registers a solver with torchdeq under the text that this returns."""
     register_solver(repr(solver), solver)
     return repr(solver)

@@ -2,8 +2,8 @@
 Fixed-Point Iterations", SIAM J. Numer. Anal. 2011).
 
 Differences from torchdeq's ``anderson``: the ridge is relative to each sample's Gram matrix (an absolute one
-switches the acceleration off once residuals are small), and what :mod:`~deq_collapse.models.solvers.loop`
-says of each sample.
+switches the acceleration off once residuals are small), and the per-sample behaviour described in
+:mod:`~deq_collapse.models.solvers.loop`.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from deq_collapse.models.solvers.loop import Function, Options, Result, Step, so
 
 @dataclass(frozen=True)
 class Anderson(Solver):
-    """Anderson acceleration: the next point is the combination of the last values ``f(x)`` that leaves the
-    least residual, as far as a linear map goes.
+    """Anderson acceleration: the next point is the combination of the last values ``f(x)`` that would have
+    the smallest residual if the map were linear.
 
     Args:
-        window: number of past residuals that are combined, at least 1.
+        window: number of past residuals combined, at least 1.
         ridge: at least 0, see :func:`mixing_weights`.
-        damping: share of the combined points in the next one, in [0, 1), where the rest is of their values;
-            0 is no damping (``1 - beta`` of Walker & Ni).
+        damping: share of the combined points in the next one, in [0, 1), the rest being their values; 0 is no
+            damping (``1 - beta`` of Walker & Ni).
     """
 
     window: int = 5
@@ -47,7 +47,7 @@ class Anderson(Solver):
 
 
 class _Mixing(Step):
-    """The combination of the last values ``f(x)`` whose combined residual is least."""
+    """The combination of the last values ``f(x)`` with the smallest combined residual."""
 
     def __init__(self, memory: Tensor, ridge: float, damping: float) -> None:
         self.residuals = memory
@@ -63,7 +63,7 @@ class _Mixing(Step):
         self.evaluations += 1
         self.values[slot : slot + 1] = [fx]
         residual = torch.sub(fx, x, out=self.residuals[:, slot])
-        # A row times a matrix: on the CPU ten times as fast as the same matrix times a column.
+        # A row times a matrix is ten times as fast on the CPU as the same matrix times a column.
         row = torch.bmm(residual[:, None], self.residuals[:, :used].mT)[:, 0]
         self.gram[:, slot, :used] = row
         self.gram[:, :used, slot] = row
@@ -78,7 +78,7 @@ class _Mixing(Step):
         torch.mul(self.values[0], first, out=self.mixture)
         for value, weight in zip(self.values[1:], others, strict=True):
             self.mixture.addcmul_(value, weight)
-        if self.damping:  # a point is its value less its residual
+        if self.damping:  # a point is its value minus its residual
             self.mixture -= self.damping * torch.bmm(weights[:, None], self.residuals[:, :used])[:, 0]
         return self.mixture
 
@@ -88,19 +88,19 @@ class _Mixing(Step):
 
 
 def mixing_weights(gram: Tensor, ridge: float) -> Tensor:
-    """Weights of the combination of past residuals with the least norm, among those that sum to one.
+    """Weights, summing to one, of the combination of past residuals with the smallest norm.
 
     Args:
         gram: inner products of the past residuals of each sample, shape ``(N, m, m)``.
         ridge: Tikhonov term as a fraction of each sample's mean squared residual.
 
     Returns:
-        Shape ``(N, m)``, each row summing to one; all equal where the system is singular.
+        Shape ``(N, m)``, each row summing to one; all equal if the system is singular.
     """
     n, m = gram.shape[:2]
     system = gram / gram.diagonal(dim1=1, dim2=2).mean(1).view(n, 1, 1)
     system.diagonal(dim1=1, dim2=2).add_(ridge)
     solution = torch.linalg.solve_ex(system, gram.new_ones(n, m, 1))[0].squeeze(2)
     weights = solution / solution.sum(1, keepdim=True)
-    regular = weights.sum(1, keepdim=True) < 2  # it is 1, or NaN where the system is singular
+    regular = weights.sum(1, keepdim=True) < 2  # it is 1, or NaN if the system is singular
     return torch.where(regular, weights, 1.0 / m)

@@ -1,4 +1,4 @@
-"""What a solver is: a small object that solves ``x = f(x)`` for a batch of samples."""
+"""The base of solvers: small objects that solve ``x = f(x)`` for a batch of samples."""
 
 from abc import ABC, abstractmethod
 from typing import Unpack
@@ -10,7 +10,7 @@ from deq_collapse.models.solvers.loop import Function, Options, Result
 
 
 class Solver(ABC):
-    """Base of every solver; a frozen dataclass of its settings, so that its ``repr`` has all of them."""
+    """Base of every solver; a frozen dataclass of its settings, so that its ``repr`` lists all of them."""
 
     @abstractmethod
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
@@ -19,20 +19,20 @@ class Solver(ABC):
         Args:
             func: the map; its value for a sample must depend on that sample alone.
             x0: start, shape ``(N, ...)``.
-            options: ``max_iter``, ``tol`` and the others that every solver takes.
+            options: ``max_iter``, ``tol`` and the other options that every solver takes.
         """
 
-    def check(self) -> None:  # noqa: B027 - one of a user's own need not have any
-        """Refuses settings out of range. An equilibrium asks for it, not the constructor: jsonargparse would
-        take that for a value of another type.
+    def check(self) -> None:  # noqa: B027 - user-defined ones may have none
+        """Refuses settings out of range. An equilibrium calls it, not the constructor, where jsonargparse
+        would mistake the error for a wrong type.
 
         Raises:
-            UserError: for one of them.
+            UserError: for such a setting.
         """
 
 
 def check_window(window: int) -> None:
-    """Refuses a memory of no point.
+    """Refuses an empty memory.
 
     Raises:
         UserError: unless ``window`` is at least 1.
@@ -42,7 +42,7 @@ def check_window(window: int) -> None:
 
 
 def check_damping(damping: float) -> None:
-    """Refuses a damping under which no step is made, or none towards ``f(x)``.
+    """Refuses a damping that allows no step, or none towards ``f(x)``.
 
     Raises:
         UserError: unless ``damping`` is at least 0 and below 1.

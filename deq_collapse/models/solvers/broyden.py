@@ -2,9 +2,9 @@
 Simultaneous Equations", Math. Comp. 1965; in the form of Kelley, "Iterative Methods for Linear and Nonlinear
 Equations", SIAM 1995, section 7.3).
 
-Differences from torchdeq's ``broyden``: one vector is kept per evaluation instead of two and never more than
-a window of them, a sample whose update is singular starts its memory anew instead of dividing by zero, and
-what :mod:`~deq_collapse.models.solvers.loop` says of each sample.
+Differences from torchdeq's ``broyden``: it keeps one vector per evaluation instead of two, and never more
+than a window of them; a sample whose update is singular restarts its memory instead of dividing by zero; and
+the per-sample behaviour described in :mod:`~deq_collapse.models.solvers.loop`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from deq_collapse.models.solvers.base import Solver, check_window
 from deq_collapse.models.solvers.loop import Function, Options, Result, Step, norms, solve, workspace
 
 SINGULAR = 1e-4
-"""A step that the update would lengthen beyond the inverse of this is not taken."""
+"""An update that would lengthen the step by more than the inverse of this is not applied."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Broyden(Solver):
     """Broyden's method with full steps.
 
     Args:
-        window: number of past steps that are kept, at least 1; then the memory starts anew.
+        window: number of past steps kept, at least 1; then the memory restarts.
     """
 
     window: int = 10
@@ -41,11 +41,11 @@ class Broyden(Solver):
 
 
 class _Secant(Step):
-    """The step ``s = -H g`` of the residual ``g = f(x) - x``, H being Broyden's inverse Jacobian of g.
+    """The step ``s = -H g`` for the residual ``g = f(x) - x``, where H is Broyden's inverse Jacobian of g.
 
-    H starts as -I, and each step extends it: ``H_{k+1} = (I + s_{k+1} s_k^T / ||s_k||^2) H_k``. So the steps
-    are all there is to keep, and their inner products turn the product of factors into one triangular solve.
-    Steps are kept in units of the first one: adjoint equations are so small that squares would vanish.
+    H starts as -I, and each step extends it: ``H_{k+1} = (I + s_{k+1} s_k^T / ||s_k||^2) H_k``. So only the
+    steps have to be kept, and their inner products turn the product of factors into one triangular solve.
+    Steps are stored in units of the first one: adjoint equations are so small that squares would underflow.
     """
 
     def __init__(self, memory: Tensor) -> None:
@@ -80,14 +80,14 @@ class _Secant(Step):
     def _coefficients(self, projections: Tensor) -> Tensor:
         """``c_j = s_j^T z_j / ||s_j||^2`` with ``z_j = g + sum_{i<j} c_i s_{i+1}``, from ``s_j^T g``."""
         inverse = self.inverse[:, : self.used, None]
-        # Column i holds the products with s_{i+1}; the one behind the last step is not reached.
+        # Column i holds the products with s_{i+1}; the one beyond the last step is not used.
         system = -inverse * self.gram[:, : self.used, 1 : self.used + 1].tril(-1)
         right = inverse * projections[:, :, None]
         solution: Tensor = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
         return solution[:, :, 0]
 
     def _take(self, x: Tensor, direction: Tensor, factor: Tensor) -> Tensor:
-        """Goes ``factor * direction`` from x, and keeps the step."""
+        """Takes the step ``factor * direction`` from x, and keeps it."""
         slot = self.used
         self.used += 1
         step = torch.mul(direction, factor / self.unit, out=self.steps[:, slot])

@@ -1,4 +1,4 @@
-"""Plain iteration, damped where that is asked for (Krasnoselskii 1955)."""
+"""Plain iteration, optionally damped (Krasnoselskii 1955)."""
 
 from dataclasses import dataclass
 from typing import Unpack
@@ -15,8 +15,8 @@ class FixedPoint(Solver):
     """Plain iteration: ``x <- damping x + (1 - damping) f(x)``.
 
     Args:
-        damping: share of the old point that is kept, in [0, 1); 0 is no damping. It may tame an iteration
-            that oscillates, whose Jacobian has eigenvalues below -1, and slows any other.
+        damping: share of the old point to keep, in [0, 1); 0 is no damping. It may stabilise an iteration
+            that oscillates because its Jacobian has eigenvalues below -1, and slows down any other.
     """
 
     damping: float = 0.0
@@ -31,7 +31,7 @@ class FixedPoint(Solver):
 
 
 class _Damped(Step):
-    """A part of the way from x to ``f(x)``."""
+    """Goes part of the way from x to ``f(x)``."""
 
     def __init__(self, damping: float) -> None:
         self.damping = damping

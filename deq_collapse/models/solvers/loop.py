@@ -1,4 +1,4 @@
-"""What all solvers share: evaluate, see which samples are done, and ask for the next point.
+"""The loop shared by all solvers: evaluate, check which samples are done, and ask for the next point.
 
 A sample that has converged is frozen (its solution does not depend on its batch mates), NaN or Inf in one
 sample stays in that sample, and each sample gets a status.
@@ -14,27 +14,27 @@ from torch import Tensor
 from torchdeq.solver.stat import SolverStat
 
 CONVERGED, CAPPED, DIVERGED = 0, 1, 2
-"""What became of a sample: reached the tolerance, ran out of evaluations, or met NaN or Inf."""
+"""Status of a sample: reached the tolerance, ran out of evaluations, or produced NaN or Inf."""
 
 Function = Callable[[Tensor], Tensor]
 Result = tuple[Tensor, list[Tensor], SolverStat]
 
 
 class Step:
-    """Where to evaluate next, for one solve. This one is plain iteration; others remember past points."""
+    """Chooses where one solve evaluates next. This class is plain iteration; others remember past points."""
 
     def distance(self, x: Tensor, fx: Tensor) -> Tensor:
-        """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, d)``. Called before
-        each step from there, so what that needs of the difference is kept.
+        """``||f(x) - x||`` per sample, shape ``(N,)``; x and ``f(x)`` have shape ``(N, d)``. It is called
+        before each step from x, so a subclass can keep what the step needs.
         """
         return norms(fx - x)
 
     def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
-        """The next point, from this one."""
+        """The next point after x."""
         return fx
 
     def keep(self, rows: Tensor) -> None:
-        """From the next step on there are only the samples at these positions, int64 (n,)."""
+        """Restricts later steps to the samples at these positions, int64 (n,)."""
 
 
 def norms(x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def norms(x: Tensor) -> Tensor:
 
 
 class Options(TypedDict, total=False):
-    """What every solver takes; see :func:`solve`."""
+    """Options of every solver; see :func:`solve`."""
 
     max_iter: int
     tol: float
@@ -62,8 +62,8 @@ def relative_residual(distance: Tensor, fx: Tensor) -> Tensor:
         fx: ``f(x)``, shape ``(N, ...)``.
 
     Returns:
-        Shape ``(N,)``; 0 where both norms are 0. No constant is added to the denominator: gradients of a
-        vanishing loss are far smaller than any such constant, and the backward solve stays relative.
+        Shape ``(N,)``; 0 where both norms are 0. No constant is added to the denominator, so that the
+        backward solve stays relative: gradients of a vanishing loss are far smaller than any such constant.
     """
     return distance / norms(fx).clamp_min(torch.finfo(fx.dtype).tiny)
 
@@ -85,17 +85,18 @@ def solve(
     Args:
         func: the map; its value for a sample must depend on that sample alone.
         x0: start, shape ``(N, ...)``.
-        step: proposes where to evaluate next.
-        max_iter: evaluations of ``func`` at most, at least 1.
+        step: chooses where to evaluate next.
+        max_iter: largest number of evaluations of ``func``, at least 1.
         tol: a sample is done when its relative residual is at most this.
-        stop_mode: only ``"rel"``; torchdeq hands it over, and an absolute tolerance is refused.
-        indexing: torchdeq's request for intermediate states; the last state answers each.
-        watch: called after each evaluation with the result so far, where samples that are done stay put.
-        narrowed: makes the map for the samples at some positions, int64 (n,). With it, only samples that are
-            not done are evaluated, as soon as they are at most half of those that are.
+        stop_mode: only ``"rel"``; torchdeq passes it, and an absolute tolerance is refused.
+        indexing: torchdeq's request for intermediate states; each gets the last state.
+        watch: called after each evaluation with the result so far, in which finished samples no longer
+            change.
+        narrowed: makes the map for the samples at some positions, int64 (n,). If given, finished samples are
+            dropped as soon as at most half of the evaluated ones are unfinished.
 
     Returns:
-        The last ``func(x)`` of each sample (its first below the tolerance), the states asked for, and the
+        The last ``func(x)`` of each sample (its first below the tolerance), the requested states, and the
         statistics: torchdeq's keys, and ``evaluations`` (of ``func``), ``status`` (N,), ``rel_lowest`` (N,).
 
     Raises:
@@ -103,7 +104,7 @@ def solve(
     """
     if stop_mode != "rel" or max_iter < 1:
         raise ValueError("a relative solver takes stop_mode='rel' and max_iter of at least 1.")
-    with torch.autocast(x0.device.type, enabled=False):  # the adjoint equation too, wherever it is solved
+    with torch.autocast(x0.device.type, enabled=False):  # also for adjoint equations, wherever solved
         value = func(x0)
         unit = units(value)
         if unit is not None:
@@ -135,12 +136,12 @@ def solve(
 
 
 class _Samples:
-    """What became of every sample so far, and which are still evaluated.
+    """The results of all samples so far, and which samples are still evaluated.
 
     Attributes:
         residual: its last finite relative residual, (N,).
-        result: the value it has that of, rows (N, d); it stays put once below the tolerance.
-        at: positions of the samples that are evaluated, int64 (n,); None for all.
+        result: the value with that residual, rows (N, d); fixed once below the tolerance.
+        at: positions of the evaluated samples, int64 (n,); None for all.
     """
 
     def __init__(self, x0: Tensor, tol: float) -> None:
@@ -152,15 +153,15 @@ class _Samples:
         self._all_active = True
 
     def take(self, residual: Tensor, value: Tensor) -> None:
-        """Takes the residuals (n,) and the values (n, d) of the samples that were evaluated."""
-        # Once per evaluation, here or in `done`, the host waits for the device.
+        """Takes the residuals (n,) and the values (n, d) of the evaluated samples."""
+        # The host waits for the device once per evaluation, here or in `done`.
         if self._all_active and _all_between(self.tol, residual):
             self.residual, self.result = residual, value
             return
         active, broken, before, result = map(
             self._at, (self._active, self._broken, self.residual, self.result)
         )
-        taken = active & (residual < torch.inf)  # which is false of NaN too
+        taken = active & (residual < torch.inf)  # also false for NaN
         self._broken = self._put(self._broken, broken | (active > taken))
         self._active = self._put(self._active, taken & (residual > self.tol))
         self.residual = self._put(self.residual, torch.where(taken, residual, before))
@@ -173,11 +174,10 @@ class _Samples:
         return not (self._all_active or bool(self._active.any()))
 
     def left(self) -> tuple[Tensor, Tensor] | None:
-        """Leaves out the samples that are done, where they are at least half of those that are evaluated.
+        """Drops finished samples if they are at least half of the evaluated ones.
 
         Returns:
-            The positions of the others among those that were evaluated, and in the batch, int64; None where
-            all stay.
+            The positions of the others among the evaluated samples and in the batch, int64; None if all stay.
         """
         if self._all_active:
             return None
@@ -190,7 +190,7 @@ class _Samples:
 
     @property
     def status(self) -> Tensor:
-        """Of every sample, (N,)."""
+        """Status of every sample, (N,)."""
         return CAPPED * self._active + DIVERGED * self._broken
 
     def _at(self, of_all: Tensor) -> Tensor:
@@ -202,10 +202,10 @@ class _Samples:
 
 def units(value: Tensor) -> Tensor | None:
     """Units of the samples of ``value``, (N, ...), in which their largest entry is about 1, of shape
-    ``(N, 1, ...)``; None where that of all is such that its square is an ordinary number.
+    ``(N, 1, ...)``; None if no sample's largest entry has a square that would over- or underflow.
 
-    The adjoint equation is as small as the loss: below 1e-16 its squares vanish in float32, and with them
-    every residual. Units are powers of two, so that nothing is rounded.
+    The adjoint equation is as small as the loss: below 1e-16 its squares vanish in float32, and so do all
+    residuals. Units are powers of two, so that nothing is rounded.
     """
     largest = torch.linalg.vector_norm(value, float("inf"), dim=tuple(range(1, value.dim())))
     exponent = torch.frexp(largest).exponent
@@ -224,7 +224,7 @@ Narrowed = Callable[[Tensor], Function] | None
 def _in_units(
     func: Function, watch: Watch, narrowed: Narrowed, unit: Tensor
 ) -> tuple[Function, Watch, Narrowed]:
-    """The map, whoever watches it, and the maps of some samples, seen from states in those units."""
+    """The map, its watcher and the maps of some samples, for states in those units."""
 
     def scaled(func: Function, unit: Tensor) -> Function:
         return lambda x: func(x * unit) / unit
@@ -237,7 +237,7 @@ def _in_units(
 
 
 class _Order:
-    """Samples as rows, without a copy of those that lie in memory as these do: by channel or by pixel."""
+    """Views samples as rows without copying, in the memory order of ``like``: by channel or by pixel."""
 
     def __init__(self, like: Tensor) -> None:
         self.shape = like.shape[1:]
@@ -267,14 +267,14 @@ _spare: list[Tensor] = []
 
 @contextmanager
 def workspace(like: Tensor, states: int) -> Iterator[Tensor]:
-    """Memory for ``states`` states of the shape of ``like``, not initialised, of shape ``(N, states, d)``.
+    """Memory for ``states`` states of the shape of ``like``, uninitialised, of shape ``(N, states, d)``.
 
-    On the CPU the next solve gets the same memory: the pages of fresh memory cost 4% of a solve.
+    On the CPU the next solve reuses the memory: new pages would cost 4% of a solve.
     """
     numel = states * like.numel()
     spare = _spare.pop() if _spare and not like.is_cuda else like.new_empty(0)
     fits = spare.numel() >= numel and (spare.dtype, spare.device) == (like.dtype, like.device)
-    with torch.inference_mode(False):  # else it could not serve a training step after a measurement
+    with torch.inference_mode(False):  # else a training step could not reuse it after a measurement
         memory = spare if fits else like.new_empty(numel)
     yield memory[:numel].view(len(like), states, -1)
     if not like.is_cuda:
