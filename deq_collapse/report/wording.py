@@ -88,13 +88,19 @@ def summarised(values: Sequence[float | None], measure: Measure) -> tuple[str, s
 
 
 def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
-    """The effect of a comparison, signed or as a factor, and its interval; a dash if there is no effect."""
+    """The effect of a comparison, signed or as a factor, and its interval; a dash if there is no effect.
+
+    They have the decimals of half the interval's width; factors over more than a decade two digits each, for
+    those of a small one would all be zeros.
+    """
     if not comparison.n:
         return NONE, ""
     low, high = comparison.interval
     width = (high - low) / 2 if math.isfinite(high - low) else 0.0
-    ends = [_plain(end, measure.kind, width) for end in (low, high)]
-    effect = _plain(comparison.effect, measure.kind, width)
+    wide = comparison.ratio and high > 10 * low
+    effect, *ends = (
+        _plain(value, measure.kind, value if wide else width) for value in (comparison.effect, low, high)
+    )
     if comparison.ratio:
         effect = f"×{effect}"
     elif comparison.effect > 0:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from deq_collapse.analysis.measures import FAMILIES, logged
+from deq_collapse.analysis.pairing import Comparison
 from deq_collapse.analysis.tables import Entry, Table, family_table
 from deq_collapse.report.entries import baseline_text, effect_text, other_text, runs_text
 from deq_collapse.report.latex import escape
@@ -163,6 +165,17 @@ def test_latex_compiles_and_fits_its_page(made_up: MakeUp, noisy: Values, tmp_pa
     log = (folder / "all.log").read_text(errors="replace")
     assert done.returncode == 0, log[-2000:]
     assert "Overfull" not in log
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 7), st.floats(1e-6, 7))
+def test_no_factor_is_rounded_to_nothing(effect: float, below: float, above: float) -> None:
+    middle = math.log(effect)
+    factors = {"0": middle, "1": middle}
+    comparison = Comparison(factors, (), True, middle - below, middle + above, 0.5, "")
+    words = told_effect(comparison, logged("train", "nc1", "NC1", "factor"))
+    numbers = re.findall(r"[0-9][0-9.,]*(?:×10[⁻⁰-⁹]+)?", " ".join(words).replace("×", " ", 1))
+    assert len(numbers) == 3
+    assert all(re.search("[1-9]", number) for number in numbers)
 
 
 def test_effects_in_words(made_up: MakeUp) -> None:
