@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deq-collapse",
         description="What deep equilibrium models learn, seen through neural collapse.",
-        epilog="deq-collapse COMMAND --help tells a command's options.",
+        epilog="deq-collapse COMMAND --help lists a command's options.",
     )
     parser.add_argument("--version", action="version", version=f"deq-collapse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -64,7 +64,7 @@ def _check_alone(args: Sequence[str]) -> None:
         option = arg.startswith("-") and not arg[1:2].isdigit()
         if not option and valued:
             if arg.endswith((".yaml", ".yml")):
-                raise UserError(f"{arg} stands alone: every file has a --config of its own, --config {arg}.")
+                raise UserError(f"{arg} follows no --config: give every file its own, --config {arg}.")
             raise UserError(f"{arg} is the value of no option: write --KEY {arg}." + _spaces(before))
         valued = not option or "=" in arg
 

@@ -112,7 +112,7 @@ class ImageFolder(Source):
             raise UserError(f"the class folder {folder / name} has no image ({formats})")
         if left_out:
             rank_zero_warn(
-                f"{len(left_out):,} files of {folder} are left out, such as {left_out[0]}: images lie in"
+                f"{len(left_out):,} files of {folder} are left out, such as {left_out[0]}: images must be in"
                 f" class folders and end in {formats}"
             )
         return tree

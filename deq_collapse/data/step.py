@@ -58,7 +58,7 @@ class Step(Imbalance):
         if sum(value is not None for value in given) != 1:
             raise UserError(
                 f"num_majority is {given[0]}, fraction {given[1]} and the list of classes {given[2]}, but"
-                " exactly one of them says what the majority is"
+                " exactly one of them must set the majority"
             )
         if self.fraction is not None:
             if not 0 < self.fraction < 1:

@@ -314,7 +314,7 @@ class CollapseModule(LightningModule):
             raise UserError(
                 f"the checkpoint is of another architecture: {name} is {theirs.get(name, 'absent')} there and"
                 f" {ours.get(name, 'absent')} in this model ({len(differing)} tensors differ in all);"
-                " use the config.yaml that lies beside the checkpoint."
+                " use the config.yaml beside the checkpoint."
             )
 
         self.class_means = checkpoint.get("class_means", {})

@@ -27,8 +27,14 @@ def make(shape):
 """
 
 MISTAKES = {
-    "no --config": (["conf/run/digits.yaml"], "conf/run/digits.yaml stands alone: every file has a --config"),
-    "one --config for two": ([*DIGITS, "conf/model/explicit.yaml"], "conf/model/explicit.yaml stands alone"),
+    "no --config": (
+        ["conf/run/digits.yaml"],
+        "conf/run/digits.yaml follows no --config: give every file its own",
+    ),
+    "one --config for two": (
+        [*DIGITS, "conf/model/explicit.yaml"],
+        "conf/model/explicit.yaml follows no --config",
+    ),
     "a list without quotes": (["--model.metrics", "[nc1,", "nc2]"], "nc2] is the value of no option"),
     "a study": (
         ["--config", "conf/study/demo.yaml"],

@@ -146,7 +146,7 @@ def test_natural_and_listed_sizes_are_kept_up_to_the_cap():
         (Counts([1, 151, 3, 4]), "class 1 would keep 151 images, but only 150"),
         (ParetoTailed(10, 0), "alpha is 0, but .* above 0"),
         (ParetoTailed(0.5), r"ratio R is 0\.5.*R >= 1"),
-        (Step(), "exactly one of them says what the majority is"),
+        (Step(), "exactly one of them must set the majority"),
         (Step(2, fraction=0.5), "num_majority is 2, fraction 0.5"),
         (Step(2, which=[0, 1]), r"num_majority is 2, .* \[0, 1\], but exactly one"),
         (Step(fraction=1.0), "above 0, below 1"),

@@ -142,6 +142,6 @@ def test_files_that_are_left_out_are_told(tree):
     for name in ("cat/3.gif", "dog/notes.txt", "lost.png"):
         (tree / "train" / name).touch()
     with pytest.warns(
-        UserWarning, match=r"^3 files of .*train are left out, such as .*: images lie in class"
+        UserWarning, match=r"^3 files of .*train are left out, such as .*: images must be in class"
     ):
         assert len(ImageFolder(tree).train.labels) == 6
