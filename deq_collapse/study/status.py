@@ -73,7 +73,8 @@ def _summary(plan: Plan, cells: Sequence[Standing]) -> Text:
         told = "no run was timed yet" if left is None else f"{left_in_words(left)}, {pace}"
         words += f" {told[0].upper()}{told[1:]}."
     if counts["interrupted"] + counts["waiting"] and not running:
-        words += f" `{plan.command}` {'starts it' if counts['waiting'] == len(cells) else 'goes on'}."
+        begun = counts["waiting"] < len(cells)
+        words += f" `{plan.command}` {'continues' if begun else 'checks every run, then starts'}."
     if counts["failed"]:
         words += f" `{plan.command} --retry` runs what failed again."
     return Text(words)

@@ -99,7 +99,7 @@ def test_an_interrupted_study_goes_on_to_the_same_bits(whole: Path, tmp_path: Pa
             assert process.returncode == 130
             assert told == f"Interrupted; the same command goes on where it stopped: {COMMAND} {path}\n"
     assert main(["study", "status", str(path)]) == 0
-    assert f"`{COMMAND} {path}` goes on." in capsys.readouterr().out
+    assert f"`{COMMAND} {path}` continues." in capsys.readouterr().out
     run(path)
     assert all(same_bits(each, whole / each.name) for each in runs)
     results = json.loads((tmp_path / "tiny/results.json").read_text())
