@@ -2,17 +2,21 @@
 
 import re
 from argparse import Action
+from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.cli import LightningArgumentParser
 
 from deq_collapse.config.mistakes import classes_of
 
 SHOWN = 12
 """Largest number of classes of other libraries listed."""
+ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
+"""What a docstring links to, for the site: the last part is the name."""
 
 
 class ShortHelp(DefaultHelpFormatter):
-    """jsonargparse's help with short lists of the classes that a key takes."""
+    """jsonargparse's help with short lists of the classes that a key takes, and without a page's markup."""
 
     def _expand_help(self, action: Action) -> str:
         ours = classes_of(action.dest)
@@ -20,7 +24,31 @@ class ShortHelp(DefaultHelpFormatter):
         def shorten(found: re.Match[str]) -> str:
             names = [name.strip() for name in found[1].split(",")]
             theirs = [name for name in names if not name.startswith("deq_collapse.")]
-            listed = ours or (theirs if len(theirs) <= SHOWN else [*theirs[:SHOWN], "..."])
+            some = theirs if len(theirs) <= SHOWN else [*theirs[:SHOWN], "..."]
+            listed = ours or some or names
             return f"known subclasses: {', '.join(listed)}"
 
-        return re.sub(r"known subclasses: ([^)]*)", shorten, super()._expand_help(action))
+        return plain(re.sub(r"known subclasses: ([^)]*)", shorten, super()._expand_help(action)))
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(plain(text))
+
+    def start_section(self, heading: str | None) -> None:
+        """A group of keys, headed by the first line of a docstring."""
+        super().start_section(heading and plain(heading))
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser with this help, and with the program's name where jsonargparse makes another one for
+    the help of a class.
+    """
+
+    def __init__(
+        self, *args: Any, prog: str = "deq-collapse", formatter_class: type = ShortHelp, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, prog=prog, formatter_class=formatter_class, **kwargs)
+
+
+def plain(text: str) -> str:
+    """A docstring's text without its markup."""
+    return ROLE.sub(r"\1", text).replace("``", "")

@@ -13,7 +13,7 @@ from deq_collapse.allocator import keep_freed_memory
 from deq_collapse.config.command_line import CollapseCLI, SaveConfig
 from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, expand_parts, links, sentence
-from deq_collapse.config.help import ShortHelp
+from deq_collapse.config.help import Parser
 from deq_collapse.config.ranks import losses_told
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError, exit_code
@@ -23,7 +23,6 @@ PARSER = {
     "parser_mode": "omegaconf+",
     "exit_on_error": False,
     "allow_abbrev": False,
-    "formatter_class": ShortHelp,
 }
 USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
 
@@ -61,6 +60,7 @@ def lightning_main(
                 save_config_kwargs={"save_to_log_dir": False, "links": links(expanded)},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
+                parser_class=Parser,
                 parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
                 args=expanded,
                 run=run,
