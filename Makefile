@@ -58,4 +58,4 @@ lock:
 		--quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) build site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) build site jupyter_execute .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
