@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from deq_collapse.config.mistakes import classes_of
 
 SHOWN = 12
-"""Largest number of classes of other libraries listed."""
+"""Largest number of classes listed where not those of a key are known."""
 ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
 """What a docstring links to, for the site: the last part is the name."""
 
@@ -23,9 +23,8 @@ class ShortHelp(DefaultHelpFormatter):
 
         def shorten(found: re.Match[str]) -> str:
             names = [name.strip() for name in found[1].split(",")]
-            theirs = [name for name in names if not name.startswith("deq_collapse.")]
-            some = theirs if len(theirs) <= SHOWN else [*theirs[:SHOWN], "..."]
-            listed = ours or some or names
+            names.sort(key=lambda name: not name.startswith("deq_collapse."))
+            listed = ours or (names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
             return f"known subclasses: {', '.join(listed)}"
 
         return plain(re.sub(r"known subclasses: ([^)]*)", shorten, super()._expand_help(action)))
