@@ -19,7 +19,8 @@ from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
-from deq_collapse.models.module import CollapseModule, precise
+from deq_collapse.models.measures import precise
+from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.solvers import name_of
 from deq_collapse.runs.files import RESULT, SPLITS
 from deq_collapse.runs.geometry import write_geometry

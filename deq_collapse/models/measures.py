@@ -1,7 +1,8 @@
 """All measures of one split in eval mode: neural collapse, accuracy as the field reports it, loss, solver."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from deq_collapse.errors import UserError
+from deq_collapse.errors import Diverged, UserError
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional import frequency_groups
 from deq_collapse.metrics.functional.imbalance import FEW, MANY
@@ -94,6 +95,11 @@ class SplitMeasures(nn.Module):
             values["unconverged"] = self.unconverged.compute()
         return values
 
+    def class_means(self) -> Tensor:
+        """Raw class means over all ranks, (K, d)."""
+        with self.collapse.sync_context(dist_sync_fn=self.collapse.dist_sync_fn):
+            return self.collapse.statistics().means.clone()
+
     def names(self, solved: bool) -> list[str]:
         """The names of the values of a split with samples of every class, without computing any.
 
@@ -114,6 +120,28 @@ class SplitMeasures(nn.Module):
         solves = (self.residual, self.evaluations, self.unconverged)
         for metric in (self.collapse, self.confusion, self.loss, *solves):
             metric.reset()
+
+
+def precise(values: Tensor) -> Tensor:
+    """Converts to float32 or better: measures of a half-precision network are not rounded to it again."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextmanager
+def divergence_told(split: str, step: int) -> Iterator[None]:
+    """Turns the metric's error about non-finite features into `Diverged`.
+
+    Raises:
+        Diverged: if there are any.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = str(error).partition(";")[0]
+        raise Diverged(
+            f"the run diverged: after step {step}, on the {split} split, {found}; a lower learning rate may"
+            " help."
+        ) from error
 
 
 class _Mean(Metric):

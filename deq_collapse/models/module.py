@@ -4,8 +4,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from deq_collapse import fit_end
-from deq_collapse.errors import Diverged, UserError
+from deq_collapse.errors import UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
-from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import ConvCell, Shape
@@ -27,7 +25,7 @@ from deq_collapse.models.encoders import ConvEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.lr_schedules import follow, monitored
-from deq_collapse.models.measures import SplitMeasures, class_groups
+from deq_collapse.models.measures import SplitMeasures, class_groups, divergence_told, precise
 from deq_collapse.models.network import ClassifierFactory, EncoderFactory, Network, RefinementFactory, make
 from deq_collapse.models.readouts import GlobalAverage
 from deq_collapse.runs.files import SPLITS
@@ -256,8 +254,8 @@ class CollapseModule(LightningModule):
         """Counts a batch of one split."""
         split = tuple(self.trainer.val_dataloaders or SPLITS)[dataloader_idx]
         if split == "test" and batch_idx == 0 and self._split("train").comparable():
-            with _divergence_told("train", self.trainer.global_step):
-                self._train_means = _means(self._split("train").collapse)
+            with divergence_told("train", self.trainer.global_step):
+                self._train_means = self._split("train").class_means()
         self._measure(split, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -367,9 +365,9 @@ class CollapseModule(LightningModule):
         measures = self._split(split)
         if not measures.comparable():  # the one batch of fast_dev_run, if samples are sorted by class
             return
-        with _divergence_told(split, self.trainer.global_step):
+        with divergence_told(split, self.trainer.global_step):
             values = measures.compute()
-            self.class_means[split] = _means(measures.collapse)
+            self.class_means[split] = measures.class_means()
         self.confusions[split] = measures.confusion.compute().clone()
         if split == "test":
             values |= self.alternatives.compute()
@@ -395,31 +393,3 @@ class _Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
         return self
-
-
-def precise(values: Tensor) -> Tensor:
-    """Converts to float32 or better: measures of a half-precision network are not rounded to it again."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-@contextmanager
-def _divergence_told(split: str, step: int) -> Iterator[None]:
-    """Turns the metric's error about non-finite features into `Diverged`.
-
-    Raises:
-        Diverged: if there are any.
-    """
-    try:
-        yield
-    except ValueError as error:
-        found = str(error).partition(";")[0]
-        raise Diverged(
-            f"the run diverged: after step {step}, on the {split} split, {found}; a lower learning rate may"
-            " help."
-        ) from error
-
-
-def _means(collapse: NeuralCollapse) -> Tensor:
-    """Raw class means over all ranks, (K, d)."""
-    with collapse.sync_context(dist_sync_fn=collapse.dist_sync_fn):
-        return collapse.statistics().means.clone()
