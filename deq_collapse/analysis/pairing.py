@@ -41,6 +41,11 @@ class Comparison:
         return len(self.differences)
 
     @property
+    def seeds(self) -> dict[str, str]:
+        """Which seeds have a pair, and which have a value on one side only: columns of files."""
+        return {"seeds": " ".join(self.differences), "seeds_without_partner": " ".join(self.unpaired)}
+
+    @property
     def mean(self) -> float:
         """Mean difference, on the scale of `differences`; nan without pairs."""
         return math.fsum(self.differences.values()) / self.n if self.n else math.nan

@@ -261,8 +261,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "low": _finite(verdict.comparison.interval[0]),
             "high": _finite(verdict.comparison.interval[1]),
             "n": verdict.comparison.n,
-            "seeds": " ".join(verdict.comparison.differences),
-            "seeds_without_partner": " ".join(verdict.comparison.unpaired),
+            **verdict.comparison.seeds,
             "p": _finite(verdict.comparison.p),
             "p_holm": _finite(verdict.adjusted),
             "verdict": verdict.word,
@@ -313,9 +312,8 @@ def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
 
 def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
     some = sum(verdict.comparison.n > 0 for verdict in single)
-    baselines, deqs = (
-        ", ".join(dict.fromkeys(getattr(verdict, side) for verdict in single)) for side in ("baseline", "deq")
-    )
+    baselines = ", ".join(dict.fromkeys(verdict.baseline for verdict in single))
+    deqs = ", ".join(dict.fromkeys(verdict.deq for verdict in single))
     comparisons = [verdict.comparison for verdict in single]
     return Verdict(claim, group, baselines, deqs, None, some, pool(comparisons))
 

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from deq_collapse.config.mistakes import classes_of
 
 SHOWN = 12
-"""Largest number of classes listed where not those of a key are known."""
+"""Largest number of classes listed for a key whose own are not known."""
 ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
 """What a docstring links to, for the site: the last part is the name."""
 

@@ -70,7 +70,8 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
     top = 0.36 + 0.17 * len(notes)
     rows = -(-len(drawn) // columns)
     height = top + BOTTOM + PANEL * rows + GAP * (rows - 1)
-    right = room_for((end.name for panel in drawn for end in ends(panel, cell)), RIGHT)
+    named = [list(ends(panel, cell)) for panel in drawn]
+    right = room_for((end.name for some in named for end in some), RIGHT)
     each = WIDTH - RIGHT + right
     width = each * columns
     with matplotlib.rc_context(RC):
@@ -90,7 +91,7 @@ def collapse_curves(cell: Cell, scales: Mapping[str, Scale], columns: int = 1) -
                     if run.terminal_epoch is not None:
                         gid = f"terminal-{panel.metric}-{run.name}"
                         mark_terminal(axes, run.terminal_epoch, median, series(refinement), gid)
-            label_ends(axes, list(ends(panel, cell)), PANEL)
+            label_ends(axes, named[place], PANEL)
         for axes in figure.axes[-columns:]:
             axes.set_xlabel("completed epochs")
         for line, (refinement, note) in enumerate(notes):
