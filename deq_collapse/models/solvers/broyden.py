@@ -36,7 +36,8 @@ class Broyden(Solver):
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
         """See :class:`~deq_collapse.models.solvers.base.Solver`."""
-        with workspace(x0, self.window) as memory:
+        # Of 100 states, a solve that may take 20 evaluations needs 20.
+        with workspace(x0, min(self.window, options.get("max_iter", self.window))) as memory:
             return solve(func, x0, _Secant(memory), **options)
 
 
