@@ -229,6 +229,14 @@ def test_broyden_solves_a_linear_equation_of_dimension_d_in_2d_steps_whatever_it
     assert (plain["rel_lowest"] > 0.1).all()
 
 
+def test_a_solver_that_may_remember_everything_keeps_no_more_than_its_evaluations():
+    """A memory of a thousand million states would not fit anywhere."""
+    f = Affine(0.5)
+    z, _, stat = Broyden(window=10**9)(f, f.start, max_iter=30, tol=1e-6)
+    assert (stat["status"] == CONVERGED).all()
+    torch.testing.assert_close(z, f.solution, rtol=0, atol=1e-4)
+
+
 def test_where_broydens_update_is_singular_a_sample_starts_anew_and_its_mates_do_not_notice():
     """``f(z) = z + c`` has no fixed point, and its residual does not change: the secant has no inverse."""
     g = Affine(0.9, n=2)

@@ -36,7 +36,7 @@ class Broyden(Solver):
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
         """See :class:`~deq_collapse.models.solvers.base.Solver`."""
-        # Of 100 states, a solve that may take 20 evaluations needs 20.
+        # A solve of 20 evaluations keeps no more than 20 steps.
         with workspace(x0, min(self.window, options.get("max_iter", self.window))) as memory:
             return solve(func, x0, _Secant(memory), **options)
 

@@ -276,6 +276,6 @@ def workspace(like: Tensor, states: int) -> Iterator[Tensor]:
     fits = spare.numel() >= numel and (spare.dtype, spare.device) == (like.dtype, like.device)
     with torch.inference_mode(False):  # else a training step could not reuse it after a measurement
         memory = spare if fits else like.new_empty(numel)
-    yield memory[:numel].view(len(like), states, -1)
+    yield memory[:numel].view(len(like), states, like.shape[1:].numel())
     if not like.is_cuda:
         _spare[:] = [memory]
