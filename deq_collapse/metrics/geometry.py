@@ -4,12 +4,15 @@ geometry of cross entropy with features after a ReLU (Dang 2024).
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from deq_collapse.metrics.moments import strips
+
+# Number of classes up to which SELI targets are remembered.
+REMEMBERED = 256
 
 
 class Geometry(NamedTuple):
@@ -50,6 +53,21 @@ def normalised_distance(left: Tensor, right: Tensor) -> Tensor:
 def centred_rows(matrix: Tensor) -> Tensor:
     """P A, P = I - 11^T/K: the rows of A (K, n) minus their mean."""
     return matrix - matrix.mean(0)
+
+
+def centred_diagonal(diagonal: Tensor) -> Tensor:
+    """P D, (K, K), D = diag(diagonal): rows minus the mean of the rows. No other (K, K) matrix is made."""
+    product = (-diagonal / len(diagonal)).repeat(len(diagonal), 1)
+    product.diagonal().add_(diagonal)
+    return product
+
+
+def doubly_centred_diagonal(diagonal: Tensor) -> Tensor:
+    """P D P, (K, K), likewise."""
+    parts = diagonal / len(diagonal)
+    product = (parts.mean() - parts)[:, None] - parts
+    product.diagonal().add_(diagonal)
+    return product
 
 
 def gram_distance(gram: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -120,8 +138,7 @@ def seli(counts: Sequence[int]) -> Geometry:
         ValueError: if there are fewer than 2 counts or one is not positive.
 
     """
-    _check(counts)
-    return Geometry(*_seli(tuple(float(n) for n in counts)), simplex_etf_gram(len(counts)))
+    return Geometry(seli_gram(counts, "weights"), seli_gram(counts, "means"), simplex_etf_gram(len(counts)))
 
 
 def gof(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: float = 0.0) -> Geometry:
@@ -156,9 +173,9 @@ def relu_ce(counts: Sequence[int], weight_decay: float = 0.0, feature_decay: flo
     """
     weights, means, logits = relu_ce_diagonals(counts, weight_decay, feature_decay)
     return Geometry(
-        normalised(centred_rows(centred_rows(weights.diag()).T)),
+        normalised(doubly_centred_diagonal(weights)),
         means.diag(),
-        normalised(centred_rows(logits.diag())),
+        normalised(centred_diagonal(logits)),
     )
 
 
@@ -193,15 +210,42 @@ def _check(counts: Sequence[int]) -> None:
         raise ValueError(f"class counts must be at least 2 positive numbers, got {list(counts)}")
 
 
-@lru_cache(maxsize=16)
+def seli_gram(counts: Sequence[int], of: Literal["weights", "means"]) -> Tensor:
+    """One of the matrices of `seli`: W W^T or H^T H, (K, K), of unit Frobenius norm.
+
+    Those of up to `REMEMBERED` classes are remembered; at 1000 classes each would hold 8 MiB.
+
+    Raises:
+        ValueError: see `seli`.
+
+    """
+    _check(counts)
+    found = _remembered if len(counts) <= REMEMBERED else _seli
+    return found(tuple(float(n) for n in counts), 0.5 if of == "weights" else -0.5)
+
+
 @torch.inference_mode(False)  # tensors made in inference mode could not be used under autograd later
-def _seli(counts: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _seli(counts: tuple[float, ...], power: float) -> Tensor:
+    """A power of P D P off its kernel, of unit norm. P D P mixes classes of one count only by their sum.
+
+    On the differences of k classes of one count it is that count. What is left acts on the normalised sums of
+    the m groups of equal count, with P = I - s s^T/K, s = (sqrt(k)): an (m, m) problem.
+    """
     n = torch.tensor(counts, dtype=torch.float64)
-    projected = torch.diag(n / n.mean())
-    projected -= projected.mean(0)
-    projected -= projected.mean(1, keepdim=True)
-    values, vectors = torch.linalg.eigh(projected)
-    # The smallest eigenvalue belongs to the constant vector and is exactly 0.
-    roots, vectors = values[1:].sqrt(), vectors[:, 1:]
-    weights, means = ((vectors * factors) @ vectors.T for factors in (roots, 1 / roots))
-    return weights.mul_(inverse_norm(weights)), means.mul_(inverse_norm(means))
+    distinct, group, sizes = torch.unique(n / n.mean(), return_inverse=True, return_counts=True)
+    s = sizes.double().sqrt()
+    quotient = torch.diag(distinct)
+    quotient -= s.outer(s @ quotient / len(n))
+    quotient -= (quotient @ s / len(n)).outer(s)
+    values, vectors = torch.linalg.eigh(quotient)
+    # The smallest eigenvalue belongs to s, the constant vector, and is exactly 0.
+    values, vectors = values[1:].pow(power), vectors[:, 1:]
+    of_groups = torch.matmul(vectors * values, vectors.T, out=quotient)
+    of_groups.diagonal().sub_(distinct.pow(power))
+    of_groups /= s.outer(s)
+    of_classes = of_groups[group[:, None], group]
+    of_classes.diagonal().add_(distinct.pow(power)[group])
+    return of_classes.mul_(inverse_norm(of_classes))
+
+
+_remembered = lru_cache(maxsize=32)(_seli)

@@ -1,7 +1,7 @@
 """What is known when the formulas of `table.py` are applied, and hence which values can be computed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -10,7 +10,16 @@ from torch import Tensor
 
 from deq_collapse.metrics.functional import nc1, nc1_per_class, nc4
 from deq_collapse.metrics.functional.separation import weighted_means
-from deq_collapse.metrics.geometry import Geometry, centred_rows, gof_diagonals, relu_ce_diagonals, seli
+from deq_collapse.metrics.geometry import (
+    Geometry,
+    centred_diagonal,
+    centred_rows,
+    doubly_centred_diagonal,
+    gof_diagonals,
+    relu_ce_diagonals,
+    seli_gram,
+    simplex_etf_gram,
+)
 from deq_collapse.metrics.statistics import ClassStatistics, gram
 
 Need = Literal["within", "classifier", "samples", "minority", "minority_pair", "outside", "matrix", "fixed"]
@@ -59,6 +68,7 @@ class Known:
     count: Callable[[], Tensor]
     count_directions: Callable[[], Tensor]
     fixed: Tensor | None
+    _matrix: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def given(self) -> set[Need]:
@@ -146,10 +156,10 @@ class Known:
         along = self.means @ self.stats.global_mean
         return (self.gram + along).add_(along[:, None] + self.stats.global_mean.square().sum())
 
-    @cached_property
+    @property
     def rows_gram(self) -> Tensor:
         """(K, K) Gram matrix of all classifier rows."""
-        return gram(self.rows)
+        return self._kept("rows_gram", lambda: gram(self.rows))
 
     @property
     def target_rows_gram(self) -> Tensor:
@@ -159,10 +169,17 @@ class Known:
         """
         return self.rows_gram if self.class_counts is not None else self._among_seen(self.rows_gram)
 
-    @cached_property
+    @property
     def product(self) -> Tensor:
         """W M^T, (K', K'), of classifier rows and centred means."""
-        return self.weight @ self.means.T
+        return self._kept("product", lambda: self.weight @ self.means.T)
+
+    def _kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """A (K, K) matrix, kept until another one is asked for."""
+        if name not in self._matrix:
+            self._matrix.clear()
+            self._matrix[name] = make()
+        return self._matrix[name]
 
     @property
     def raw_product(self) -> Tensor:
@@ -212,10 +229,19 @@ class Known:
         return [int(n) for n in present]
 
     @property
-    def seli(self) -> Geometry:
-        """SELI targets; those of means and logits are (K', K'), centred like the means."""
-        target = seli(self.counts)
-        return Geometry(target.weights, self._centred(target.means), self._centred(target.logits))
+    def seli_weights(self) -> Tensor:
+        """SELI target of W W^T."""
+        return seli_gram(self.counts, "weights")
+
+    @property
+    def seli_means(self) -> Tensor:
+        """SELI target of the centred means, (K', K')."""
+        return self._centred(seli_gram(self.counts, "means"))
+
+    @property
+    def seli_logits(self) -> Tensor:
+        """SELI target of their products with classifier rows, (K', K')."""
+        return self._centred(simplex_etf_gram(len(self.counts)))
 
     @property
     def frame(self) -> Geometry:
@@ -226,7 +252,7 @@ class Known:
     @property
     def relu_weights(self) -> Tensor:
         """Target of W W^T for cross entropy with features after a ReLU, up to scale."""
-        return centred_rows(centred_rows(self._relu.weights.diag()).T)
+        return doubly_centred_diagonal(self._relu.weights)
 
     @property
     def relu_means(self) -> Tensor:
@@ -236,7 +262,7 @@ class Known:
     @property
     def relu_logits(self) -> Tensor:
         """The same for their products with classifier rows, (K', K')."""
-        return self._among_seen(centred_rows(self._relu.logits.diag()))
+        return self._among_seen(centred_diagonal(self._relu.logits))
 
     @property
     def _relu(self) -> Geometry:

@@ -28,7 +28,7 @@ from deq_collapse.metrics.inputs import (
 from deq_collapse.metrics.known import LACKS, Known, Need
 from deq_collapse.metrics.moments import Moments, merge
 from deq_collapse.metrics.statistics import Centre, ClassStatistics, Scatter, Weighting
-from deq_collapse.metrics.table import COSTLY, TABLE
+from deq_collapse.metrics.table import COSTLY, TABLE, in_turn
 
 Policy = Literal["raise", "skip"]
 DEFAULT = tuple(name for name in TABLE if name not in COSTLY)
@@ -295,10 +295,7 @@ class NeuralCollapse(HeldSamples):
         known = self._known(spreads=self._projects)
         given = known.given
         names = [name for name in self.metrics if TABLE[name].needs <= given]
-        # SELI's eigenproblem takes the memory of several (K, K) matrices, so it runs before other matrices
-        # exist.
-        order = sorted(names, key=lambda name: not name.startswith("seli"))
-        values = {name: TABLE[name].formula(known) for name in order}
+        values = {name: TABLE[name].formula(known) for name in in_turn(names)}
         return {name: values[name] for name in names}
 
     def left_out(self) -> dict[str, str]:

@@ -27,10 +27,18 @@ Centre = Literal["classes", "samples"]
 Weighting = Literal["samples", "classes"]
 
 
-def gram(rows: Tensor) -> Tensor:
-    """rows rows^T, (K, K), at little more than half the cost of the full product."""
+def gram(rows: Tensor, origin: Tensor | None = None) -> Tensor:
+    """R R^T, (K, K), of the rows minus an origin, at little more than half the cost of the full product.
+
+    Args:
+        rows: (K, d).
+        origin: (d,); None for 0. It is subtracted from some columns at a time, without another (K, d) matrix.
+
+    """
     upper = rows.new_zeros(len(rows), len(rows))
-    add_products(upper, rows.T, rows.T)
+    for columns in strips(rows.shape[1]):
+        part = rows[:, columns] if origin is None else rows[:, columns] - origin[columns]
+        add_products(upper, part.T, part.T)
     return mirror_(upper)
 
 
@@ -202,7 +210,7 @@ class ClassStatistics:
     @cached_property
     def gram(self) -> Tensor:
         """M M^T, (K', K')."""
-        return gram(self.centred)
+        return gram(self.seen(self.means), self.global_mean)
 
     @property
     def distances(self) -> Tensor:
@@ -239,7 +247,11 @@ class ClassStatistics:
     def directions(self, those: slice = slice(None)) -> Tensor:
         """Unit eigenvectors of Sigma_B in feature space, (r, d), ordered as in `between`, or some of them."""
         values, vectors = self.between
-        return (vectors[:, those].T @ self.centred).div_(values[those].sqrt()[:, None])
+        rows, origin = self.seen(self.means), self.global_mean
+        found = rows.new_empty(len(values[those]), rows.shape[1])
+        for columns in strips(rows.shape[1]):  # without another matrix of the size of the means
+            found[:, columns] = vectors[:, those].T @ (rows[:, columns] - origin[columns])
+        return found.div_(values[those].sqrt()[:, None])
 
     @property
     def resolution(self) -> float:

@@ -1,6 +1,6 @@
 """Every value that `NeuralCollapse` can compute: its name, its formula and its needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,9 +58,11 @@ TABLE: dict[str, Row] = {
     "cdnv_majority": _row(lambda k: formulas.cdnv_per_class(k.stats)[~k.minority_present].mean(), "minority"),
     "cdnv_minority": _row(lambda k: formulas.cdnv_per_class(k.stats)[k.minority_present].mean(), "minority"),
     "uniformity": _row(lambda k: formulas.uniformity(k.gram)),
-    "seli_means": _row(lambda k: gram_distance(k.gram, k.seli.means)),
-    "seli_weights": _row(lambda k: gram_distance(k.target_rows_gram, k.seli.weights), "classifier"),
-    "seli_logits": _row(lambda k: gram_distance(k.product, k.seli.logits), "classifier"),
+    "seli_means": _row(lambda k: gram_distance(target=k.seli_means, gram=k.gram)),
+    "seli_weights": _row(
+        lambda k: gram_distance(target=k.seli_weights, gram=k.target_rows_gram), "classifier"
+    ),
+    "seli_logits": _row(lambda k: gram_distance(k.product, k.seli_logits), "classifier"),
     "gof_means": _row(lambda k: gram_distance(k.raw_gram, k.frame.means.diag())),
     "gof_weights": _row(lambda k: gram_distance(k.target_rows_gram, k.frame.weights.diag()), "classifier"),
     "gof_logits": _row(lambda k: gram_distance(k.raw_product, k.frame.logits.diag()), "classifier"),
@@ -84,6 +86,22 @@ TABLE: dict[str, Row] = {
     "skipped_samples": _row(lambda k: k.skipped),
     "absent_classes": _row(lambda k: (~k.stats.present).sum().double()),
 }
+
+
+def in_turn(names: Iterable[str]) -> list[str]:
+    """Names in the order in which the least memory computes them: all that read one (K, K) matrix together,
+    SELI's eigenproblem, which takes four of them, before that matrix exists, and that of Sigma_B last.
+    """
+
+    def turn(name: str) -> tuple[int, bool]:
+        stages = ("weights" in name, name.endswith(("logits", "product")), name not in EIGENVECTORS, True)
+        return stages.index(True), not name.startswith("seli")
+
+    return sorted(names, key=turn)
+
+
+# Computed from the eigenvectors of Sigma_B.
+EIGENVECTORS = {"nc1", "between_rank", "effective_rank_means"}
 
 # Computed only when requested by name: a least-squares problem per class, products in float64, (d, d)
 # matrices that may not exist otherwise, and alternatives that other papers use in place of the above.
