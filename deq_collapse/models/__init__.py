@@ -13,14 +13,20 @@ from deq_collapse.models.cells import (
     TransformerCell,
 )
 from deq_collapse.models.classifiers import CosineClassifier, FixedETF
-from deq_collapse.models.encoders import ConvEncoder, LinearEncoder, PatchEncoder, VectorEncoder
+from deq_collapse.models.encoders import (
+    CircularEncoder,
+    ConvEncoder,
+    LinearEncoder,
+    PatchEncoder,
+    VectorEncoder,
+)
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrolled
 from deq_collapse.models.lr_schedules import WarmupMultiStep
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
-from deq_collapse.models.readouts import GlobalAverage, TokenAverage
+from deq_collapse.models.readouts import GlobalAverage, PatchAverage, TokenAverage
 from deq_collapse.models.resnet import ResNetEncoder
 from deq_collapse.models.solvers import Anderson, Broyden, FixedPoint
 from deq_collapse.models.tolerance import Tolerance
@@ -30,6 +36,7 @@ __all__ = [
     "Anderson",
     "Broyden",
     "Cell",
+    "CircularEncoder",
     "CollapseModule",
     "ConvCell",
     "ConvEncoder",
@@ -49,6 +56,7 @@ __all__ = [
     "MultiscaleCell",
     "Network",
     "OptEqCell",
+    "PatchAverage",
     "PatchEncoder",
     "Phantom",
     "ResNetEncoder",

@@ -66,6 +66,26 @@ class LinearEncoder(nn.Sequential):
         super().__init__(nn.Flatten(), _of_pixels(image_shape, width))
 
 
+class CircularEncoder(nn.Sequential):
+    """One affine 3x3 convolution, circular on the image with a border of zeros, and nothing else.
+
+    Maps ``(N, C, H, W)`` to ``(N, width, H + 2 border, W + 2 border)``. The injection ``U x + b`` of a DEQ on
+    maps, whose cell applies the nonlinearity (Winston & Kolter, "Monotone Operator Equilibrium Networks",
+    NeurIPS 2020).
+
+    Args:
+        image_shape: channels, height and width of an image.
+        width: channels of H0.
+        border: pixels added on each side.
+    """
+
+    def __init__(self, image_shape: Shape, width: int = 64, border: int = 1) -> None:
+        if width < 1 or border < 0:
+            raise UserError(f"width is {width}, at least 1, and border {border}, at least 0.")
+        convolution = nn.Conv2d(image_shape[0], width, 3, padding=1, padding_mode="circular")
+        super().__init__(nn.ZeroPad2d(border), convolution)
+
+
 def _of_pixels(image_shape: Shape, width: int, bias: bool = True) -> nn.Linear:
     if width < 1:
         raise UserError(f"width is {width}, but H0 has at least 1 number.")

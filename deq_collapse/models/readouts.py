@@ -23,6 +23,34 @@ class GlobalAverage(nn.Module):
         return z.flatten(2).mean(2) if z.dim() > 2 else z
 
 
+class PatchAverage(nn.Module):
+    """The means over squares of a map, as one vector: ``(N, C, H, W)`` to ``(N, C (H // side) (W // side))``.
+
+    Pixels that fill no square, at the end of rows and columns, are left out.
+
+    Args:
+        side: of a square in pixels.
+
+    Raises:
+        UserError: for a side out of range, and for anything but maps that have room for a square.
+    """
+
+    def __init__(self, side: int = 4) -> None:
+        super().__init__()
+        if side < 1:
+            raise UserError(f"side is {side}, but a square has at least 1 pixel.")
+        self.side = side
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Features h."""
+        if z.dim() != 4 or min(z.shape[2:]) < self.side:
+            raise UserError(
+                f"PatchAverage takes maps (N, C, H, W) of at least {self.side}x{self.side} pixels, but got"
+                f" {_shape(z)}."
+            )
+        return F.avg_pool2d(z, self.side).flatten(1)
+
+
 class TokenAverage(nn.Module):
     """The mean over the tokens: ``(N, L, D)`` to ``(N, D)``.
 

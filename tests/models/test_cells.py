@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
 from deq_collapse.models import (
+    CircularEncoder,
     ConvCell,
     Equilibrium,
     Explicit,
@@ -23,6 +24,7 @@ from deq_collapse.models import (
     MonotoneCell,
     MultiscaleCell,
     OptEqCell,
+    PatchAverage,
     VectorEncoder,
 )
 
@@ -267,6 +269,10 @@ def test_the_linear_cells_fixed_point_and_its_gradients_are_the_closed_form():
         (partial(OptEqCell, (2,), inner_width=0), "inner_width is 0"),
         (partial(VectorEncoder, (1, 2, 2), width=0), "width is 0"),
         (partial(LinearEncoder, (1, 2, 2), width=0), "width is 0"),
+        (partial(CircularEncoder, (1, 2, 2), width=0), "width is 0"),
+        (partial(CircularEncoder, (1, 2, 2), border=-1), "border -1"),
+        (partial(PatchAverage, 0), "side is 0"),
+        (partial(PatchAverage(3), torch.zeros(1, 2, 2, 5)), r"at least 3x3 pixels, but got \(N, 2, 2, 5\)"),
     ],
 )
 def test_an_argument_that_cannot_be_is_refused_in_one_sentence(wrong, said):
@@ -291,3 +297,31 @@ def test_the_fully_connected_mondeq_has_the_size_and_the_fixed_point_of_its_publ
         A, B = cell.A.weight, cell.B.weight
         W = -A.T @ A + B - B.T
         torch.testing.assert_close(z, torch.relu(z @ W.T + h0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_convolutional_mondeq_has_the_size_and_the_equation_of_its_publication():
+    """172 thousand parameters for CIFAR-10; the image gets a border of zeros, on which z stays 0."""
+    encoder, readout = CircularEncoder((3, 32, 32), width=81), PatchAverage(4)
+    cell = MonotoneCell((81, 34, 34), m=1.0, border=1, weight_norm=True)
+    parts = (encoder, cell, nn.Linear(81 * 8 * 8, 10))
+    size = sum(p.numel() for part in parts for p in part.parameters())
+    assert size == 81 * 28 + 2 * 9 * 81**2 + 2 + 5184 * 10 + 10 == 172_218
+    x = torch.randn(1, 3, 32, 32)
+    options = {"solver": "fixed_point_relative", "eval_tol": 1e-6}
+    with torch.no_grad():
+        h0 = encoder(x)
+        z = Equilibrium((81, 34, 34), lambda shape: cell, **options).eval()(h0)
+        A, B = (of.weight / of.weight.norm() for of in (cell.A, cell.B))
+
+        def circular(z, kernel, transposed=False):
+            # The transpose of a convolution has the kernel turned by 180 degrees and its channels swapped.
+            kernel = kernel.flip(2, 3).transpose(0, 1) if transposed else kernel
+            return F.conv2d(F.pad(z, (1, 1, 1, 1), mode="circular"), kernel)
+
+        image = F.pad(x, (1, 1, 1, 1))
+        injected = circular(image, encoder[1].weight) + encoder[1].bias[:, None, None]
+        layer = injected - circular(circular(z, A), A, True) + circular(z, B) - circular(z, B, True)
+        expected = F.pad(torch.relu(layer)[:, :, 1:-1, 1:-1], (1, 1, 1, 1))
+        torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-4)
+        assert readout(z).shape == (1, 5184)
+        torch.testing.assert_close(readout(z)[0, 1], z[0, 0, :4, 4:8].mean())

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from deq_collapse.errors import UserError
 from deq_collapse.models import Equilibrium, Explicit, MonotoneCell
 from deq_collapse.models.cells.circular import conv_symbol, linear_map, matrices
 
@@ -32,27 +33,37 @@ def dense(cell):
     """``W`` as a matrix on flattened samples, from convolutions on maps padded by themselves."""
     shape = cell.shape
     basis = torch.eye(math.prod(shape), dtype=torch.float64)
+    a, b = cell.A.weight, cell.B.weight
+    if cell.g is not None:
+        a, b = cell.g.abs().sqrt() * a / a.norm(), cell.h * b / b.norm()
     if len(shape) == 1:
-        A, B = cell.A.weight, cell.B.weight
+        A, B = a, b
     else:
         maps = basis.view(-1, *shape)
         # Three copies side by side and three above each other: their middle has circular surroundings, also
         # where a map is smaller than the kernel.
         tiled = maps.repeat(1, 1, 3, 3)
         rows, columns = slice(shape[1], 2 * shape[1]), slice(shape[2], 2 * shape[2])
-        A, B = (
-            F.conv2d(tiled, of.weight, padding=1)[:, :, rows, columns].flatten(1).T for of in (cell.A, cell.B)
-        )
+        A, B = (F.conv2d(tiled, kernel, padding=1)[:, :, rows, columns].flatten(1).T for kernel in (a, b))
     return (1 - cell.m) * basis - A.T @ A + B - B.T
 
 
-def fixed_point(cell, h0):
+def framed(z, border):
+    """z with zeros on the border of its maps."""
+    framed = torch.zeros_like(z)
+    inside = slice(border, z.shape[-1] - border)
+    if z.dim() == 4:
+        framed[:, :, border : z.shape[2] - border, inside] = z[:, :, border : z.shape[2] - border, inside]
+    return framed if border else z
+
+
+def fixed_point(cell, h0, border=0):
     """A damped iteration ``z <- z + t (relu(W z + h0) - z)`` in float64, nothing but the definition."""
     W = dense(cell).detach()
     step = cell.m / torch.linalg.matrix_norm(torch.eye(len(W), dtype=W.dtype) - W, 2).square()
     h, z = h0.flatten(1), torch.zeros_like(h0.flatten(1))
     for _ in range(100_000):
-        new = F.relu(z - step * (z - z @ W.T - h))
+        new = framed(F.relu(z - step * (z - z @ W.T - h)).view_as(h0), border).flatten(1)
         if (new - z).norm() <= 1e-14 * new.norm():
             break
         z = new
@@ -87,6 +98,58 @@ def test_the_equilibrium_is_the_fixed_point_of_the_definition(shape, seed, m, ga
     torch.testing.assert_close(
         refinement(h0), fixed_point(cell, h0), rtol=0, atol=1e-8 * float(1 + h0.norm())
     )
+
+
+@few
+@given(
+    st.tuples(st.integers(1, 3), st.integers(3, 6), st.integers(3, 6)),
+    seeds,
+    st.floats(0.3, 2),
+    st.sampled_from(["peaceman_rachford", "forward_backward"]),
+    st.booleans(),
+)
+def test_a_border_is_kept_at_zero_and_the_rest_solves_the_equation(shape, seed, m, splitting, weight_norm):
+    cell = monotone(shape, 2.0, seed, m=m, splitting=splitting, border=1, weight_norm=weight_norm)
+    if weight_norm:
+        with torch.no_grad():
+            cell.g.fill_(-1.7)  # a length without sign: the operator stays monotone
+            cell.h.fill_(2.3)
+    W = dense(cell).detach()
+    symmetric = torch.eye(len(W), dtype=W.dtype) - (W + W.T) / 2
+    assert torch.linalg.eigvalsh(symmetric).min() >= m - 1e-9
+    h0 = torch.randn(3, *shape, dtype=torch.float64)
+    refinement = Equilibrium(shape, lambda shape: cell, eval_tol=1e-12, eval_max_iter=3000).eval()
+    z = refinement(h0)
+    assert torch.equal(z, framed(z, 1))
+    torch.testing.assert_close(z, fixed_point(cell, h0, border=1), rtol=0, atol=1e-8 * float(1 + h0.norm()))
+    torch.testing.assert_close(cell(z, h0), z, rtol=0, atol=1e-8 * float(1 + h0.norm()))
+
+
+def test_with_a_border_and_weight_norm_gradients_are_those_of_the_equation():
+    torch.manual_seed(0)
+    make = partial(MonotoneCell, m=1.0, border=1, weight_norm=True)
+    refinement = Equilibrium((2, 4, 4), make, tol=1e-13, backward_tol=1e-13, max_iter=2000).double()
+    h0 = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(refinement, h0, eps=1e-6, atol=1e-6, nondet_tol=1e-9)
+    cotangent = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    for parameter in (refinement.cell.g, refinement.cell.h):
+        (exact,) = torch.autograd.grad((refinement(h0) * cotangent).sum(), parameter)
+        values = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                parameter.add_(step)
+                values.append(float((refinement(h0) * cotangent).sum()))
+        with torch.no_grad():
+            parameter.add_(1e-5)
+        assert float(exact) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("border", [-1, 2])
+def test_a_border_that_leaves_nothing_is_refused(border):
+    with pytest.raises(UserError, match=rf"^border is {border}, .*\.$"):
+        MonotoneCell((2, 4, 3), border=border)
+    with pytest.raises(UserError, match=r"^border is 1, "):
+        MonotoneCell((8,), border=1)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3), (24,)])
@@ -179,6 +242,18 @@ def test_matrices_by_frequency_add_multiply_transpose_and_invert_as_the_maps_do(
     gram = a.mT @ a + torch.eye(a.shape[2], dtype=a.dtype)
     torch.testing.assert_close(linear_map(gram, shape)(x), linear_map(a.mT, (out, *rest))(forth) + x)
     torch.testing.assert_close(linear_map(torch.linalg.inv(gram), shape)(linear_map(gram, shape)(x)), x)
+
+
+@few
+@given(st.integers(1, 7), st.integers(1, 7), seeds)
+def test_transforms_of_small_and_of_large_maps_are_the_same_map(height, width, seed):
+    torch.manual_seed(seed)
+    of = matrices(torch.randn(3, 2, 3, 3, dtype=torch.float64), (2, height, width))
+    x = torch.randn(4, 2, height, width, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        small = linear_map(of, (2, height, width))(x)
+        patch.setattr("deq_collapse.models.cells.circular.SMALL", 0)
+        torch.testing.assert_close(linear_map(of, (2, height, width))(x), small)
 
 
 @few

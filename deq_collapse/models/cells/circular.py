@@ -9,6 +9,10 @@ from torch.nn import functional as F
 
 from deq_collapse.models.cells.base import Shape
 
+# Pixels of a map up to which its Fourier transform is a matrix product.
+SMALL = 200
+Transform = Callable[[Tensor], Tensor]
+
 
 def conv_symbol(weight: Tensor, height: int, width: int) -> Tensor:
     """The matrices that represent a convolution with circular padding, one for each frequency of a real map.
@@ -52,24 +56,44 @@ def matrices(weight: Tensor, shape: Shape) -> Tensor:
 def linear_map(of: Tensor, shape: Shape) -> Callable[[Tensor], Tensor]:
     """The map of samples that some real matrices represent.
 
-    The Fourier transforms are matrix products, which cost a fraction of FFTs for the few pixels of an H0.
-
     Args:
         of: matrices, as returned by :func:`matrices`.
         shape: of an input sample.
     """
     if len(shape) == 1:
         return lambda x: F.linear(x, of[0])
-    channels, height, width = shape
-    forth, back = _fourier(height, width, of)
+    height, width = shape[1:]
+    forth, back = (_by_matrices if height * width <= SMALL else _by_fft)(height, width, of)
 
     def apply(x: Tensor) -> Tensor:
-        waves = (x.flatten(2) @ forth).view(-1, channels, 2, len(of))
-        waves = torch.bmm(waves.permute(3, 0, 2, 1).flatten(2), of.mT)
-        waves = waves.view(len(of), -1, 2, of.shape[1] // 2).permute(1, 3, 2, 0).flatten(2)
-        return (waves @ back).view(len(x), -1, height, width)
+        waves = torch.bmm(forth(x).permute(3, 0, 2, 1).flatten(2), of.mT)
+        return back(waves.view(len(of), len(x), 2, of.shape[1] // 2).permute(1, 3, 2, 0))
 
     return apply
+
+
+def _by_matrices(height: int, width: int, like: Tensor) -> tuple[Transform, Transform]:
+    """The real Fourier transform of maps (N, C, H, W) to (N, C, 2, F), real parts first, and its inverse, as
+    matrix products: they cost a fraction of FFTs for the few pixels of an H0.
+    """
+    forth, back = _fourier(height, width, like)
+    return (
+        lambda x: (x.flatten(2) @ forth).unflatten(2, (2, -1)),
+        lambda waves: (waves.flatten(2) @ back).unflatten(2, (height, width)),
+    )
+
+
+def _by_fft(height: int, width: int, like: Tensor) -> tuple[Transform, Transform]:
+    """The same as FFTs."""
+
+    def forth(x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.rfft2(x).flatten(2)).mT
+
+    def back(waves: Tensor) -> Tensor:
+        values = torch.view_as_complex(waves.mT.contiguous()).unflatten(2, (height, width // 2 + 1))
+        return torch.fft.irfft2(values, s=(height, width))
+
+    return forth, back
 
 
 def _fourier(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

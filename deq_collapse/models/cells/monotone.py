@@ -37,16 +37,33 @@ class MonotoneCell(Cell):
     Plain iteration of either converges; ``lipschitz_bound`` is exactly its factor. ``forward`` is f itself,
     one layer of an explicit network.
 
+    With a border, z is held at 0 on the outermost pixels, so that nothing passes from one side of a map to
+    the other, and N is the normal cone of all such z >= 0. Everything above stays true; f is ``P relu(W z +
+    h0)``, P the projection, and the splittings use ``P relu`` and its reflection in place of ``relu`` and the
+    absolute value.
+
     Args:
         shape: of ``z`` and ``h0``, (C, H, W) or (d,).
         m: strong monotonicity, above 0; the smaller m, the more z* amplifies and the longer a solve takes.
         splitting: the map that solvers iterate.
+        border: width in pixels of that border of a map; H0 covers it.
+        weight_norm: learn A = sqrt(abs(g)) A' / ||A'|| and B = h B' / ||B'||, as the published convolutions
+            do, with two scalars g and h, both 1 at first.
 
     Raises:
         UserError: for an argument out of range, and for samples that are neither maps nor vectors.
     """
 
-    def __init__(self, shape: Shape, m: float = 0.5, splitting: Splitting = "peaceman_rachford") -> None:
+    inside: Tensor | None
+
+    def __init__(
+        self,
+        shape: Shape,
+        m: float = 0.5,
+        splitting: Splitting = "peaceman_rachford",
+        border: int = 0,
+        weight_norm: bool = False,
+    ) -> None:
         super().__init__()
         if len(shape) not in (1, 3):
             raise UserError(
@@ -57,7 +74,9 @@ class MonotoneCell(Cell):
         if splitting not in ("peaceman_rachford", "forward_backward"):
             raise UserError(f"the splitting is {splitting}, but it is peaceman_rachford or forward_backward.")
         self.shape, self.m, self.splitting = shape, m, splitting
+        self.register_buffer("inside", _inside(shape, border), persistent=False)
         self.A, self.B = self._map(), self._map()
+        self.g, self.h = (nn.Parameter(torch.ones(())) if weight_norm else None for _ in range(2))
 
     def _map(self) -> nn.Conv2d | nn.Linear:
         width = self.shape[0]
@@ -66,32 +85,43 @@ class MonotoneCell(Cell):
         return nn.Conv2d(width, width, 3, padding=1, padding_mode="circular", bias=False)
 
     def forward(self, z: Tensor, h0: Tensor) -> Tensor:
-        """``relu(W z + h0)``."""
-        M = self._operator(self.A.weight, self.B.weight)
-        return F.relu(z - linear_map(M, self.shape)(z) + h0)
+        """``relu(W z + h0)``, 0 on the border."""
+        return self._positive(z - linear_map(self._operator(), self.shape)(z) + h0)
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
         """The map of the splitting, with its matrices computed once."""
-        contraction, drive = self._split(self._operator(self.A.weight, self.B.weight))
+        contraction, drive = self._split(self._operator())
         turn, x = linear_map(contraction, self.shape), linear_map(drive, self.shape)(h0)
         if self.splitting == "forward_backward":
-            return lambda z: F.relu(turn(z) + x)
-        return lambda u: turn(u.abs()) + x
+            return lambda z: self._positive(turn(z) + x)
+        return lambda u: turn(self._reflected(u)) + x
 
     def output(self, state: Tensor) -> Tensor:
-        """``z = relu(u)``; a state z is its own ReLU."""
-        return F.relu(state)
+        """``z = relu(u)``, 0 on the border; a state z is its own."""
+        return self._positive(state)
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
-        """The exact contraction factor of the splitting's map: ReLU and the absolute value have factor 1."""
-        contraction, _ = self._split(self._operator(self.A.weight.double(), self.B.weight.double()))
+        """The exact contraction factor of the splitting's map: what it does besides has factor 1."""
+        contraction, _ = self._split(self._operator(torch.float64))
         return matrix_norm(contraction)
 
-    def _operator(self, A: Tensor, B: Tensor) -> Tensor:
+    def _positive(self, z: Tensor) -> Tensor:
+        """The nearest state that is not negative and 0 on the border."""
+        return F.relu(z) if self.inside is None else F.relu(z) * self.inside
+
+    def _reflected(self, u: Tensor) -> Tensor:
+        """``2 positive(u) - u``."""
+        return u.abs() if self.inside is None else torch.where(self.inside > 0, u.abs(), -u)
+
+    def _operator(self, dtype: torch.dtype | None = None) -> Tensor:
         """``M = m I + A^T A - B + B^T``, as matrices for each frequency."""
-        A, B = matrices(A, self.shape), matrices(B, self.shape)
-        return self.m * _identity(A) + A.mT @ A - B + B.mT
+        a, b = self.A.weight.to(dtype), self.B.weight.to(dtype)
+        gain: Tensor | float = 1.0
+        if self.g is not None and self.h is not None:
+            gain, a, b = self.g.abs(), a / a.norm(), self.h * b / b.norm()
+        A, B = matrices(a, self.shape), matrices(b, self.shape)
+        return self.m * _identity(A) + gain * (A.mT @ A) - B + B.mT
 
     def _split(self, M: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices that the splitting applies to its state and to h0."""
@@ -101,6 +131,24 @@ class MonotoneCell(Cell):
         alpha = M.detach().square().sum((1, 2)).div(M.shape[1]).max().rsqrt()
         resolvent = torch.linalg.inv(_identity(M) + alpha * M)
         return 2 * resolvent - _identity(M), 2 * alpha * resolvent
+
+
+def _inside(shape: Shape, border: int) -> Tensor | None:
+    """1 inside the border of a map and 0 on it, (H, W); None if there is none.
+
+    Raises:
+        UserError: for a border of vectors, or one that leaves no pixel inside.
+    """
+    if border == 0:
+        return None
+    if len(shape) == 1 or border < 0 or 2 * border >= min(shape[1:]):
+        raise UserError(
+            f"border is {border}, but it is at least 0 and leaves pixels inside: H0 has the shape {shape} a"
+            " sample."
+        )
+    inside = torch.zeros(shape[1:])
+    inside[border:-border, border:-border] = 1
+    return inside
 
 
 def _identity(like: Tensor) -> Tensor:
