@@ -68,7 +68,7 @@ class Known:
     count: Callable[[], Tensor]
     count_directions: Callable[[], Tensor]
     fixed: Tensor | None
-    _matrix: dict[str, Tensor] = field(default_factory=dict)
+    _matrix: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def given(self) -> set[Need]:
