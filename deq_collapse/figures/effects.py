@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from deq_collapse.analysis.contrasts import Effect, EffectTable
@@ -93,8 +94,10 @@ def _finish(axes: Axes, measure: Measure) -> None:
     if ratio:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        near = high / low < 30
-        ticks = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] if near else [10.0**e for e in range(-6, 7, 1)]
+        decades = math.log10(high / low)
+        step = max(1, math.ceil(decades / 3))  # for more labels there is no room
+        near = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+        ticks = near if decades < 1.5 else [10.0**e for e in range(-6 * step, 7 * step, step)]
         axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
         axes.set_xlim(low, high)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
@@ -134,10 +137,14 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
                 axes.yaxis.set_minor_formatter(NullFormatter())
             axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
             axes.set_axisbelow(True)
-        x = 0.5
+        x = 0.55
         for name in names:
-            figure.text(x / WIDTH, 0.94, short(name), color=series(name).text, weight="bold", va="center")
-            x += 0.3 + LETTER * len(short(name))
+            look = series(name)
+            mark = Line2D([x / WIDTH], [0.94], marker=look.marker, markersize=5, color=look.colour)
+            mark.set_transform(figure.transFigure)
+            figure.add_artist(mark)
+            figure.text((x + 0.1) / WIDTH, 0.935, short(name), color=look.text, weight="bold", va="center")
+            x += 0.4 + LETTER * len(short(name))
     return figure
 
 

@@ -76,19 +76,32 @@ _OTHERS = (
 )
 
 
+# Towards black (-1) or white (1), and the mark that goes with it.
+_SHADES = ((-0.5, ">"), (0.45, "<"), (-0.25, "D"))
+
+
+def _mixed(colour: str, shade: float) -> str:
+    """A colour some way towards black, if `shade` is negative, or white."""
+    target = 1.0 if shade > 0 else 0.0
+    red, green, blue = (c + abs(shade) * (target - c) for c in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
 def series(refinement: str) -> Series:
     """The style of a refinement by its label: explicit or once, tied, untied, equilibrium.
 
-    A label that begins with one of these, such as `tied_penalised`, is darker, with another mark and filling;
-    other labels have one of three styles.
+    A label that begins with one of these, such as `tied_penalised`, has one of three shades of its colour,
+    with another mark and filling; other labels have one of three styles.
     """
     if refinement in _SERIES:
         return _SERIES[refinement]
     for known, look in _SERIES.items():
         if refinement.startswith(known):
-            red, green, blue = to_rgb(look.colour)
-            dark = to_hex((red / 2, green / 2, blue / 2))
-            return Series(dark, dark, ">", not look.filled)
+            rest = refinement.removeprefix(known).strip("_- ")
+            shade, marker = _SHADES[zlib.crc32(rest.encode()) % len(_SHADES)]
+            return Series(
+                _mixed(look.colour, shade), _mixed(look.text, min(shade, 0)), marker, not look.filled
+            )
     return _OTHERS[zlib.crc32(refinement.encode()) % len(_OTHERS)]
 
 

@@ -36,6 +36,7 @@ SHAPES = {
     "^": "triangle-up",
     "v": "triangle-down",
     ">": "triangle-right",
+    "<": "triangle-left",
     "D": "diamond",
     "P": "cross",
     "X": "x",

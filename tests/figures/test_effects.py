@@ -1,5 +1,6 @@
 """The figures of what adds what draw the table's numbers, and every seed of every family."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_every_place_is_named_once_and_a_solved_one_as_in_tables(study: Study) -
     (table,) = effect_tables(study)
     labels = [label.get_text() for label in effects_figure(table).axes[0].get_yticklabels()]
     assert labels == ["free", "contraction", "mean of 2", "once", "tied", "DEQ", "mean of 3"]
+
+
+@pytest.mark.parametrize("decades", [0.5, 1, 3, 6, 12])
+def test_numbers_under_a_panel_do_not_touch(made_up: Callable[..., Study], decades: float) -> None:
+    draw = np.random.default_rng(0)
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        return {"train": {"nc1": 10 ** (decades * draw.uniform(-0.5, 0.5))}}
+
+    study = made_up(values, refinements=REFINEMENTS, axes={"family": "free"})
+    (table,) = effect_tables(Study("s", "", study.runs, (), (), CONTRASTS[:1]))
+    figure = effects_figure(table)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        boxes = [
+            label.get_window_extent()
+            for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if low <= at <= high
+        ]
+        assert boxes
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_families_show_every_seed_of_every_refinement(study: Study) -> None:

@@ -139,7 +139,8 @@ def test_refinements_differ_in_lightness_and_mark_not_only_in_hue() -> None:
 
 
 def test_a_second_network_of_a_kind_does_not_look_like_the_first() -> None:
-    names = ("once", "tied", "tied_penalised", "untied", "equilibrium", "equilibrium_light", "light")
+    kinds = ("once", "tied", "tied_penalised", "tied_light", "untied", "equilibrium", "equilibrium_light")
+    names = (*kinds, "light")
     assert len({(series(name).colour, series(name).marker) for name in names}) == len(names)
     assert len({series(name).colour for name in names}) == len(names)
     assert {series(f"own {i}").marker for i in range(20)} <= set(SHAPES)  # the page draws them too

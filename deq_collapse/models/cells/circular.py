@@ -78,8 +78,8 @@ def _by_matrices(height: int, width: int, like: Tensor) -> tuple[Transform, Tran
     """
     forth, back = _fourier(height, width, like)
     return (
-        lambda x: (x.flatten(2) @ forth).unflatten(2, (2, -1)),
-        lambda waves: (waves.flatten(2) @ back).unflatten(2, (height, width)),
+        lambda x: (x.flatten(2) @ forth).view(*x.shape[:2], 2, -1),
+        lambda waves: (waves.flatten(2) @ back).view(*waves.shape[:2], height, width),
     )
 
 
@@ -90,8 +90,9 @@ def _by_fft(height: int, width: int, like: Tensor) -> tuple[Transform, Transform
         return torch.view_as_real(torch.fft.rfft2(x).flatten(2)).mT
 
     def back(waves: Tensor) -> Tensor:
-        values = torch.view_as_complex(waves.mT.contiguous()).unflatten(2, (height, width // 2 + 1))
-        return torch.fft.irfft2(values, s=(height, width))
+        values = torch.view_as_complex(waves.mT.contiguous()).view(*waves.shape[:2], height, -1)
+        maps: Tensor = torch.fft.irfft2(values, s=(height, width))
+        return maps
 
     return forth, back
 
