@@ -90,7 +90,7 @@ def test_parts_that_steady_training_add_up(tmp_path: Path):
     fit = pd.read_csv(tmp_path / "run" / "history.csv").query("split == 'fit'")
     assert {"jacobian_weight", "spectral_radius", "forward_evaluations"} <= set(fit.metric)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert record["solver"]["solver"] == "broyden_relative"
+    assert record["solver"]["solver"] == "Broyden(window=100)"
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "study").glob("*.yaml")), ids=lambda path: path.stem)
