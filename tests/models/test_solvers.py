@@ -235,6 +235,9 @@ def test_a_solver_that_may_remember_everything_keeps_no_more_than_its_evaluation
     z, _, stat = Broyden(window=10**9)(f, f.start, max_iter=30, tol=1e-6)
     assert (stat["status"] == CONVERGED).all()
     torch.testing.assert_close(z, f.solution, rtol=0, atol=1e-4)
+    for solver in (Anderson, Broyden):
+        many, few = (solver(window=window)(f, f.start, max_iter=9, tol=1e-9)[0] for window in (10**9, 9))
+        assert torch.equal(many, few)
 
 
 def test_where_broydens_update_is_singular_a_sample_starts_anew_and_its_mates_do_not_notice():

@@ -42,7 +42,7 @@ class Anderson(Solver):
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
         """See :class:`~deq_collapse.models.solvers.base.Solver`."""
-        with workspace(x0, self.window) as memory:
+        with workspace(x0, self.window, options.get("max_iter")) as memory:
             return solve(func, x0, _Mixing(memory, self.ridge, self.damping), **options)
 
 

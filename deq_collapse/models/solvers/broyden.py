@@ -36,8 +36,7 @@ class Broyden(Solver):
 
     def __call__(self, func: Function, x0: Tensor, **options: Unpack[Options]) -> Result:
         """See :class:`~deq_collapse.models.solvers.base.Solver`."""
-        # A solve of 20 evaluations keeps no more than 20 steps.
-        with workspace(x0, min(self.window, options.get("max_iter", self.window))) as memory:
+        with workspace(x0, self.window, options.get("max_iter")) as memory:
             return solve(func, x0, _Secant(memory), **options)
 
 

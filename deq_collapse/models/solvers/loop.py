@@ -266,11 +266,13 @@ _spare: list[Tensor] = []
 
 
 @contextmanager
-def workspace(like: Tensor, states: int) -> Iterator[Tensor]:
-    """Memory for ``states`` states of the shape of ``like``, uninitialised, of shape ``(N, states, d)``.
+def workspace(like: Tensor, window: int, max_iter: int | None) -> Iterator[Tensor]:
+    """Memory for the last states of a solve, of the shape of ``like``, uninitialised: ``(N, states, d)`` with
+    ``window`` states, but no more than the solve has evaluations.
 
     On the CPU the next solve reuses the memory: new pages would cost 4% of a solve.
     """
+    states = window if max_iter is None else min(window, max_iter)
     numel = states * like.numel()
     spare = _spare.pop() if _spare and not like.is_cuda else like.new_empty(0)
     fits = spare.numel() >= numel and (spare.dtype, spare.device) == (like.dtype, like.device)
