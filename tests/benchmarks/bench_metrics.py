@@ -9,9 +9,9 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from resident import reset, resident
 from torch import Tensor
 
 from deq_collapse.metrics import COSTLY, TABLE, ClassStatistics, NeuralCollapse
@@ -120,12 +120,6 @@ def in_memory(batches: Batches, weight: Tensor) -> Seconds:
 CONTENDERS = {f.__name__: f for f in (floor, ours, without_nc4, without_nc1, two_passes, in_memory)}
 
 
-def resident(field: str) -> int:
-    """Resident memory of this process in KiB: now ("VmRSS") or its highest since it was cleared ("VmHWM")."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def run_one(name: str, N: int, d: int, K: int, repeats: int, noise: float) -> None:
     """Print seconds (best of some) and the peak memory in MiB above the features."""
     torch.set_num_threads(1)
@@ -143,7 +137,7 @@ def run_one(name: str, N: int, d: int, K: int, repeats: int, noise: float) -> No
     means, weight = (torch.randn(K, d, generator=generator) for _ in range(2))
     batches = made(N, means)
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    reset()
     contender(batches, weight)
     peak = resident("VmHWM") - before
     times = [contender(batches, weight) for _ in range(repeats)]

@@ -13,13 +13,13 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torchdeq
 from lightning.pytorch import Callback, Trainer
+from resident import reset, resident
 from torch import Tensor, nn
 
 from deq_collapse.allocator import M_MMAP_THRESHOLD, keep_freed_memory
@@ -112,15 +112,10 @@ def in_child(measure: Callable[[], Any]) -> Any:
 def _peak_of_process(make: Callable[[], Callable[[], nn.Module]]) -> float:
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)  # what is freed goes back: the heap has no part in it
     step = make()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = _status("VmRSS")
+    reset()
+    before = resident("VmRSS")
     step()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return (resident("VmHWM") - before) / 1024
 
 
 def evaluations() -> int:

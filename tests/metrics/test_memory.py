@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-WORKER = Path(__file__).with_name("memory_worker.py")
+WORKER = Path(__file__).parents[1] / "benchmarks" / "metric_memory.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory that the kernel reports under Linux")
