@@ -6,6 +6,7 @@ from copy import deepcopy
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from deq_collapse.callbacks import check_averaging
 from deq_collapse.config.files import sentence
@@ -23,6 +24,7 @@ def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModu
     """
     _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
     _check_precision(trainer, module)
+    _check_statistics(trainer, module)
     _check_optimizer(module)
     check_monitors(trainer, module, data)
     _check_smallest_batch(trainer, module, data)
@@ -41,6 +43,20 @@ def _check_precision(trainer: Trainer, module: CollapseModule) -> None:
     refinement = module.network.refinement
     if isinstance(refinement, Equilibrium) and trainer.precision in ("16-true", "bf16-true"):
         refinement.refuse_half()
+
+
+def _check_statistics(trainer: Trainer, module: CollapseModule) -> None:
+    """Refuses statistics over ranks within a solve: ranks evaluate a cell different numbers of times, so one
+    would wait for the other for ever.
+    """
+    refinement = module.network.refinement
+    if not isinstance(refinement, Equilibrium) or getattr(trainer.strategy, "_layer_sync", None) is None:
+        return
+    if trainer.world_size > 1 and any(isinstance(part, _BatchNorm) for part in refinement.cell.modules()):
+        raise UserError(
+            f"{type(refinement.cell).__name__} has batch norm, and each rank solves its own equation with its"
+            " own number of evaluations: set trainer.sync_batchnorm to false, or train in one process."
+        )
 
 
 def _check_optimizer(module: CollapseModule) -> None:

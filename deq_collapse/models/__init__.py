@@ -1,6 +1,7 @@
 """Encoders, explicit and equilibrium refinements, and the LightningModule that trains and measures them."""
 
 from deq_collapse.models.cells import (
+    BatchNormCell,
     Cell,
     ConvCell,
     LinearCell,
@@ -18,6 +19,7 @@ from deq_collapse.models.encoders import (
     ConvEncoder,
     LinearEncoder,
     PatchEncoder,
+    PooledEncoder,
     VectorEncoder,
 )
 from deq_collapse.models.equilibrium import Equilibrium
@@ -26,7 +28,7 @@ from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrol
 from deq_collapse.models.lr_schedules import WarmupMultiStep
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
-from deq_collapse.models.readouts import GlobalAverage, PatchAverage, TokenAverage
+from deq_collapse.models.readouts import ConvReadout, GlobalAverage, PatchAverage, TokenAverage
 from deq_collapse.models.resnet import ResNetEncoder
 from deq_collapse.models.solvers import Anderson, Broyden, FixedPoint
 from deq_collapse.models.tolerance import Tolerance
@@ -34,12 +36,14 @@ from deq_collapse.models.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
     "Anderson",
+    "BatchNormCell",
     "Broyden",
     "Cell",
     "CircularEncoder",
     "CollapseModule",
     "ConvCell",
     "ConvEncoder",
+    "ConvReadout",
     "CosineClassifier",
     "Equilibrium",
     "Explicit",
@@ -59,6 +63,7 @@ __all__ = [
     "PatchAverage",
     "PatchEncoder",
     "Phantom",
+    "PooledEncoder",
     "ResNetEncoder",
     "ResidualCell",
     "TokenAverage",

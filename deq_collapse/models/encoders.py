@@ -86,6 +86,37 @@ class CircularEncoder(nn.Sequential):
         super().__init__(nn.ZeroPad2d(border), convolution)
 
 
+class PooledEncoder(nn.Sequential):
+    """Affine 3x3 convolutions, each with batch norm and a leaky ReLU of slope 0.1 below 0, and max pooling
+    after the first (Fung et al., "JFB: Jacobian-Free Backpropagation for Implicit Networks", AAAI 2022, on
+    MNIST).
+
+    Maps ``(N, C, H, W)`` to ``(N, widths[-1], H // pool, W // pool)``.
+
+    Args:
+        image_shape: channels, height and width of an image.
+        widths: channels of each convolution, at least one.
+        pool: side of the squares whose largest number is kept; no larger than an image.
+
+    Raises:
+        UserError: for an argument out of range.
+    """
+
+    def __init__(self, image_shape: Shape, widths: tuple[int, ...] = (16, 32), pool: int = 3) -> None:
+        if not widths or min(widths) < 1:
+            raise UserError(f"widths are {list(widths)}, but there is at least one, each at least 1.")
+        if not 1 <= pool <= min(image_shape[1:]):
+            raise UserError(
+                f"pool is {pool}, but it is at least 1 and at most the {min(image_shape[1:])} pixels of an"
+                " image's shorter side."
+            )
+        layers: list[nn.Module] = []
+        for c_in, c_out in pairwise([image_shape[0], *widths]):
+            layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.1)]
+        layers.insert(3, nn.MaxPool2d(pool))
+        super().__init__(*layers)
+
+
 def _of_pixels(image_shape: Shape, width: int, bias: bool = True) -> nn.Linear:
     if width < 1:
         raise UserError(f"width is {width}, but H0 has at least 1 number.")

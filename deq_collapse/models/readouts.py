@@ -51,6 +51,30 @@ class PatchAverage(nn.Module):
         return F.avg_pool2d(z, self.side).flatten(1)
 
 
+class ConvReadout(nn.Sequential):
+    """An affine 3x3 convolution without padding and a leaky ReLU of slope 0.1 below 0, whole channels dropped
+    in training, flattened: ``(N, C, H, W)`` to ``(N, width (H - 2) (W - 2))`` (Fung et al., "JFB:
+    Jacobian-Free Backpropagation for Implicit Networks", AAAI 2022, on MNIST).
+
+    Args:
+        channels: C, of the feature map.
+        width: channels of the convolution.
+        dropout: probability with which a channel is dropped, at least 0 and below 1.
+
+    Raises:
+        UserError: for an argument out of range.
+    """
+
+    def __init__(self, channels: int, width: int = 16, dropout: float = 0.2) -> None:
+        if min(channels, width) < 1:
+            raise UserError(f"channels is {channels} and width {width}, but each is at least 1.")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout is {dropout}, but it is at least 0 and below 1.")
+        super().__init__(
+            nn.Conv2d(channels, width, 3), nn.LeakyReLU(0.1), nn.Dropout2d(dropout), nn.Flatten()
+        )
+
+
 class TokenAverage(nn.Module):
     """The mean over the tokens: ``(N, L, D)`` to ``(N, D)``.
 

@@ -13,7 +13,8 @@ from deq_collapse.cli import main
 
 Refused = Callable[..., str]
 STEP = "--data.imbalance.init_args"
-EQUILIBRIUM = ["--config", str(Path(__file__).parents[2] / "conf" / "model" / "equilibrium.yaml")]
+CONF = Path(__file__).parents[2] / "conf"
+EQUILIBRIUM = ["--config", str(CONF / "model" / "equilibrium.yaml")]
 
 
 STRATEGIES = "lightning.pytorch.strategies"
@@ -125,6 +126,13 @@ MISTAKES = {
         ["last batch of an epoch, which has 1 image", "data.batch_size than 110"],
     ),
     "half a DEQ": ([*EQUILIBRIUM, "--trainer.precision", "bf16-true"], ["64-true, bf16-mixed"]),
+    "statistics over ranks in a solve": (
+        [
+            *("--config", str(CONF / "model" / "jfb.yaml"), "--model.encoder.init_args.pool", "1"),
+            *("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true"),
+        ],
+        ["BatchNormCell has batch norm", "set trainer.sync_batchnorm to false"],
+    ),
     "seed": (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
     "learning rate": (["--model.optimizer.init_args.lr", "-1"], ["model.optimizer", "-1"]),
     "a plateau of what": (
