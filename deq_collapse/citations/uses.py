@@ -37,6 +37,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "models.LinearCell": (),
     "models.LinearEncoder": (),
     "models.MDEQCell": ("bai2020multiscale",),
+    "models.MDEQHead": ("bai2020multiscale",),
     "models.MLPCell": (),
     "models.MonotoneCell": ("winston2020monotone",),
     "models.MultiscaleCell": ("bai2020multiscale",),

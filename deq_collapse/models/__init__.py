@@ -26,6 +26,7 @@ from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.gradients import Implicit, JacobianFree, Phantom, Unrolled
 from deq_collapse.models.lr_schedules import WarmupMultiStep
+from deq_collapse.models.mdeq_head import MDEQHead
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
 from deq_collapse.models.readouts import ConvReadout, GlobalAverage, PatchAverage, TokenAverage
@@ -55,6 +56,7 @@ __all__ = [
     "LinearCell",
     "LinearEncoder",
     "MDEQCell",
+    "MDEQHead",
     "MLPCell",
     "MonotoneCell",
     "MultiscaleCell",

@@ -13,24 +13,40 @@ from deq_collapse.models.cells import Shape
 class ConvEncoder(nn.Sequential):
     """3x3 convolutions with batch normalisation and ReLU; every layer after the first halves the map.
 
-    Maps ``(N, C, H, W)`` to ``(N, width, ceil(H / s), ceil(W / s))`` with ``s = stem_stride 2^(depth-1)``.
+    Maps ``(N, C, H, W)`` to ``(N, width, ceil(H / s), ceil(W / s))`` with ``s = stem_stride
+    stride^(depth-1)``.
 
     Args:
         image_shape: channels, height and width of an image.
         width: channels of H0.
         depth: number of convolutions, at least 1.
         stem_stride: stride of the first one.
+        stride: of the others; ``None`` for 2.
+
+    Raises:
+        UserError: for an argument out of range.
     """
 
-    def __init__(self, image_shape: Shape, width: int = 64, depth: int = 3, stem_stride: int = 1) -> None:
-        if min(width, depth, stem_stride) < 1:
-            raise UserError(f"width {width}, depth {depth}, stem_stride {stem_stride}: each is at least 1.")
+    def __init__(
+        self,
+        image_shape: Shape,
+        width: int = 64,
+        depth: int = 3,
+        stem_stride: int = 1,
+        stride: int | None = None,
+    ) -> None:
+        later = 2 if stride is None else stride
+        if min(width, depth, stem_stride, later) < 1:
+            raise UserError(
+                f"width {width}, depth {depth}, stem_stride {stem_stride}, stride {later}: each is at least"
+                " 1."
+            )
         channels = [image_shape[0]] + [width] * depth
         layers: list[nn.Module] = []
         for layer, (c_in, c_out) in enumerate(pairwise(channels)):
-            stride = stem_stride if layer == 0 else 2
+            step = stem_stride if layer == 0 else later
             layers += [
-                nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False),
+                nn.Conv2d(c_in, c_out, 3, stride=step, padding=1, bias=False),
                 nn.BatchNorm2d(c_out),
                 nn.ReLU(),
             ]

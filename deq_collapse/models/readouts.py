@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deq_collapse.errors import UserError
+from deq_collapse.models.cells.base import check_dropout
 
 
 class GlobalAverage(nn.Module):
@@ -68,8 +69,7 @@ class ConvReadout(nn.Sequential):
     def __init__(self, channels: int, width: int = 16, dropout: float = 0.2) -> None:
         if min(channels, width) < 1:
             raise UserError(f"channels is {channels} and width {width}, but each is at least 1.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout is {dropout}, but it is at least 0 and below 1.")
+        check_dropout(dropout)
         super().__init__(
             nn.Conv2d(channels, width, 3), nn.LeakyReLU(0.1), nn.Dropout2d(dropout), nn.Flatten()
         )

@@ -84,6 +84,16 @@ def check_width(inner_width: int | None, width: int) -> int:
     return inner
 
 
+def check_dropout(dropout: float) -> None:
+    """Refuses an impossible probability of dropping something.
+
+    Raises:
+        UserError: unless it is at least 0 and below 1.
+    """
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout is {dropout}, but it is at least 0 and below 1.")
+
+
 def check_lipschitz(lipschitz: float) -> None:
     """Refuses a Lipschitz constant under which a map need not be a contraction.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deq_collapse.models.cells.base import Shape, check_dims, check_width
+from deq_collapse.models.cells.base import Shape, check_dims, check_dropout, check_width
 from deq_collapse.models.cells.kernels import (
     GROUPS,
     INIT_STD,
@@ -18,7 +18,7 @@ from deq_collapse.models.cells.kernels import (
     conv,
     largest_divisor,
 )
-from deq_collapse.models.cells.scales import ScalesCell, join, scale_shapes, split
+from deq_collapse.models.cells.scales import ScalesCell, fold, join, scale_shapes, split
 
 EXPANSION = 5
 """Ratio of a block's inner channels to the channels of its scale, as published."""
@@ -34,10 +34,10 @@ class MDEQCell(ScalesCell):
       nearest upsampling.
     * A ReLU, a 1x1 convolution C_i, and a group norm without affine map and with half as many groups.
 
-    The state is one vector of all scales. The output is a map of the coarsest scale's size with the channels
-    of every scale, the finer ones averaged down; the paper's convolutional head is left to encoder and
-    readout. There is no dropout, and every scale has the same number of channels, as in the paper's small
-    model for CIFAR-10.
+    The state is one vector of all scales, each with the same number of channels, as in the paper's small
+    model for CIFAR-10. The output is a map of the coarsest scale's size with the channels of every scale. The
+    finer ones are averaged down, or folded, for a head that sees every pixel, such as
+    :class:`~deq_collapse.models.MDEQHead`.
 
     Guaranteed for any weights: f has a fixed point for every ``h0``. It is continuous, and the last group
     norm maps everything into one ball (Brouwer). The fixed point may not be unique, and solvers may not find
@@ -53,6 +53,10 @@ class MDEQCell(ScalesCell):
         init_std: standard deviation of the initial weights of every convolution.
         weight_norm: learn length and direction of each output channel's kernel separately, for A, B and C.
         inner_width: channels between A and B; ``None`` for five times those of ``h0``.
+        dropout: probability with which a channel of ``B_j ...`` is dropped in training; one draw for all
+            evaluations of a solve, and one for each of an explicit stack's. ``None`` for no dropout.
+        folded: return finer scales folded, every pixel of a square as a channel of its own, instead of
+            averaged: ``C (4^(scales - 1) + ... + 4 + 1)`` channels. ``None`` for averaged.
 
     Raises:
         UserError: for an argument out of range, and for an H0 of vectors.
@@ -66,16 +70,20 @@ class MDEQCell(ScalesCell):
         init_std: float = INIT_STD,
         weight_norm: bool = True,
         inner_width: int | None = None,
+        dropout: float | None = None,
+        folded: bool | None = None,
     ) -> None:
         super().__init__()
         check_dims("MDEQCell", shape, 3)
+        check_dropout(dropout or 0.0)
         check_groups(groups, shape[0])
         check_std(init_std)
         width, inner = shape[0], check_width(inner_width, EXPANSION * shape[0])
         self.shapes = scale_shapes(shape, scales, least=2)
         self.branches = nn.ModuleList(
-            _Block(width, inner, groups, init_std, weight_norm) for _ in self.shapes
+            _Block(width, inner, groups, init_std, weight_norm, dropout or 0.0) for _ in self.shapes
         )
+        self.folded = bool(folded)
         self.paths = nn.ModuleList(
             nn.ModuleList(_path(i - j, width, groups, init_std) for j in range(scales)) for i in range(scales)
         )
@@ -84,7 +92,7 @@ class MDEQCell(ScalesCell):
 
     def at(self, h0: Tensor) -> Callable[[Tensor], Tensor]:
         """The map, with all kernels normalised once."""
-        blocks = [block.at(h0 if i == 0 else None) for i, block in enumerate(self._blocks())]
+        blocks = [block.at(len(h0), h0 if i == 0 else None) for i, block in enumerate(self._blocks())]
         mixes = [mix() for mix in self.mixes]
 
         def f(state: Tensor) -> Tensor:
@@ -92,6 +100,10 @@ class MDEQCell(ScalesCell):
             return join([self._mixed(i, y, mix) for i, mix in enumerate(mixes)])
 
         return f
+
+    def output(self, state: Tensor) -> Tensor:
+        """All scales at the coarsest one's size, averaged or folded."""
+        return fold(split(state, self.shapes)) if self.folded else super().output(state)
 
     def _blocks(self) -> Iterator["_Block"]:
         for block in self.branches:
@@ -108,22 +120,28 @@ class MDEQCell(ScalesCell):
 
 
 class _Block(nn.Module):
-    """``n3(relu(z + n2(x + B relu(n1(A z)))))``."""
+    """``n3(relu(z + n2(x + B relu(n1(A z)))))``, with dropout of whole channels before x is added."""
 
-    def __init__(self, width: int, inner: int, groups: int, std: float, weight_norm: bool) -> None:
+    def __init__(
+        self, width: int, inner: int, groups: int, std: float, weight_norm: bool, dropout: float
+    ) -> None:
         super().__init__()
+        self.width, self.dropout = width, dropout
         self.inner = Kernel(width, inner, 3, std, weight_norm)
         self.outer = Kernel(inner, width, 3, std, weight_norm)
         self.n1 = nn.GroupNorm(largest_divisor(inner, groups), inner)
         self.n2 = nn.GroupNorm(groups, width)
         self.n3 = nn.GroupNorm(groups, width)
 
-    def at(self, x: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The map of z; without x there is no injection."""
+    def at(self, samples: int, x: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The map of z, with one draw of what is dropped; without x there is no injection."""
         inner, outer = self.inner(), self.outer()
+        drops = self.training and self.dropout > 0
+        kept = F.dropout(outer.new_ones(samples, self.width, 1, 1), self.dropout) if drops else None
 
         def f(z: Tensor) -> Tensor:
             y = conv(F.relu(self.n1(conv(z, inner))), outer)
+            y = y if kept is None else kept * y
             out: Tensor = self.n3(F.relu(z + self.n2(y if x is None else x + y)))
             return out
 

@@ -42,6 +42,31 @@ def join(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.flatten(1) for each in maps], 1)
 
 
+def fold(maps: Sequence[Tensor]) -> Tensor:
+    """The maps of all scales as one of the coarsest one's size: (N, C (4^(S-1) + ... + 4 + 1), h, w), every
+    pixel of a finer scale's square as a channel of its own.
+    """
+    last = len(maps) - 1
+    return torch.cat([F.pixel_unshuffle(z, 2 ** (last - i)) for i, z in enumerate(maps)], 1)
+
+
+def unfold(folded: Tensor, scales: int) -> list[Tensor]:
+    """The maps that :func:`fold` took, the finest first.
+
+    Raises:
+        UserError: if that many scales cannot have so many channels.
+    """
+    parts = [4**i for i in reversed(range(scales))]
+    if folded.dim() != 4 or folded.shape[1] % sum(parts):
+        raise UserError(
+            f"{scales} folded scales have a map with a multiple of {sum(parts)} channels, but got"
+            f" (N, {', '.join(map(str, folded.shape[1:]))})."
+        )
+    channels = folded.shape[1] // sum(parts)
+    pieces = torch.split(folded, [channels * part for part in parts], dim=1)
+    return [F.pixel_shuffle(piece, 2 ** (scales - 1 - i)) for i, piece in enumerate(pieces)]
+
+
 class ScalesCell(Cell):
     """Base of a cell whose state is one vector of several scales; it sets ``shapes`` and has ``at``."""
 
