@@ -19,7 +19,7 @@ vector.
 
 class Cell(nn.Module):
     """Base of every cell: implement ``forward(z, h0)``, which returns the shape of ``z`` and treats each
-    sample on its own.
+    sample on its own, at least in eval mode.
 
     That is enough for a solver. A cell that is solved by iterating a map other than f overrides ``at``. It
     also overrides ``start`` and ``output`` if the state of that map is not z itself, and ``lift`` if the
