@@ -19,7 +19,10 @@ from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
 
 WIDTH, LEFT, ROW, TOP, BOTTOM, GAP = 7.1, 1.75, 0.19, 0.5, 0.5, 0.14  # inches
-LETTER = 0.09  # inches per letter of a bold name
+LETTER = 0.078  # inches per letter of a bold name
+LINE, PANEL = 0.2, 2.3  # inches of a legend's line, and of a row of panels
+MANY = 9
+"""A larger number of networks stands in rows of two panels."""
 SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
 """The measures drawn."""
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
@@ -111,44 +114,82 @@ def _finish(axes: Axes, measure: Measure) -> None:
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
     """Every family's refinements side by side, a panel for every measure: a small mark for each seed, hollow
     if the run is not `sound`, and a bar at the mean of the sound runs (of logarithms if the measure spans
-    decades); no bar if half of the runs or more are not sound.
+    decades); no bar if half of the runs or more are not sound. Panels stand in one row, or in rows of two
+    where there are many networks.
     """
     labels = list(dict.fromkeys(run.axes[axis] for run in runs))
     implicit = {run.refinement for run in runs if run.implicit}
     names = sorted(dict.fromkeys(run.refinement for run in runs), key=lambda name: name in implicit)
-    panel, height = (WIDTH - 0.5) / len(measures), 2.5
+    networks = {(run.axes[axis], run.refinement) for run in runs}
+    columns = len(measures) if len(networks) <= MANY else 2
+    rows, lines = math.ceil(len(measures) / columns), _flowing(names)
+    panel, key = (WIDTH - 0.5) / columns, 0.1 + LINE * len(lines)
+    below, step = 0.52 if columns > 2 else 0.3, min(0.24, 0.85 / len(names))
+    height = key + PANEL * rows
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(WIDTH, height))
         for i, measure in enumerate(measures):
-            axes = figure.add_axes(((0.5 + i * panel) / WIDTH, 0.21, (panel - 0.42) / WIDTH, 0.6))
+            row, column = divmod(i, columns)
+            bottom = height - key - PANEL * (row + 1) + below
+            axes = figure.add_axes(
+                (
+                    (0.5 + column * panel) / WIDTH,
+                    bottom / height,
+                    (panel - 0.42) / WIDTH,
+                    (PANEL - below - 0.28) / height,
+                )
+            )
             for place, label in enumerate(labels):
                 family = [run for run in runs if run.axes[axis] == label]
                 trained = [name for name in names if any(run.refinement == name for run in family)]
                 for j, name in enumerate(trained):
-                    x = place + min(0.24, 0.85 / len(names)) * (j - (len(trained) - 1) / 2)
-                    _swarm(axes, x, [run for run in family if run.refinement == name], measure, name)
-            axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", rotation_mode="anchor")
-            axes.set_xlim(-0.6, len(labels) - 0.4)
-            axes.set_title(measure.heading, pad=4, fontsize=8.5)
-            if measure.kind == "factor":
-                axes.set_yscale("log")
-                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-            axes.set_axisbelow(True)
-        x = 0.55
-        for name in names:
-            look = series(name)
-            mark = Line2D([x / WIDTH], [0.94], marker=look.marker, markersize=5, color=look.colour)
-            mark.set_transform(figure.transFigure)
-            figure.add_artist(mark)
-            figure.text((x + 0.1) / WIDTH, 0.935, short(name), color=look.text, weight="bold", va="center")
-            x += 0.4 + LETTER * len(short(name))
+                    x = place + step * (j - (len(trained) - 1) / 2)
+                    of_kind = [run for run in family if run.refinement == name]
+                    _swarm(axes, x, of_kind, measure, name, 0.45 * step)
+            _finish_families(axes, measure, labels, tilted=columns > 2)
+        for line, placed in enumerate(lines):
+            y = (height - 0.15 - LINE * line) / height
+            for name, x in placed:
+                look = series(name)
+                mark = Line2D([x / WIDTH], [y], marker=look.marker, markersize=5, color=look.colour)
+                mark.set_transform(figure.transFigure)
+                figure.add_artist(mark)
+                figure.text((x + 0.1) / WIDTH, y, short(name), color=look.text, weight="bold", va="center")
     return figure
 
 
-def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: str) -> None:
+def _flowing(names: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """The names of a legend in lines that fit the figure, each with its distance from the left in inches."""
+    lines: list[list[tuple[str, float]]] = [[]]
+    x = 0.55
+    for name in names:
+        width = 0.1 + LETTER * len(short(name))
+        if lines[-1] and x + width > WIDTH:
+            lines, x = [*lines, []], 0.55
+        lines[-1].append((name, x))
+        x += width + 0.24
+    return lines
+
+
+def _finish_families(axes: Axes, measure: Measure, labels: Sequence[str], tilted: bool) -> None:
+    """Adds the names of families, and the scale."""
+    axes.set_xticks(range(len(labels)), labels)
+    if tilted:
+        for text in axes.get_xticklabels():
+            text.set(rotation=20, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_title(measure.heading, pad=4, fontsize=8.5)
+    if measure.kind == "factor":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: str, half: float) -> None:
+    """The marks of one network's seeds, and the bar at their mean, that wide to either side."""
     factor, look = (100.0 if measure.kind == "share" else 1.0), series(name)
     values = [
         (factor * value, run.sound(measure.split))
@@ -156,12 +197,12 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
         if (value := measure.value(run)) is not None
     ]
     for k, (value, sound) in enumerate(values):
-        offset = 0.07 * ((k * 0.618) % 1 - 0.5)  # seeds with equal values do not hide each other
+        offset = 0.6 * half * ((k * 0.618) % 1 - 0.5)  # seeds with equal values do not hide each other
         axes.plot(
             x + offset,
             value,
             marker=look.marker,
-            markersize=2.6,
+            markersize=3,
             linestyle="",
             alpha=0.55,
             color=look.colour,
@@ -170,4 +211,4 @@ def _swarm(axes: Axes, x: float, runs: Sequence[Run], measure: Measure, name: st
     kept = [value for value, sound in values if sound]
     if 2 * len(kept) > len(values):  # else the bar would be of only a few sound runs
         mean = float(np.exp(np.mean(np.log(kept)))) if measure.kind == "factor" else float(np.mean(kept))
-        axes.plot([x - 0.1, x + 0.1], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")
+        axes.plot([x - half, x + half], [mean, mean], color=look.colour, linewidth=2.4, solid_capstyle="butt")

@@ -92,3 +92,21 @@ def test_families_show_every_seed_of_every_refinement(study: Study) -> None:
     assert sorted(seeds) == pytest.approx(sorted(run.train["nc2_etf_means"] for run in study.runs))
     means = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "None"]
     assert len(means) == 2 * len(REFINEMENTS)
+
+
+@pytest.mark.parametrize("kinds", [2, 5, 12])
+def test_a_legend_of_any_length_stays_within_the_figure(
+    study: Study, made_up: Callable[..., Study], kinds: int
+) -> None:
+    (table,) = effect_tables(study)
+    names = ["once", "tied", *(f"equilibrium_number_{i}" for i in range(kinds - 2))]
+    runs = made_up(lambda *_: {"train": {"nc1": 1.0}}, refinements=names, axes={"family": "free"}).runs
+    figure = families_figure(runs, [measure for measure in table.measures if measure.key in SHOWN])
+    figure.draw_without_rendering()
+    words = [text.get_window_extent() for text in figure.texts]
+    panels = [axes.get_tightbbox() for axes in figure.axes]
+    assert (len(words), len(panels)) == (kinds, len(SHOWN))
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in words)
+    assert all(box.y1 <= figure.bbox.y1 for box in words)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(words, 2))
+    assert not any(word.overlaps(panel) for word in words for panel in panels)
