@@ -52,12 +52,23 @@ def test_kinds_of_data_compose_and_make_a_step_under_mixup(parts, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        # As published it stops solving whether a fixed point is found or not, and says so.
+        pytest.param(model, marks=pytest.mark.filterwarnings("ignore:in epoch 1 the .* missed"))
+        if model == "mdeq_tiny"
+        else model
+        for model in MODELS
+    ],
+)
 def test_a_model_makes_a_step(model, tmp_path: Path):
     small = ["--data.batch_size", "8", "--data.eval_batch_size", "8", "--trainer.fast_dev_run", "true"]
     named = ["--config", str(CONF / "run/digits.yaml"), "--config", str(CONF / "model" / f"{model}.yaml")]
     if model.startswith("resnet18"):
         small += ["--model.encoder.init_args.widths", "[8, 8, 8, 16]"]
+    if model == "jfb":  # digits of 8x8 pixels
+        small += ["--model.encoder.init_args.pool", "1"]
     assert main(["fit", *named, *small, "--trainer.default_root_dir", str(tmp_path)]) == 0
 
 
