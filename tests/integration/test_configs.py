@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from deq_collapse.cli import main
 from deq_collapse.study.grid import read_study_file
@@ -23,6 +24,13 @@ def test_a_headline_run_makes_a_step(name, tmp_path: Path, fashion_root: Path):
     small = ["--data.imbalance.init_args.n_max", "20", "--trainer.fast_dev_run", "true"]
     assert main(["fit", "--config", str(CONF / "run" / f"{name}.yaml"), *where, *small]) == 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "run").glob("*.yaml")))
+def test_every_run_resolves(name, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["fit", "--config", str(CONF / "run" / f"{name}.yaml"), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_epochs"] > 0
 
 
 @pytest.mark.parametrize("imbalance", ["balanced", "step", "long_tailed"])
