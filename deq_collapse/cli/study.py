@@ -1,4 +1,4 @@
-"""``deq-collapse study``: ``run``, ``submit``, ``status``, ``watch``, ``report``, ``dashboard``."""
+"""``deq-collapse study``: ``run``, ``submit``, ``status``, ``watch``, ``report``, ``pack``, ``dashboard``."""
 
 import argparse
 import sys
@@ -36,6 +36,8 @@ def study_main(args: Sequence[str]) -> int:
         return 0
     if options.command == "status":
         return _status(options.study)
+    if options.command == "pack":
+        return _pack(_directory(options.study), options.archive)
     return _report(_directory(options.study), options.published)
 
 
@@ -119,6 +121,15 @@ def _report(directory: Path, published: Path | None = None) -> int:
     return 0
 
 
+def _pack(directory: Path, archive: Path | None) -> int:
+    from deq_collapse.study.pack import pack
+
+    archive = archive or directory.absolute().with_name(f"{directory.absolute().name}.tar.xz")
+    pack(directory, archive)
+    print(f"Packed: {archive}")
+    return 0
+
+
 def _directory(study: Path) -> Path:
     """The directory of a study, given by its directory or its file."""
     from deq_collapse.config.files import found
@@ -168,6 +179,11 @@ def study_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="CSV",
         help="curves that others published, to draw behind the study's own; kept in its folder",
+    )
+    packed = commands.add_parser("pack", help="write what a report reads, without weights, into one file")
+    packed.add_argument("study", type=Path, help="e.g. outputs/studies/demo, its study file, or outputs/runs")
+    packed.add_argument(
+        "archive", type=Path, nargs="?", help="a new file; the study's folder with .tar.xz by default"
     )
     status = commands.add_parser("status", help="show the grid of a study: how far it is, and the time left")
     status.add_argument("study", type=Path, help="e.g. outputs/studies/demo, or its study file")

@@ -256,16 +256,17 @@ def _angles(study: Study) -> Section:
 
 
 def _features(study: Study) -> Section:
-    shown = list(study.cells)
+    cells = {setting: cell for setting, cell in study.cells.items() if _have_features(cell)}
+    shown = list(cells)
     if len(shown) > MANY:
-        balanced = (setting for setting, cell in study.cells.items() if is_balanced(first_run(cell)))
-        shown = list(dict.fromkeys([exemplary(study.cells), *balanced]))[:2]
+        balanced = (setting for setting, cell in cells.items() if is_balanced(first_run(cell)))
+        shown = list(dict.fromkeys([exemplary(cells), *balanced]))[:2]
     drawings = tuple(
         Drawing(
             _name(setting, "features"),
             f"t-SNE and Gram matrix of test features, {setting}",
             setting,
-            partial(feature_maps, _first(study.cells[setting])),
+            partial(feature_maps, _first(cells[setting])),
         )
         for setting in shown
     )
@@ -279,6 +280,11 @@ def _features(study: Study) -> Section:
     if len(shown) < len(study.cells):
         note += f" {len(shown)} of {len(study.cells)} settings are drawn."
     return Section("Test features", "one", drawings, note + _first_seed(study))
+
+
+def _have_features(cell: Cell) -> bool:
+    """Whether the runs drawn have test features: those of a packed study have none."""
+    return all(len(run.geometry.test_labels) for run in _first(cell).values())
 
 
 def _theory(study: Study) -> Section:

@@ -21,7 +21,9 @@ from deq_collapse.runs.reading import reason
 
 @dataclass(frozen=True)
 class Geometry:
-    """Class means and classifier (K, d), and test features (n, d) with labels (n,), after the last epoch."""
+    """Class means and classifier (K, d), and test features (n, d) with labels (n,), after the last epoch;
+    n is 0 in a study that was packed.
+    """
 
     class_means_train: NDArray[np.float64]
     class_means_test: NDArray[np.float64]
@@ -35,9 +37,25 @@ class Geometry:
 
 def write_geometry(arrays: Mapping[str, Any], directory: Path) -> None:
     """Writes the arrays of `Geometry`, by their names, into a run's directory."""
+    write_atomically(directory / GEOMETRY, _archived(arrays))
+
+
+def _archived(arrays: Mapping[str, Any]) -> bytes:
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomically(directory / GEOMETRY, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def without_features(directory: Path) -> bytes:
+    """The content of a run's file of geometry with no test features and labels left, which are most of it.
+
+    Raises:
+        UserError: see `read_geometry`.
+    """
+    read_geometry(directory)
+    with np.load(directory / GEOMETRY, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return _archived(arrays | {name: arrays[name][:0] for name in ("test_features", "test_labels")})
 
 
 def read_geometry(directory: Path) -> Geometry:

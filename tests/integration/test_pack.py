@@ -1,0 +1,142 @@
+"""A packed study: small, the same report after unpacking, open to more seeds."""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deq_collapse.cli import main
+from deq_collapse.figures.style import svg
+from deq_collapse.report import sections
+from deq_collapse.report.sections import Drawing, all_drawings, figure_sections
+from deq_collapse.runs.study import read_study
+
+CONF = Path(__file__).parents[2] / "conf"
+SECTIONS = sections.SECTIONS
+
+
+def study_file(directory: Path) -> Path:
+    """A study of one epoch, whose runs go below a directory."""
+    small = {
+        "trainer": {"max_epochs": 1},
+        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
+    }
+    content = {
+        "name": "tiny",
+        "output": str(directory),
+        "config": [str(CONF / "run/digits.yaml"), str(CONF / "data/step.yaml"), small],
+        "axes": {"refinement": {n: str(CONF / "model" / f"{n}.yaml") for n in ("explicit", "equilibrium")}},
+    }
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_figures() -> Iterator[None]:
+    """Figures take seconds and have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sections, "SECTIONS", ())
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished study."""
+    directory = tmp_path_factory.mktemp("study")
+    assert main(["study", "run", str(study_file(directory))]) == 0
+    return directory / "tiny"
+
+
+@pytest.fixture(scope="module")
+def packed(study: Path) -> Path:
+    assert main(["study", "pack", str(study)]) == 0
+    return study.with_name("tiny.tar.xz")
+
+
+def unpacked(archive: Path, directory: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(directory, filter="data")
+    return directory / "tiny"
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_it_holds_no_weights_and_is_small(study: Path, packed: Path):
+    with tarfile.open(packed) as tar:
+        names = tar.getnames()
+    assert not [name for name in names if name.endswith((".ckpt", ".lock", "log.txt"))]
+    assert sum(name.endswith("result.json") for name in names) == 2
+    assert packed.stat().st_size < 40_000 * 2
+
+
+def figures(directory: Path) -> dict[str, Drawing]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sections, "SECTIONS", SECTIONS)
+        return {drawing.name: drawing for drawing in all_drawings(figure_sections(read_study(directory)))}
+
+
+def test_unpacked_it_gives_the_same_tables(study: Path, packed: Path, tmp_path: Path):
+    again = unpacked(packed, tmp_path)
+    assert main(["study", "report", str(again)]) == 0
+    assert contents(again / "tables") == contents(study / "tables")
+
+
+def test_unpacked_it_has_all_figures_but_those_of_features(study: Path, packed: Path, tmp_path: Path):
+    left, before = figures(unpacked(packed, tmp_path)), figures(study)
+    gone = [name for name in before if name not in left]
+    assert gone == [name for name in before if name.endswith("-features")] != []
+    angles = next(name for name in left if name.endswith("-angles"))
+    assert svg(left[angles].draw(), "a", "a") == svg(before[angles].draw(), "a", "a")
+
+
+def test_an_unpacked_study_gets_more_seeds_and_keeps_its_runs(packed: Path, tmp_path: Path, capsys):
+    again = unpacked(packed, tmp_path)
+    before = {path: path.read_bytes() for path in again.glob("*-seed0/*")}
+    assert main(["study", "run", str(study_file(tmp_path)), "--seeds", "2"]) == 0
+    assert capsys.readouterr().out.count("finished before") == 2
+    assert before == {path: path.read_bytes() for path in before}
+    assert (again / "equilibrium-seed1" / "result.json").exists()
+    page = (again / "report.html").read_text()
+    assert "explicit-seed0" in page
+    assert "equilibrium-seed1" in page
+
+
+def test_the_same_study_gives_the_same_bytes(study: Path, packed: Path, tmp_path: Path):
+    assert main(["study", "pack", str(study), str(tmp_path / "again.tar.xz")]) == 0
+    assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
+
+
+def test_it_overwrites_nothing(study: Path, packed: Path, refused: Callable[..., str]):
+    before = packed.read_bytes()
+    assert refused("study", "pack", str(study)) == (
+        f"{packed} exists and is not overwritten: name another file, or remove it."
+    )
+    assert packed.read_bytes() == before
+
+
+def test_without_a_finished_run_nothing_is_written(tmp_path: Path, refused: Callable[..., str]):
+    (tmp_path / "none").mkdir()
+    assert "holds no finished run" in refused("study", "pack", str(tmp_path / "none"))
+    assert "holds no finished run" in refused("study", "pack", str(tmp_path / "absent"))
+    assert [path.name for path in tmp_path.iterdir()] == ["none"]
+
+
+def test_a_damaged_run_is_named(packed: Path, tmp_path: Path, refused: Callable[..., str]):
+    again = unpacked(packed, tmp_path)
+    (again / "explicit-seed0" / "geometry.npz").write_bytes(b"")
+    said = refused("study", "pack", str(again))
+    assert str(again / "explicit-seed0" / "geometry.npz") in said
+    assert not again.with_name("tiny.tar.xz").exists()
+
+
+def test_a_single_run_is_packed_too(study: Path, tmp_path: Path):
+    archive = tmp_path / "run.tar.xz"
+    assert main(["study", "pack", str(study / "explicit-seed0"), str(archive)]) == 0
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert main(["study", "report", str(tmp_path / "explicit-seed0")]) == 0
