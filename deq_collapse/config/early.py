@@ -19,7 +19,7 @@ deq_collapse.config.keys` rewrites it, and a test compares it with the parser.
 """
 FREE = ("branch", "config", "print_config", "print_shtab", "help")
 """Options that are not keys of a configuration; ``branch`` belongs to ``summary``."""
-OF_STUDIES = {"config", "grids", "seeds", "override", "contrasts", "output"}
+OF_STUDIES = {"base", "config", "grids", "seeds", "override", "contrasts", "output"}
 """Keys of a study file that a run's configuration does not have."""
 CLASS = {
     *("class_path", "encoder", "refinement", "readout", "classifier", "criterion", "cell", "block"),

@@ -5,18 +5,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration, read_yaml
+from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import in_words, setting_in_words, short
-
-GRID_KEYS = ("config", "axes", "override", "seeds")
-KEYS = ("name", "output", *GRID_KEYS, "grids", "contrasts")
+from deq_collapse.study.content import GRID_KEYS, check_keys, read_content
 
 
 @dataclass(frozen=True)
@@ -57,12 +54,13 @@ class StudyFile:
 def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
     """Reads a study file; with a number of seeds, each grid has that many: its own, then the smallest others.
 
-    Its keys are ``name``; ``output`` (default ``outputs/studies``); ``config``, files or configurations
-    shared by all runs; ``axes``, see below; ``override``, like ``config`` but applied after the axes;
-    ``seeds``; and ``grids``, for a study that is not a single product: a list of grids with their own
-    ``config``, ``axes``, ``override`` and ``seeds``. A grid has the study's configurations before its own,
-    the study's axes after its own, and the study's seeds unless it has its own. Files are named relative to
-    the study file, or as shipped ones (``conf/...``).
+    Its keys are ``name``; ``base``, another study file, whose keys it has where it gives none itself;
+    ``output`` (default ``outputs/studies``); ``config``, files or configurations shared by all runs;
+    ``axes``, see below; ``override``, like ``config`` but applied after the axes; ``seeds``; and ``grids``,
+    for a study that is not a single product: a list of grids with their own ``config``, ``axes``,
+    ``override`` and ``seeds``. A grid has the study's configurations before its own, the study's axes after
+    its own, and the study's seeds unless it has its own. Files are named relative to the study file, or as
+    shipped ones (``conf/...``).
 
     An axis maps labels to files or configurations (``refinement: {explicit: a.yaml, equilibrium: b.yaml}``)
     or to lists of those (``{wide: [b.yaml, {model.encoder.init_args.width: 96}]}``), or it maps one dotted
@@ -80,8 +78,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
         UserError: for a missing file, an unknown key, a grid without runs, or two runs with the same name.
     """
     path = found(path)
-    content = read_yaml(path)
-    _check_keys(path, content, KEYS)
+    content = read_content(path)
     if not isinstance(content.get("name"), str):
         raise UserError(f"{path}: a study needs a name.")
     if any(part.strip() in ("", ".", "..") for part in content["name"].split("/")):
@@ -146,7 +143,7 @@ def _cells(
     path: Path, study: dict[str, Any], grid: dict[str, Any], number: int | None
 ) -> Iterator[tuple[Cell, ...]]:
     """For each seed, the product of the grid's own axes and then those of the study."""
-    _check_keys(path, grid, GRID_KEYS)
+    check_keys(path, grid, GRID_KEYS)
     before, after = (
         [_config(path, entry) for part in (study, grid) for entry in _list(path, part, key)]
         for key in ("config", "override")
@@ -263,20 +260,6 @@ def _list(path: Path, content: dict[str, Any], key: str, default: list[Any] | No
     if not isinstance(value, list):
         raise UserError(f"{path}: {key} is a list.")
     return value
-
-
-def _check_keys(path: Path, content: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    for key in content:
-        if key not in allowed:
-            near = get_close_matches(str(key), allowed, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            kind = "study file" if "name" in allowed else "grid"
-            if key in ("data", "model", "trainer") and kind == "study file":
-                raise UserError(
-                    f"{path} is the configuration of one run, for it has the key {key}: deq-collapse fit"
-                    f" --config {path}; a study lists it in its config."
-                )
-            raise UserError(f"{path}: unknown key {key}{hint}; a {kind} has {', '.join(allowed)}.")
 
 
 def is_number(label: str) -> bool:
