@@ -24,7 +24,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# One thread: its numbers are those of docs/first_steps.md on any number of cores.
+# One thread: its numbers do not depend on the number of cores; see docs/first_steps.md for what a processor changes.
 demo: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/deq-collapse study run conf/study/demo.yaml
 
