@@ -124,7 +124,8 @@ def _report(directory: Path, published: Path | None = None) -> int:
 def _pack(directory: Path, archive: Path | None) -> int:
     from deq_collapse.study.pack import pack
 
-    archive = archive or directory.absolute().with_name(f"{directory.absolute().name}.tar.xz")
+    whole = directory.absolute()
+    archive = archive or whole.with_name(f"{whole.name}.tar.xz")
     pack(directory, archive)
     print(f"Packed: {archive}")
     return 0

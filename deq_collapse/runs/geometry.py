@@ -52,9 +52,7 @@ def without_features(directory: Path) -> bytes:
     Raises:
         UserError: see `read_geometry`.
     """
-    read_geometry(directory)
-    with np.load(directory / GEOMETRY, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = _arrays(directory)
     return _archived(arrays | {name: arrays[name][:0] for name in ("test_features", "test_labels")})
 
 
@@ -64,15 +62,22 @@ def read_geometry(directory: Path) -> Geometry:
     Raises:
         UserError: if it is missing or damaged, or its shapes do not fit together.
     """
+    arrays = _arrays(directory)
+    return Geometry(**{field.name: arrays[field.name] for field in fields(Geometry)})
+
+
+def _arrays(directory: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of the file, those of `Geometry` and others."""
     path = directory / GEOMETRY
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            geometry = Geometry(**{field.name: archive[field.name] for field in fields(Geometry)})
+            names = dict.fromkeys([*archive.files, *(field.name for field in fields(Geometry))])
+            arrays = {name: archive[name] for name in names}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; the run's folder is incomplete, run it again.") from error
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not a complete file of class geometry ({reason(error)}).") from error
-    shapes = {geometry.class_means_train.shape, geometry.class_means_test.shape, geometry.weight.shape}
-    if len(shapes) != 1 or geometry.test_features.shape[:1] != geometry.test_labels.shape:
+    shapes = {arrays[name].shape for name in ("class_means_train", "class_means_test", "weight")}
+    if len(shapes) != 1 or arrays["test_features"].shape[:1] != arrays["test_labels"].shape:
         raise UserError(f"{path} holds arrays whose shapes do not belong together.")
-    return geometry
+    return arrays

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from deq_collapse.cli import main
 
@@ -24,6 +25,28 @@ def _small_fit(directory: Path, *args: str, refinement: str = "explicit", epochs
 def small_fit() -> Callable[..., list[str]]:
     """Makes the arguments of a fit that takes a second or two."""
     return _small_fit
+
+
+def _tiny_study(directory: Path, *configs: str, epochs: int = 2) -> Path:
+    small = {
+        "trainer": {"max_epochs": epochs},
+        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
+    }
+    content = {
+        "name": "tiny",
+        "output": str(directory),
+        "config": [*(str(CONF / config) for config in ("run/digits.yaml", *configs)), small],
+        "axes": {"refinement": {n: str(CONF / "model" / f"{n}.yaml") for n in ("explicit", "equilibrium")}},
+    }
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_study() -> Callable[..., Path]:
+    """Writes the file of a study of two small runs on digits, which go below the file's directory."""
+    return _tiny_study
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from deq_collapse.cli import main
 from deq_collapse.figures.style import svg
@@ -13,25 +12,7 @@ from deq_collapse.report import sections
 from deq_collapse.report.sections import Drawing, all_drawings, figure_sections
 from deq_collapse.runs.study import read_study
 
-CONF = Path(__file__).parents[2] / "conf"
 SECTIONS = sections.SECTIONS
-
-
-def study_file(directory: Path) -> Path:
-    """A study of one epoch, whose runs go below a directory."""
-    small = {
-        "trainer": {"max_epochs": 1},
-        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
-    }
-    content = {
-        "name": "tiny",
-        "output": str(directory),
-        "config": [str(CONF / "run/digits.yaml"), str(CONF / "data/step.yaml"), small],
-        "axes": {"refinement": {n: str(CONF / "model" / f"{n}.yaml") for n in ("explicit", "equilibrium")}},
-    }
-    path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,10 +24,10 @@ def without_figures() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tiny_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished study."""
     directory = tmp_path_factory.mktemp("study")
-    assert main(["study", "run", str(study_file(directory))]) == 0
+    assert main(["study", "run", str(tiny_study(directory, "data/step.yaml", epochs=1))]) == 0
     return directory / "tiny"
 
 
@@ -94,10 +75,13 @@ def test_unpacked_it_has_all_figures_but_those_of_features(study: Path, packed: 
     assert svg(left[angles].draw(), "a", "a") == svg(before[angles].draw(), "a", "a")
 
 
-def test_an_unpacked_study_gets_more_seeds_and_keeps_its_runs(packed: Path, tmp_path: Path, capsys):
+def test_an_unpacked_study_gets_more_seeds_and_keeps_its_runs(
+    tiny_study: Callable[..., Path], packed: Path, tmp_path: Path, capsys
+):
     again = unpacked(packed, tmp_path)
     before = {path: path.read_bytes() for path in again.glob("*-seed0/*")}
-    assert main(["study", "run", str(study_file(tmp_path)), "--seeds", "2"]) == 0
+    file = tiny_study(tmp_path, "data/step.yaml", epochs=1)
+    assert main(["study", "run", str(file), "--seeds", "2"]) == 0
     assert capsys.readouterr().out.count("finished before") == 2
     assert before == {path: path.read_bytes() for path in before}
     assert (again / "equilibrium-seed1" / "result.json").exists()

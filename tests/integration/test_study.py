@@ -1,39 +1,19 @@
 """A study by its command: what it runs, keeps, records and prints."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from deq_collapse.cli import main
 
-CONF = Path(__file__).parents[2] / "conf"
-
-
-def study_file(directory: Path) -> Path:
-    """A study of small runs below a directory."""
-    small = {
-        "trainer": {"max_epochs": 2},
-        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
-    }
-    refinement = {name: str(CONF / "model" / f"{name}.yaml") for name in ("explicit", "equilibrium")}
-    content = {
-        "name": "tiny",
-        "output": str(directory),
-        "config": [str(CONF / "run/digits.yaml"), small],
-        "axes": {"refinement": refinement},
-    }
-    path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tiny_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished study."""
     directory = tmp_path_factory.mktemp("study")
-    assert main(["study", "run", str(study_file(directory))]) == 0
+    assert main(["study", "run", str(tiny_study(directory))]) == 0
     return directory / "tiny"
 
 
