@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
 from deq_collapse.models.cells import Cell, CellFactory, Shape
+from deq_collapse.models.gradients import Gradient, Phantom
 from deq_collapse.models.jacobian import check_jacobian_weight, jacobian_term
 from deq_collapse.models.matching import matched_widths
 
@@ -34,6 +36,10 @@ class Explicit(nn.Module):
             features z, the term that an :class:`~deq_collapse.models.Equilibrium` may have at its fixed
             point; see :func:`~deq_collapse.models.jacobian.jacobian_term`. ``None`` is 0, which costs
             nothing, and does not count as a key, so that older runs stay the same.
+        gradient: ``jfb`` or ``phantom(k, tau)``, the approximate gradient that an
+            :class:`~deq_collapse.models.Equilibrium` may have at its fixed point, here at the features of
+            tied blocks: truncated backpropagation, which keeps the activations of k steps alone. What the
+            network computes stays the same. ``None`` is the exact gradient of all steps.
 
     Attributes:
         jacobian: the term of the latest call, a scalar with its own graph; None without a weight or if no
@@ -41,7 +47,8 @@ class Explicit(nn.Module):
 
     Raises:
         UserError: for a depth below 1, for ``tied`` and ``matched`` together, if no inner widths bring the
-            parameters within 1% of one block's, and for a weight below 0.
+            parameters within 1% of one block's, for a weight below 0, for another gradient, and for a
+            gradient of blocks with weights of their own, to which it gives none but the last.
     """
 
     jacobian: Tensor | None
@@ -54,10 +61,12 @@ class Explicit(nn.Module):
         tied: bool = False,
         matched: bool = False,
         jacobian_weight: float | None = None,
+        gradient: str | Gradient | None = None,
     ) -> None:
         super().__init__()
         self.jacobian_weight, self.jacobian = jacobian_weight or 0.0, None
         check_jacobian_weight(self.jacobian_weight)
+        self.gradient = None if gradient is None else _local(gradient, one_block=tied or depth == 1)
         if depth < 1:
             raise UserError(f"depth is {depth}, but an explicit refinement applies a block at least once.")
         if tied and matched:
@@ -72,13 +81,25 @@ class Explicit(nn.Module):
 
     def forward(self, h0: Tensor) -> Tensor:
         """Features in the shape of H0, unless the cell changes it."""
-        first, last = self._cell(0), self._cell(self.depth - 1)
-        z = first.lift(h0)
+        last = self._cell(self.depth - 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient is None):
+            z = self._steps(h0)
+
+        def f(at: Tensor) -> Tensor:
+            after: Tensor = last(at, h0)
+            return after
+
+        if self.gradient is not None and torch.is_grad_enabled():
+            z = self.gradient.attached(f, z)
+        self.jacobian = jacobian_term(f, z, self.jacobian_weight if self.training else 0.0)
+        return z if z.shape == h0.shape else last.output(z)
+
+    def _steps(self, h0: Tensor) -> Tensor:
+        """The state after all blocks."""
+        z = self._cell(0).lift(h0)
         for step in range(self.depth):
             z = self._cell(step)(z, h0)
-        weight = self.jacobian_weight if self.training else 0.0
-        self.jacobian = jacobian_term(lambda at: last(at, h0), z, weight)
-        return z if z.shape == h0.shape else last.output(z)
+        return z
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -97,4 +118,26 @@ class Explicit(nn.Module):
         if self.inner_widths:
             counts = Counter(self.inner_widths).items()
             words.append("inner widths " + " + ".join(f"{n} x {width}" for width, n in counts))
+        if self.gradient is not None:
+            words.append(f"gradient {self.gradient}")
         return ", ".join(words)
+
+
+def _local(gradient: str | Gradient, one_block: bool) -> Phantom:
+    """The steps of an approximate gradient.
+
+    Raises:
+        UserError: for a gradient that is not of steps from the features, and for several blocks.
+    """
+    local = Gradient.of(gradient).local
+    if local is None:
+        raise UserError(
+            f"the gradient of an explicit refinement is {gradient}, but it is jfb or phantom(k, tau), or left"
+            " out, which gives the exact one."
+        )
+    if not one_block:
+        raise UserError(
+            f"the gradient {gradient} is that of steps of one block, but blocks here have weights of their"
+            " own: set tied, or leave out gradient."
+        )
+    return local

@@ -33,6 +33,11 @@ class Gradient(ABC):
     def engine(self) -> dict[str, Any]:
         """The options of torchdeq's core for this mode."""
 
+    @property
+    def local(self) -> "Phantom | None":
+        """The steps that the gradient is of, if it needs nothing but the final state; else None."""
+        return None
+
     def check(self) -> None:  # noqa: B027 - user-defined ones may have none
         """Refuses numbers out of range, see :class:`~deq_collapse.models.solvers.base.Solver`.
 
@@ -100,9 +105,14 @@ class JacobianFree(Gradient):
         return "jfb"
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def local(self) -> "Phantom":
         """One plain step."""
-        return {"ift": False, "grad": 1, "tau": 1.0}
+        return Phantom(1, 1.0)
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """That of its step."""
+        return self.local.engine
 
 
 @dataclass(frozen=True)
@@ -128,9 +138,21 @@ class Phantom(Gradient):
         return f"phantom({self.steps}, {self.tau:g})"
 
     @property
+    def local(self) -> "Phantom":
+        """Itself."""
+        return self
+
+    @property
     def engine(self) -> dict[str, Any]:
         """Its steps."""
         return {"ift": False, "grad": self.steps, "tau": self.tau}
+
+    def attached(self, f: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
+        """The state to the bit, with the graph of the damped steps from it instead of its own."""
+        start = after = state.detach()
+        for _ in range(self.steps):
+            after = after + self.tau * (f(after) - after)
+        return start + (after - after.detach())
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from deq_collapse.callbacks.costs import flops_per_image
+from deq_collapse.callbacks.costs import flops_per_image, saved_activation_bytes
 from deq_collapse.errors import UserError
-from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, LinearCell
+from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, LinearCell, ResidualCell
 
 FREE = partial(ConvCell, lipschitz=None)
 
@@ -92,6 +92,81 @@ def test_the_jacobian_term_costs_nothing_where_it_is_not_asked_for(state):
         tied(torch.randn(4, 6))
     assert tied.jacobian is None
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("gradient", ["jfb", "phantom(3, 0.4)"])
+def test_an_approximate_gradient_is_that_of_its_steps_from_the_features_which_stay_the_same(gradient):
+    torch.manual_seed(0)
+    tied = Explicit((3, 4, 4), FREE, depth=4, tied=True, gradient=gradient).double()
+    h0 = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    exact = Explicit((3, 4, 4), FREE, depth=4, tied=True).double()
+    exact.load_state_dict(tied.state_dict())
+    features = tied(h0)
+    assert torch.equal(features, exact(h0))
+
+    weights, after = list(tied.parameters()), features.detach()
+    given = torch.autograd.grad(features, [h0, *weights], grad_outputs=features.detach().cos())
+    steps, tau = (1, 1.0) if gradient == "jfb" else (3, 0.4)
+    for _ in range(steps):
+        after = (1 - tau) * after + tau * tied.blocks[0](after, h0)
+    by_hand = torch.autograd.grad(after, [h0, *weights], grad_outputs=features.detach().cos())
+    whole = torch.autograd.grad(exact(h0).sin().sum(), [h0, *exact.parameters()])
+    for a, b, other in zip(given, by_hand, whole, strict=True):
+        torch.testing.assert_close(a, b)
+        assert not torch.allclose(a, other)
+
+
+def test_deep_tied_blocks_with_the_gradient_of_their_equilibrium_are_it():
+    torch.manual_seed(0)
+    cell, h0 = partial(FREE, init_std=0.1), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    equilibrium = Equilibrium((3, 4, 4), cell, gradient="phantom(3, 0.4)", tol=1e-12).double()
+    tied = Explicit((3, 4, 4), cell, depth=60, tied=True, gradient="phantom(3, 0.4)").double()
+    tied.blocks[0].load_state_dict(equilibrium.cell.state_dict())
+    for refinement in (equilibrium, tied):
+        refinement(h0).sin().sum().backward()
+    for a, b in zip(tied.parameters(), equilibrium.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-10)
+
+
+def test_an_approximate_gradient_costs_nothing_where_none_is_taken_and_saves_activations():
+    options = {"depth": 12, "tied": True}
+    approximate = Explicit((3, 4, 4), FREE, gradient="phantom(5, 0.5)", **options)
+    calls, h0 = [], torch.randn(2, 3, 4, 4)
+    approximate.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        approximate(h0)
+    assert len(calls) == 12
+    exact = Explicit((3, 4, 4), FREE, **options)
+    assert saved_activation_bytes(approximate, h0) < 0.7 * saved_activation_bytes(exact, h0)
+    assert approximate.extra_repr() == "depth=12, tied, gradient phantom(5, 0.5)"
+
+
+def test_an_approximate_gradient_reaches_every_weight_under_autocast():
+    """Weights that autocast converted in the steps without a gradient are kept for those with one."""
+    torch.manual_seed(0)
+    tied = Explicit((8, 4, 4), ResidualCell, depth=4, tied=True, gradient="phantom(3, 0.5)")
+    h0, norms = torch.randn(2, 8, 4, 4), []
+    for enabled in (False, True):
+        tied.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            tied(h0).float().sin().sum().backward()
+        norms.append(torch.stack([p.grad.norm() for p in tied.parameters()]))
+    torch.testing.assert_close(*norms, rtol=0.1, atol=0)
+
+
+def test_it_goes_with_the_jacobian_term_and_with_copies():
+    torch.manual_seed(0)
+    options = {"depth": 3, "tied": True, "jacobian_weight": 1.0}
+    h0 = torch.randn(4, 6)
+    terms = []
+    for gradient in (None, "jfb"):
+        torch.manual_seed(1)
+        tied = copy.deepcopy(
+            Explicit((6,), partial(LinearCell, lipschitz=None), gradient=gradient, **options)
+        )
+        tied(h0)
+        terms.append(tied.jacobian)
+    assert torch.equal(*terms)
 
 
 @pytest.mark.parametrize(("tied", "calls"), [(True, [4]), (False, [1, 1, 1, 1])])
@@ -188,6 +263,9 @@ class NoWidth(Cell):
         (NoWidth, {"depth": 3, "matched": True}, "inner_width, which NoWidth does not take"),
         (FREE, {"depth": 5, "matched": True}, "5 matched blocks have 180 parameters .* one block has 72"),
         (partial(FREE, inner_width=0), {}, "inner_width is 0"),
+        (FREE, {"depth": 3, "tied": True, "gradient": "ift"}, r"is ift, but it is jfb or phantom\(k, tau\)"),
+        (FREE, {"depth": 3, "tied": True, "gradient": "phantom(0, 1)"}, "phantom.* at least 1"),
+        (FREE, {"depth": 3, "gradient": "jfb"}, "blocks here have weights of their own: set tied"),
     ],
 )
 def test_a_twin_that_cannot_be_is_refused(block, options, said):
