@@ -16,8 +16,13 @@ def refinement_of(axes: Mapping[str, str], solver: object) -> str:
 
 
 def short(refinement: str) -> str:
-    """The name of a refinement in headings and figures."""
-    return {"equilibrium": "DEQ"}.get(refinement, refinement.replace("_", " "))
+    """The name of a refinement in headings and figures.
+
+    >>> short("equilibrium"), short("equilibrium_ift"), short("tied_phantom")
+    ('DEQ', 'DEQ ift', 'tied phantom')
+    """
+    first, *rest = refinement.split("_")
+    return " ".join(("DEQ" if first == "equilibrium" else first, *rest))
 
 
 def in_words(axes: Mapping[str, str], imbalance: Mapping[str, str]) -> dict[str, str]:
