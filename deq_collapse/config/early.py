@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deq_collapse.config.files import expand_parts, found, is_configuration, leaves, options, read_yaml
+from deq_collapse.config.study_keys import OF_STUDIES
 from deq_collapse.config.unknown import unknown_key
 from deq_collapse.errors import UserError, nearest
 
@@ -19,8 +20,6 @@ deq_collapse.config.keys` rewrites it, and a test compares it with the parser.
 """
 FREE = ("branch", "config", "print_config", "print_shtab", "help")
 """Options that are not keys of a configuration; ``branch`` belongs to ``summary``."""
-OF_STUDIES = {"base", "config", "grids", "seeds", "override", "contrasts", "output"}
-"""Keys of a study file that a run's configuration does not have."""
 CLASS = {
     *("class_path", "encoder", "refinement", "readout", "classifier", "criterion", "cell", "block"),
     *("optimizer", "lr_scheduler", "source", "imbalance", "augment", "sampler"),

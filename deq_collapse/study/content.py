@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from deq_collapse.config.files import SUFFIXES, beside, found, read_yaml
+from deq_collapse.config.study_keys import BASE, KEYS
 from deq_collapse.errors import UserError
-
-BASE = "base"
-GRID_KEYS = ("config", "axes", "override", "seeds")
-KEYS = ("name", BASE, "output", *GRID_KEYS, "grids", "contrasts")
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration
+from deq_collapse.config.study_keys import GRID_KEYS
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import in_words, setting_in_words, short
-from deq_collapse.study.content import GRID_KEYS, check_keys, read_content
+from deq_collapse.study.content import check_keys, read_content
 
 
 @dataclass(frozen=True)
