@@ -21,6 +21,7 @@ from deq_collapse.runs.setting import short
 WIDTH, LEFT, ROW, TOP, BOTTOM, GAP = 7.1, 1.75, 0.19, 0.5, 0.5, 0.14  # inches
 LETTER = 0.078  # inches per letter of a bold name
 LINE, PANEL = 0.2, 2.3  # inches of a legend's line, and of a row of panels
+EDGE = 0.58  # inches left of the panels, where 0.0005 has room
 MANY = 9
 """A larger number of networks stands in rows of two panels."""
 SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
@@ -31,7 +32,8 @@ AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 def effects_figure(table: EffectTable) -> Figure:
     """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
     over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places,
-    grey where there is no interval.
+    grey where there is no interval. The interval of two or three pairs, which may be a hundred times as wide
+    as the others, ends in an arrow at the edge of its column.
     """
     measures = [measure for measure in table.measures if measure.key in SHOWN]
     contrasts = list(dict.fromkeys(row.contrast for row in table.rows))
@@ -47,11 +49,16 @@ def effects_figure(table: EffectTable) -> Figure:
             )
             axes.set_ylim(heights[-1] + 0.7, -1.6)
             axes.patch.set_visible(False)  # a long heading extends behind the next panel
-            for row, y in zip(table.rows, heights, strict=True):
-                for effect in row.effects:
-                    if effect.measure is measure:
-                        _draw(axes, effect, y, row.pooled)
-            _finish(axes, measure)
+            mine = [
+                (effect, y, row.pooled)
+                for row, y in zip(table.rows, heights, strict=True)
+                for effect in row.effects
+                if effect.measure is measure
+            ]
+            window = _window([effect for effect, *_ in mine])
+            for effect, y, pooled in mine:
+                _draw(axes, effect, y, pooled, window)
+            _finish(axes, measure, window)
             if i == 0:
                 axes.set_yticks(heights, [row.place for row in table.rows])
                 for contrast in contrasts:
@@ -70,14 +77,40 @@ def effects_figure(table: EffectTable) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, effect: Effect, y: float, pooled: bool) -> None:
-    low, high = effect.comparison.interval
-    middle = effect.comparison.effect
+def _window(effects: Sequence[Effect]) -> tuple[float, float]:
+    """The range of a column: all effects and no effect, and each interval as far as three times the median
+    half width from its effect.
+    """
+    ratio = effects[0].measure.kind == "factor"
+    scaled = np.array([_drawn(effect) for effect in effects]).reshape(-1, 3)
+    low, middle, high = (np.log(scaled) if ratio else scaled).T
+    told = np.isfinite(low)
+    reach = 3 * np.quantile((high - low)[told] / 2, 0.5, method="lower") if told.any() else 0.0
+    first = min(0.0, *np.where(told, np.fmax(low, middle - reach), middle))
+    last = max(0.0, *np.where(told, np.fmin(high, middle + reach), middle))
+    margin = 0.06 * (last - first) or 1.0
+    first, last = first - margin, last + margin
+    return (math.exp(first), math.exp(last)) if ratio else (first, last)
+
+
+def _drawn(effect: Effect) -> tuple[float, float, float]:
+    """The interval's lower end, the effect and the upper end as they are drawn; ends may be nan."""
     factor = 100.0 if effect.measure.kind == "share" else 1.0
+    low, high = effect.comparison.interval
+    return factor * low, factor * effect.comparison.effect, factor * high
+
+
+def _draw(axes: Axes, effect: Effect, y: float, pooled: bool, window: tuple[float, float]) -> None:
+    low, middle, high = _drawn(effect)
     if math.isfinite(low):
-        axes.plot([factor * low, factor * high], [y, y], color=INK, linewidth=2.2 if pooled else 1.2)
+        width = 2.2 if pooled else 1.2
+        ends = max(low, window[0]), min(high, window[1])
+        axes.plot(ends, [y, y], color=INK, linewidth=width)
+        for end, value, arrow in ((ends[0], low, "<"), (ends[1], high, ">")):
+            if end != value:
+                axes.plot(end, y, marker=arrow, markersize=4, color=INK, clip_on=False)
     axes.plot(
-        factor * middle,
+        middle,
         y,
         marker="D" if pooled else "o",
         markersize=5.5 if pooled else 4.5,
@@ -86,7 +119,7 @@ def _draw(axes: Axes, effect: Effect, y: float, pooled: bool) -> None:
     )
 
 
-def _finish(axes: Axes, measure: Measure) -> None:
+def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
     """Adds the scale, and a rule at no effect."""
     ratio = measure.kind == "factor"
     axes.axvline(1.0 if ratio else 0.0, color=FAINT, linewidth=0.8, zorder=0)
@@ -96,19 +129,29 @@ def _finish(axes: Axes, measure: Measure) -> None:
     axes.tick_params(axis="y", length=0)
     if ratio:
         axes.set_xscale("log")
-        low, high = axes.get_xlim()
-        decades = math.log10(high / low)
-        step = max(1, math.ceil(decades / 3))  # for more labels there is no room
-        near = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
-        ticks = near if decades < 1.5 else [10.0**e for e in range(-6 * step, 7 * step, step)]
-        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-        axes.set_xlim(low, high)
+        ticks = _ratios(math.log10(window[1] / window[0]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        ticks = list(MaxNLocator(3).tick_values(*window))
+    axes.set_xlim(*window)
+    to_column = axes.transData - axes.transAxes
+    places = to_column.transform([(tick, 0.0) for tick in ticks])[:, 0]
+    # The label of a tick near the edge would meet that of the next column.
+    kept = [tick for tick, place in zip(ticks, places, strict=True) if 0.1 < place < 0.9]
+    axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _ratios(decades: float) -> list[float]:
+    """Ticks of a scale of ratios over that many decades, as many as have room."""
+    if decades < 1.5:
+        return [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+    if decades < 2.5:
+        return [0.01, 0.05, 0.2, 1.0, 5.0, 20.0, 100.0]
+    step = math.ceil(decades / 3)
+    return [10.0**e for e in range(-6 * step, 7 * step, step)]
 
 
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:
@@ -123,7 +166,7 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
     networks = {(run.axes[axis], run.refinement) for run in runs}
     columns = len(measures) if len(networks) <= MANY else 2
     rows, lines = math.ceil(len(measures) / columns), _flowing(names)
-    panel, key = (WIDTH - 0.5) / columns, 0.1 + LINE * len(lines)
+    panel, key = (WIDTH - EDGE) / columns, 0.1 + LINE * len(lines)
     below, step = 0.52 if columns > 2 else 0.3, min(0.24, 0.85 / len(names))
     height = key + PANEL * rows
     with matplotlib.rc_context(RC):
@@ -133,7 +176,7 @@ def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str 
             bottom = height - key - PANEL * (row + 1) + below
             axes = figure.add_axes(
                 (
-                    (0.5 + column * panel) / WIDTH,
+                    (EDGE + column * panel) / WIDTH,
                     bottom / height,
                     (panel - 0.42) / WIDTH,
                     (PANEL - below - 0.28) / height,
@@ -181,7 +224,8 @@ def _finish_families(axes: Axes, measure: Measure, labels: Sequence[str], tilted
     axes.set_title(measure.heading, pad=4, fontsize=8.5)
     if measure.kind == "factor":
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)

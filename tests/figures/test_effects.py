@@ -56,6 +56,27 @@ def test_dots_stand_at_the_effects_and_lines_span_their_intervals(study: Study) 
         )
 
 
+def test_the_interval_of_two_pairs_does_not_hide_the_others_and_ends_in_arrows(made_up) -> None:
+    """Two pairs have a quantile of 12.7 where ten have 2.3."""
+    draw = np.random.default_rng(0)
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        return {"train": {"nc2_etf_means": draw.uniform(0.4, 0.6)}}
+
+    few = tuple(f"step_ka3_r10-equilibrium-{seed}" for seed in range(2, 10))
+    study = made_up(values, refinements=REFINEMENTS, missing=few, seeds=10, axes={"family": "free"})
+    contrasts = (CONTRASTS[0], Contrast("depth", "refinement", "once", "tied"))
+    (table,) = effect_tables(Study("s", "", study.runs, (), (), contrasts))
+    nc2 = table.measures.index(next(m for m in table.measures if m.key == "train_nc2_etf_means"))
+    two, ten = (row.effects[nc2].comparison for row in table.rows)
+    assert (two.n, ten.n) == (2, 10)
+    (axes,) = (axes for axes in effects_figure(table).axes if axes.get_title(loc="left") == "NC2")
+    low, high = axes.get_xlim()
+    assert two.interval[0] < low < ten.interval[0] < ten.interval[1] < high < two.interval[1]
+    arrows = [line.get_marker() for line in axes.lines if line.get_marker() in ("<", ">")]
+    assert arrows == ["<", ">"]
+
+
 def test_every_place_is_named_once_and_a_solved_one_as_in_tables(study: Study) -> None:
     (table,) = effect_tables(study)
     labels = [label.get_text() for label in effects_figure(table).axes[0].get_yticklabels()]
