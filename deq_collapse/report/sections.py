@@ -165,10 +165,10 @@ def _effects(study: Study) -> Section:
         drawings.append(Drawing(_name(table.imbalance, "effects"), title, table.imbalance, draw))
     note = Markup(
         "Effects of one change, everything else equal, paired by seed: dots at the mean, lines over the 95%"
-        " interval; filled where p is below 0.05 after Holm’s correction over the column; diamonds are means"
-        " over the rows above them. NC1 to NC3 are of the training split. Where families stand side by side,"
-        " small marks are seeds, bars their means; hollow marks missed fixed points, or ended before"
-        " their plan."
+        " interval, arrows where it goes on; filled where p is below 0.05 after Holm’s correction over the"
+        " column; diamonds are means over the rows above them. NC1 to NC3 are of the training split. Where"
+        " families stand side by side, small marks are seeds, bars their means; hollow marks missed fixed"
+        " points, or ended before their plan."
     )
     return Section("What adds what", "one", tuple(drawings), note)
 
