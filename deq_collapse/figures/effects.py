@@ -32,8 +32,8 @@ AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 def effects_figure(table: EffectTable) -> Figure:
     """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
     over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places,
-    grey where there is no interval. The interval of two or three pairs, which may be a hundred times as wide
-    as the others, ends in an arrow at the edge of its column.
+    grey where there is no interval. An interval much wider than the others, as two pairs have, ends in arrows
+    at the edges of its column.
     """
     measures = [measure for measure in table.measures if measure.key in SHOWN]
     contrasts = list(dict.fromkeys(row.contrast for row in table.rows))
@@ -82,7 +82,7 @@ def _window(effects: Sequence[Effect]) -> tuple[float, float]:
     half width from its effect.
     """
     ratio = effects[0].measure.kind == "factor"
-    scaled = np.array([_drawn(effect) for effect in effects]).reshape(-1, 3)
+    scaled = np.array([_drawn(effect) for effect in effects])
     low, middle, high = (np.log(scaled) if ratio else scaled).T
     told = np.isfinite(low)
     reach = 3 * np.quantile((high - low)[told] / 2, 0.5, method="lower") if told.any() else 0.0
