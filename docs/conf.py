@@ -49,13 +49,13 @@ ALONE = (
     "index",
     "first_steps",
     "gallery",
-    "results/README",
     "reproductions",
     "theory",
     "compared",
     "glossary",
     "changelog",
 )
+RESULTS = ("families", "gradient", "collapse", "mondeq", "mid_training", "bounded", "terminal")
 html_sidebars: dict[str, list[str]] = {page: [] for page in (*ALONE, "search", "genindex")}
 html_theme_options: dict[str, Any] = {
     "logo": {"text": "deq_collapse"},
@@ -89,8 +89,15 @@ def _without_folders(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(([\w./-]+)\)", linked, source[0])
 
 
+def _with_pages_of_results(app: Sphinx, page: str, source: list[str]) -> None:
+    """The results' pages, which a code host lists as files, are that page's section here."""
+    if page == "results/README":
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(RESULTS) + "\n```\n"
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Formulas as MathML, which browsers draw by themselves, and links to folders."""
+    """Formulas as MathML, which browsers draw by themselves, links to folders, and the results' pages."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("source-read", _without_folders)
+    app.connect("source-read", _with_pages_of_results)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

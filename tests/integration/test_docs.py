@@ -2,7 +2,7 @@
 
 A block of shell or Python runs, those of a page in their order and in one directory. Below a comment
 ``<!-- checked, not run: REASON -->`` it is only checked: Python compiles, a configuration resolves, a command
-takes its arguments.
+takes its arguments. So are all commands on the pages of results, which take hours.
 """
 
 import re
@@ -28,6 +28,7 @@ from deq_collapse.cli.theory.command import theory_parser
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)
 PAGES = [ROOT / "README.md", *DOCS]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 TESTED_ELSEWHERE = {"metrics.md", "python.md", "sweeps.md"}
 BLOCK = re.compile(
     r"^(<!-- checked, not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
@@ -79,6 +80,14 @@ def test_every_example_of_a_page_runs(
             for words in commands(text):
                 (run if runs else check)(words)
                 capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=name)
+def test_every_command_of_a_page_of_results_takes_its_arguments(page: Path) -> None:
+    for _, language, text in blocks(page):
+        assert language == "bash"
+        for words in commands(text):
+            check(words)
 
 
 def given(page: Path, make_study: Callable[..., Path]) -> dict[str, Any]:
@@ -158,7 +167,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
 
 
 def test_every_file_that_a_page_names_exists() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *RESULTS]:
         text = page.read_text()
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)", text):
             assert (page.parent / link).exists(), (page, link)
