@@ -27,25 +27,26 @@ def small_fit() -> Callable[..., list[str]]:
     return _small_fit
 
 
-def _tiny_study(directory: Path, *configs: str, epochs: int = 2) -> Path:
-    small = {
-        "trainer": {"max_epochs": epochs},
-        "model": {"encoder": {"class_path": "deq_collapse.models.ConvEncoder", "init_args": {"width": 8}}},
-    }
-    content = {
+def _tiny_study(directory: Path, *configs: str, epochs: int = 2, **content: object) -> Path:
+    small = {"trainer.max_epochs": epochs, "model.encoder.init_args.width": 8, "schedule.dense": 2}
+    study = {
         "name": "tiny",
         "output": str(directory),
-        "config": [*(str(CONF / config) for config in ("run/digits.yaml", *configs)), small],
+        "config": [str(CONF / config) for config in ("run/digits.yaml", *configs)],
         "axes": {"refinement": {n: str(CONF / "model" / f"{n}.yaml") for n in ("explicit", "equilibrium")}},
+        "override": [small],
     }
+    directory.mkdir(exist_ok=True)
     path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(yaml.safe_dump(study | content, sort_keys=False))
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_study() -> Callable[..., Path]:
-    """Writes the file of a study of two small runs on digits, which go below the file's directory."""
+    """Writes the file of a study of two small runs on digits, which go below the file's directory; its keys
+    can be others.
+    """
     return _tiny_study
 
 

@@ -24,22 +24,6 @@ RUNS = ("explicit-seed0", "equilibrium-seed0")
 COMMAND = "deq-collapse study run"
 
 
-def study_file(output: Path, epochs: int = 2, **content: object) -> Path:
-    """A study of two small runs on digits, below a directory of its own."""
-    output.mkdir(exist_ok=True)
-    refinements = {name: str(CONF / "model" / f"{name}.yaml") for name in ("explicit", "equilibrium")}
-    study = {
-        "name": "tiny",
-        "output": str(output),
-        "config": [str(CONF / "run/digits.yaml"), {"trainer.max_epochs": epochs}],
-        "axes": {"refinement": refinements},
-        "override": [{"model.encoder.init_args.width": 8, "schedule.dense": 2}],
-    }
-    path = output / "tiny.yaml"
-    path.write_text(yaml.safe_dump(study | content, sort_keys=False))
-    return path
-
-
 def start(path: Path, *args: str) -> subprocess.Popen[str]:
     """The study's command as a process of its own, as many threads as here."""
     command = [sys.executable, "-m", "deq_collapse.cli", "study", "run", str(path), *args]
@@ -70,9 +54,9 @@ def epochs_of(run: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tiny_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 8 epochs that nobody interrupted."""
-    path = study_file(tmp_path_factory.mktemp("whole"), epochs=8)
+    path = tiny_study(tmp_path_factory.mktemp("whole"), epochs=8)
     run(path)
     return path.parent / "tiny"
 
@@ -85,8 +69,10 @@ def same_bits(a: Path, b: Path) -> bool:
     return values and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_interrupted_study_goes_on_to_the_same_bits(whole: Path, tmp_path: Path, capsys):
-    path = study_file(tmp_path, epochs=8)
+def test_an_interrupted_study_goes_on_to_the_same_bits(
+    tiny_study: Callable[..., Path], whole: Path, tmp_path: Path, capsys
+):
+    path = tiny_study(tmp_path, epochs=8)
     runs = [tmp_path / "tiny" / name for name in RUNS]
     for number, epochs in ((signal.SIGKILL, 2), (signal.SIGINT, 4), (signal.SIGTERM, 5)):
         process = start(path, "--jobs", "2")
@@ -107,8 +93,10 @@ def test_an_interrupted_study_goes_on_to_the_same_bits(whole: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_interrupted_while_it_checks_says_so_and_writes_nothing(number, tmp_path: Path):
-    study = start(study_file(tmp_path))
+def test_a_study_interrupted_while_it_checks_says_so_and_writes_nothing(
+    tiny_study: Callable[..., Path], number, tmp_path: Path
+):
+    study = start(tiny_study(tmp_path))
     children = Path(f"/proc/{study.pid}/task/{study.pid}/children")
     wait_until(lambda: bool(children.read_text()), study)  # the process that checks is on its way
     study.send_signal(number)
@@ -119,8 +107,8 @@ def test_a_study_interrupted_while_it_checks_says_so_and_writes_nothing(number, 
     assert not (tmp_path / "tiny").exists()
 
 
-def test_two_processes_share_the_runs_and_run_none_twice(tmp_path: Path):
-    path = study_file(tmp_path, seeds=[0, 1])
+def test_two_processes_share_the_runs_and_run_none_twice(tiny_study: Callable[..., Path], tmp_path: Path):
+    path = tiny_study(tmp_path, seeds=[0, 1])
     processes = [start(path), start(path)]
     for process in processes:
         process.communicate()
@@ -133,10 +121,12 @@ def test_two_processes_share_the_runs_and_run_none_twice(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore:in epoch .* the gradients of")
-def test_a_failed_run_is_kept_with_its_reason_until_it_is_retried(tmp_path: Path, capsys):
+def test_a_failed_run_is_kept_with_its_reason_until_it_is_retried(
+    tiny_study: Callable[..., Path], tmp_path: Path, capsys
+):
     rate = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e30, "momentum": 0.0}}
     rates = {"diverging": {"model.optimizer": rate}, "sane": {}}
-    path = study_file(tmp_path, axes={"refinement": {"e": str(CONF / "model/explicit.yaml")}, "rate": rates})
+    path = tiny_study(tmp_path, axes={"refinement": {"e": str(CONF / "model/explicit.yaml")}, "rate": rates})
     directory = tmp_path / "tiny"
     run(path)
     results = json.loads((directory / "results.json").read_text())
@@ -166,33 +156,39 @@ class TestBeforeTheFirstRun:
         ],
         ids=("key", "encoder", "ratio", "endless"),
     )
-    def test_a_mistake_names_the_run_and_leaves_nothing(self, content, words, tmp_path: Path, refused):
+    def test_a_mistake_names_the_run_and_leaves_nothing(
+        self, tiny_study, content, words, tmp_path: Path, refused
+    ):
         configs = [str(CONF / name) for name in ("run/digits.yaml", "data/step.yaml", "model/explicit.yaml")]
-        told = refused("study", "run", str(study_file(tmp_path, **{"config": configs, "axes": {}} | content)))
+        told = refused("study", "run", str(tiny_study(tmp_path, **{"config": configs, "axes": {}} | content)))
         if "there is no key" not in told:  # which is answered before any run is built
             assert "the run " in told
             assert "seed0 cannot start" in told
         assert words in told
         assert not (tmp_path / "tiny").exists()
 
-    def test_a_changed_configuration_is_not_mixed_with_the_runs_of_the_old(self, whole: Path, refused):
+    def test_a_changed_configuration_is_not_mixed_with_the_runs_of_the_old(
+        self, tiny_study, whole: Path, refused
+    ):
         directory = shutil.copytree(whole, whole.parent / "changed" / "tiny")
-        told = refused("study", "run", str(study_file(directory.parent, epochs=9)))
+        told = refused("study", "run", str(tiny_study(directory.parent, epochs=9)))
         assert f"{directory / RUNS[0]} holds a run of another configuration" in told
         assert "trainer.max_epochs is 8 there and 9 here" in told
         saved = directory / RUNS[0] / "config.yaml"
         config = yaml.safe_load(saved.read_text())
         del config["model"]["tau"]  # as if the run were from before there was such a key
         saved.write_text(yaml.safe_dump(config))
-        silent = {"trainer.max_epochs": 8, "trainer.log_every_n_steps": 7}
-        run(study_file(directory.parent, config=[str(CONF / "run/digits.yaml"), silent]))
+        silent = {"trainer.log_every_n_steps": 7}
+        run(tiny_study(directory.parent, epochs=8, config=[str(CONF / "run/digits.yaml"), silent]))
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running")  # submitit leaves its jobs to themselves
-def test_jobs_of_a_cluster_finish_a_study_and_a_run_may_have_several_processes(tmp_path: Path):
+def test_jobs_of_a_cluster_finish_a_study_and_a_run_may_have_several_processes(
+    tiny_study: Callable[..., Path], tmp_path: Path
+):
     """submitit's own local processes stand for SLURM; the second run is of two ranks."""
     axes = {"refinement": {"e": str(CONF / "model/explicit.yaml")}, "ranks": {"trainer.devices": [1, 2]}}
-    path = study_file(tmp_path, axes=axes)
+    path = tiny_study(tmp_path, axes=axes)
     assert main(["study", "submit", str(path), "--cluster", "local", "--set", "timeout_min=30"]) == 0
     wait_until(lambda: len(list((tmp_path / "tiny/jobs").glob("*_result.pkl"))) == 2)
     runs = [tmp_path / "tiny" / name for name in ("e-ranks1-seed0", "e-ranks2-seed0")]
