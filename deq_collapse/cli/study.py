@@ -21,7 +21,7 @@ def study_main(args: Sequence[str]) -> int:
     """
     options = study_parser().parse_args(args)
     if options.command == "run":
-        return _run(options.file, options.jobs, options.retry, options.seeds)
+        return _run(options)
     if options.command == "submit":
         return _submit(options)
     if options.command == "dashboard":
@@ -41,19 +41,22 @@ def study_main(args: Sequence[str]) -> int:
     return _report(_directory(options.study), options.published)
 
 
-def _run(file: Path, jobs: int, retry: bool, seeds: int | None) -> int:
-    command = f"deq-collapse study run {file}" + (f" --seeds {seeds}" if seeds else "")
-    study = _read(file, seeds)
+def _run(options: argparse.Namespace) -> int:
+    whole = f"deq-collapse study run {options.file}" + (f" --seeds {options.seeds}" if options.seeds else "")
+    study = _read(options.file, options.seeds)
+    from deq_collapse.study.part import part
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
 
+    asked = part(study, options.only)
     try:
         with sigterm_as_exit():
-            Runner(study, plan_study(study, command), jobs, retry).run()
+            Runner(asked, plan_study(study, whole), options.jobs, options.retry).run()
             code = _report(study.directory)
-            _tell_unsent(study)
+            _tell_unsent(asked)
             return code
     except (KeyboardInterrupt, SystemExit):
-        print(f"Interrupted; the same command goes on where it stopped: {command}", file=sys.stderr)
+        again = " ".join([whole, *(f"--only {text}" for text in options.only)])
+        print(f"Interrupted; the same command goes on where it stopped: {again}", file=sys.stderr)
         return 130
 
 
@@ -79,11 +82,13 @@ def _tell_unsent(study: "StudyFile") -> None:
 
 def _submit(options: argparse.Namespace) -> int:
     from deq_collapse.study.cluster import read_options, submit_study
+    from deq_collapse.study.part import part
     from deq_collapse.study.runner import plan_study
 
-    study, asked = _read(options.file, options.seeds), read_options(options.set)
+    study, set_by = _read(options.file, options.seeds), read_options(options.set)
+    asked = part(study, options.only)
     plan = plan_study(study, f"deq-collapse study submit {options.file}")
-    jobs = submit_study(study, plan, options.cluster, asked, options.jobs, options.retry)
+    jobs = submit_study(asked, plan, options.cluster, set_by, options.jobs, options.retry)
     for name, job in jobs.items():
         print(f"{name}  job {job}")
     print(f"{len(jobs)} of {len(plan.cells)} runs submitted; deq-collapse study status {options.file}")
@@ -150,7 +155,7 @@ def study_parser() -> argparse.ArgumentParser:
     run.add_argument("file", type=Path, help="the study file, e.g. conf/study/demo.yaml")
     run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at the same time")
     run.add_argument("--retry", action="store_true", help="run again what failed before")
-    _add_seeds(run)
+    _add_which(run)
     submit = commands.add_parser("submit", help="run what is missing as jobs of a cluster")
     submit.add_argument("file", type=Path, help="the study file")
     submit.add_argument(
@@ -163,7 +168,7 @@ def study_parser() -> argparse.ArgumentParser:
         "--jobs", type=_at_least_one, metavar="N", help="runs at the same time, at most (SLURM)"
     )
     submit.add_argument("--retry", action="store_true", help="run again what failed before")
-    _add_seeds(submit)
+    _add_which(submit)
     submit.add_argument(
         "--set",
         nargs="+",
@@ -193,12 +198,19 @@ def study_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_seeds(parser: argparse.ArgumentParser) -> None:
+def _add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
         type=_at_least_one,
         metavar="N",
         help="seeds of every grid, instead of those of the file; more of them extend a finished study",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="AXIS=LABELS",
+        help="a part of the study, while the rest waits: refinement=tied,equilibrium; again for another axis",
     )
 
 

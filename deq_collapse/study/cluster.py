@@ -78,8 +78,8 @@ def submit_study(
     """Submits the missing cells of a study as one array; returns the job id of each submitted cell.
 
     Args:
-        study: the study to run.
-        plan: the checked plan of the same study.
+        study: the study to run, or a part of it.
+        plan: the checked plan of the whole study.
         cluster: ``slurm``, or ``local`` for processes on this machine, all at once.
         options: of submitit's ``AutoExecutor``, e.g. ``timeout_min``, ``gpus_per_node``, ``slurm_partition``.
         jobs: largest number of cells at a time; for SLURM only.

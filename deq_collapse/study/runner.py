@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -70,8 +71,8 @@ class Runner:
     """Runs the cells of a study, several at a time, each in its own process.
 
     Args:
-        study: the study to run.
-        plan: the checked plan of the same study.
+        study: the study to run, or a part of it.
+        plan: the checked plan of the whole study.
         jobs: number of cells at a time; they share the cores unless ``OMP_NUM_THREADS`` is set.
         retry: whether to rerun failed cells.
     """
@@ -79,6 +80,7 @@ class Runner:
     def __init__(self, study: StudyFile, plan: Plan, jobs: int = 1, retry: bool = False) -> None:
         self.directory, self.plan, self.jobs, self.retry = study.directory, plan, jobs, retry
         self._arguments = {cell.name: arguments(study, cell) for cell in study.cells}
+        self._asked = replace(plan, cells=tuple(cell for cell in plan.cells if cell.name in self._arguments))
         alone = jobs == 1 or "OMP_NUM_THREADS" in os.environ
         self._threads = None if alone else max(1, _cores() // jobs)
         self._running: dict[int, tuple[Planned, BaseProcess]] = {}
@@ -92,9 +94,9 @@ class Runner:
         Raises:
             KeyboardInterrupt, SystemExit: when interrupted, after all processes have ended.
         """
-        with Display(self.directory, self.plan) as self._display:
+        with Display(self.directory, self._asked) as self._display:
             try:
-                elsewhere = self._run(self.plan.cells)
+                elsewhere = self._run(self._asked.cells)
                 left = [cell for cell in elsewhere if is_missing(self._state(cell))]
                 self._run(left)
             except BaseException:

@@ -38,6 +38,24 @@ def test_a_finished_study_is_kept(study: Path, capsys):
     assert before == {path: path.read_bytes() for path in study.glob("*/*") if path.is_file()}
 
 
+def test_a_part_of_a_study_runs_and_the_rest_waits(tiny_study: Callable[..., Path], tmp_path: Path, capsys):
+    file = str(tiny_study(tmp_path, epochs=1))
+    assert main(["study", "run", file, "--only", "refinement=explicit"]) == 0
+    assert "[1/1] explicit-seed0  finished" in capsys.readouterr().out
+    cells = json.loads((tmp_path / "tiny/results.json").read_text())["cells"]
+    assert [(cell["name"], cell["state"]) for cell in cells] == [
+        ("explicit-seed0", "finished"),
+        ("equilibrium-seed0", "waiting"),
+    ]
+    assert main(["study", "status", file]) == 0
+    told = capsys.readouterr().out
+    assert "1 of 2 runs finished, 1 waiting" in told
+    assert f"`deq-collapse study run {file}` continues" in told
+    assert main(["study", "run", file]) == 0
+    assert capsys.readouterr().out.count("finished before") == 1
+    assert len(json.loads((tmp_path / "tiny/results.json").read_text())["runs"]) == 2
+
+
 def test_the_report_and_its_figures_are_made_anew(study: Path):
     (study / "report.html").unlink()
     assert main(["study", "report", str(study)]) == 0
