@@ -9,6 +9,7 @@ from deq_collapse.callbacks.diagnostics import Diagnostics
 from deq_collapse.callbacks.divergence import Divergence
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.environment import Environment
+from deq_collapse.callbacks.gradient_norm import GradientNorm
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.jacobian_schedule import JacobianSchedule
 from deq_collapse.callbacks.predictions import PredictionWriter
@@ -29,6 +30,7 @@ __all__ = [
     "Divergence",
     "Ending",
     "Environment",
+    "GradientNorm",
     "History",
     "JacobianSchedule",
     "LastCheckpoint",

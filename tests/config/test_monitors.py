@@ -14,6 +14,7 @@ OF_ITS_CELL = {"train/lipschitz_bound", "train/error_bound", "test/error_bound",
 """That no run of these parts logs."""
 SCHEDULE = {"class_path": "deq_collapse.callbacks.JacobianSchedule", "init_args": {"weights": {0: 0.1}}}
 RADIUS = {"class_path": "deq_collapse.callbacks.SpectralRadius"}
+NORM = {"class_path": "deq_collapse.callbacks.GradientNorm"}
 
 
 def _names(directory: Path, *configs: str, **content: object) -> tuple[set[str], set[str]]:
@@ -35,13 +36,14 @@ def test_of_an_explicit_network(data: str, tmp_path: Path):
 
 def test_of_an_explicit_network_with_a_jacobian_term(tmp_path: Path):
     weighed = {"model": {"refinement": {"init_args": {"jacobian_weight": 0.1}}}}
-    known, seen = _names(tmp_path, "data/step.yaml", "model/explicit.yaml", **weighed)
+    watched = {"trainer": {"callbacks+": [NORM]}}
+    known, seen = _names(tmp_path, "data/step.yaml", "model/explicit.yaml", **weighed, **watched)
     assert known == seen
-    assert "fit/jacobian" in seen
+    assert {"fit/jacobian", "fit/gradient_longer"} < seen
 
 
 def test_of_an_equilibrium(tmp_path: Path):
-    watched = {"trainer": {"callbacks+": [SCHEDULE, RADIUS]}}
+    watched = {"trainer": {"callbacks+": [SCHEDULE, RADIUS, NORM]}}
     known, seen = _names(tmp_path, "data/step.yaml", "model/equilibrium.yaml", **watched)
     assert seen <= known
     assert known - seen <= OF_ITS_CELL
