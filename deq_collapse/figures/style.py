@@ -76,8 +76,9 @@ _OTHERS = (
 )
 
 
-# Towards black (-1) or white (1), and the mark that goes with it.
-_SHADES = ((-0.5, ">"), (0.45, "<"), (-0.25, "D"))
+# Towards black (-1) or white (1).
+_SHADES = (-0.5, 0.45, -0.25)
+_MARKS = (">", "<", "D", "P", "X")
 
 
 def _mixed(colour: str, shade: float) -> str:
@@ -90,15 +91,16 @@ def _mixed(colour: str, shade: float) -> str:
 def series(refinement: str) -> Series:
     """The style of a refinement by its label: explicit or once, tied, untied, equilibrium.
 
-    A label that begins with one of these, such as `tied_penalised`, has one of three shades of its colour,
-    with another mark and filling; other labels have one of three styles.
+    A label that begins with one of these, such as `tied_penalised`, has one of three shades of its colour and
+    one of five other marks, with another filling; other labels have one of three styles.
     """
     if refinement in _SERIES:
         return _SERIES[refinement]
     for known, look in _SERIES.items():
         if refinement.startswith(known):
             rest = refinement.removeprefix(known).strip("_- ")
-            shade, marker = _SHADES[zlib.crc32(rest.encode()) % len(_SHADES)]
+            mark, place = divmod(zlib.crc32(rest.encode()), len(_SHADES))
+            shade, marker = _SHADES[place], _MARKS[mark % len(_MARKS)]
             return Series(
                 _mixed(look.colour, shade), _mixed(look.text, min(shade, 0)), marker, not look.filled
             )

@@ -143,6 +143,8 @@ def test_a_second_network_of_a_kind_does_not_look_like_the_first() -> None:
     names = (*kinds, "light")
     assert len({(series(name).colour, series(name).marker) for name in names}) == len(names)
     assert len({series(name).colour for name in names}) == len(names)
+    tied = ("tied", "tied_12_undamped", "tied_5_undamped", "tied_phantom", "tied_jfb")
+    assert len({(series(name).colour, series(name).marker) for name in tied}) == len(tied)
     assert {series(f"own {i}").marker for i in range(20)} <= set(SHAPES)  # the page draws them too
     assert {series(name).marker for name in names} <= set(SHAPES)
 
