@@ -78,7 +78,8 @@ _OTHERS = (
 
 # Towards black (-1) or white (1).
 _SHADES = (-0.5, 0.45, -0.25)
-_MARKS = (">", "<", "D", "P", "X")
+# That look another when hollow, which a cross does not at this size.
+_MARKS = (">", "<", "D", "*", "p")
 
 
 def _mixed(colour: str, shade: float) -> str:

@@ -38,6 +38,8 @@ SHAPES = {
     ">": "triangle-right",
     "<": "triangle-left",
     "D": "diamond",
+    "p": "pentagon",
+    "*": "star",
     "P": "cross",
     "X": "x",
 }
