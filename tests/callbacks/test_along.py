@@ -21,7 +21,11 @@ BLOCK = partial(ConvCell, lipschitz=None)
 
 
 class Pull(Cell):
-    """A contraction that takes long for few samples: batches stop after different numbers of evaluations."""
+    """A contraction that takes long for few samples: batches stop after different numbers of evaluations.
+
+    A solver drops the samples that are done, so a sample's bits must not depend on its batch. Those of a
+    matrix product, and on some processors of ``pow(8)``, do; sums, products and squares by element do not.
+    """
 
     def __init__(self, shape):
         super().__init__()
@@ -29,8 +33,9 @@ class Pull(Cell):
         self.matrix = nn.Parameter(0.95 * matrix / torch.linalg.matrix_norm(matrix, 2))
 
     def forward(self, z, h0):
-        gain = (100 * h0.flatten(1).sum(1) % 1).pow(8)[:, None, None, None]
-        return torch.tanh(h0 + gain * torch.einsum("dc,nchw->ndhw", self.matrix, z))
+        gain = (100 * h0.flatten(1).sum(1) % 1).square().square().square()[:, None, None, None]
+        pulled = sum(column[:, None, None] * z[:, c, None] for c, column in enumerate(self.matrix.T))
+        return torch.tanh(h0 + gain * pulled)
 
 
 class Own(nn.Module):
@@ -82,9 +87,7 @@ def assert_points(table, module, data, states):
             for zs, y in batches:
                 h = network.readout(zs[min(k, len(zs) - 1)])
                 metric.update(h, y, network.classifier.weight, network.classifier.bias)
-            # Not to the bit on every processor: float32 states, which other calls computed.
-            expected = {name: float(v) for name, v in metric.compute().items()}
-            assert values(table, split, k) == pytest.approx(expected, rel=1e-6, abs=1e-9, nan_ok=True)
+            assert values(table, split, k) == {name: float(v) for name, v in metric.compute().items()}
 
 
 def layer_by_layer(network, h0):
