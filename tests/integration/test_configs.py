@@ -116,6 +116,10 @@ def test_parts_that_steady_training_add_up(tmp_path: Path):
 def test_a_study_file_is_a_grid_of_runs(path: Path):
     study = read_study_file(path)
     assert len({cell.name for cell in study.cells}) == len(study.cells) > 1
+    more = read_study_file(path, seeds=12)  # which keeps every run that is there
+    assert {cell.name: cell.configs for cell in study.cells}.items() <= {
+        c.name: c.configs for c in more.cells
+    }.items()
 
 
 def test_the_papers_study_is_its_whole_grid_seed_by_seed():
