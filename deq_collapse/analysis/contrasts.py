@@ -8,9 +8,10 @@ applied, whether to the fixed point, the bound on its weights, and its normalisa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from deq_collapse.analysis.equal_loss import ACCURACY, COLLAPSE, MINORITY, compared_at_loss
 from deq_collapse.analysis.measures import Measure, logged, minority_accuracy
 from deq_collapse.analysis.pairing import LEVEL, Comparison, holm, pool
 from deq_collapse.analysis.settings import compared
@@ -27,6 +28,9 @@ EFFECTS = (
     logged("train", "loss", "training loss", "factor"),
 )
 """The measures whose effects are reported; NC1 to NC3 and the loss are of the training split."""
+AT_EQUAL_LOSS = (MINORITY, ACCURACY, *COLLAPSE)
+"""Those whose effects are reported at equal training loss, too."""
+Compare = Callable[[Sequence[Run], Sequence[Run], Measure], Comparison]
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,26 @@ class EffectTable:
 
 
 def effect_tables(study: Study) -> list[EffectTable]:
-    """A table for every imbalance in which some contrast of the study has both sides."""
-    found = [effect for contrast in study.contrasts for effect in _effects(study, contrast)]
-    return [_table(imbalance, found) for imbalance in dict.fromkeys(effect.imbalance for effect in found)]
+    """A table for every imbalance in which some contrast of the study has both sides: the effects at the end
+    of training.
+    """
+    return _tables(study, EFFECTS, compared)
 
 
-def _effects(study: Study, contrast: Contrast) -> list[Effect]:
+def equal_loss_effects(study: Study) -> list[EffectTable]:
+    """The same at equal training loss: what a change adds beyond how far it lets a network train."""
+    return _tables(study, AT_EQUAL_LOSS, compared_at_loss)
+
+
+def _tables(study: Study, measures: Sequence[Measure], compare: Compare) -> list[EffectTable]:
+    found = [
+        effect for contrast in study.contrasts for effect in _effects(study, contrast, measures, compare)
+    ]
+    imbalances = dict.fromkeys(effect.imbalance for effect in found)
+    return [_table(imbalance, measures, found) for imbalance in imbalances]
+
+
+def _effects(study: Study, contrast: Contrast, measures: Sequence[Measure], compare: Compare) -> list[Effect]:
     """One effect for every place and measure that has a value."""
     sides: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in study.runs:
@@ -92,14 +110,14 @@ def _effects(study: Study, contrast: Contrast) -> list[Effect]:
         Effect(contrast, place, imbalance, measure, comparison)
         for (imbalance, place), runs in sides.items()
         if len(runs) == 2
-        for measure in EFFECTS
-        if (comparison := compared(runs[contrast.before], runs[contrast.after], measure)).n
+        for measure in measures
+        if (comparison := compare(runs[contrast.before], runs[contrast.after], measure)).n
     ]
 
 
-def _table(imbalance: str, found: Sequence[Effect]) -> EffectTable:
+def _table(imbalance: str, measures: Sequence[Measure], found: Sequence[Effect]) -> EffectTable:
     mine = [effect for effect in found if effect.imbalance == imbalance]
-    measures = tuple(m for m in EFFECTS if any(effect.measure is m for effect in mine))
+    measures = tuple(m for m in measures if any(effect.measure is m for effect in mine))
     rows = [row for contrast in dict.fromkeys(e.contrast for e in mine) for row in _rows(contrast, mine)]
     adjusted: dict[int, float] = {}
     for measure in measures:

@@ -8,46 +8,92 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from deq_collapse.analysis.measures import Family, Measure
-from deq_collapse.analysis.pairing import compare
-from deq_collapse.analysis.settings import Setting, Slot, fair, settings
+from deq_collapse.analysis.measures import Family, Kind, Measure
+from deq_collapse.analysis.pairing import Comparison, compare
+from deq_collapse.analysis.settings import Setting, fair, settings
 from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
-from deq_collapse.runs.record import Run, Split
+from deq_collapse.runs.record import EMPTY, Run
 from deq_collapse.runs.setting import short
 from deq_collapse.runs.study import Study
 
-MEASURES = (
-    Measure("train_nc1", "NC1", "factor", lambda run: run.train.get("nc1")),
-    Measure("train_nc2_etf_means", "NC2", "plain", lambda run: run.train.get("nc2_etf_means")),
-    Measure("train_nc3", "NC3", "plain", lambda run: run.train.get("nc3")),
-    Measure("held_out_accuracy", "held-out accuracy", "share", lambda run: None),
+HELD_OUT = {
+    "held_out_accuracy_minority": ("accuracy_minority", "accuracy_few"),
+    "held_out_accuracy": ("accuracy",),
+}
+"""Measures of the split that is measured beside the training split: a run's is the first metric it has."""
+
+
+def _measured(key: str, title: str, kind: Kind = "plain") -> Measure:
+    """Its values are read from curves, see `at_loss`."""
+    return Measure(key, title, kind, lambda run: None, split="validation" if key in HELD_OUT else "train")
+
+
+MINORITY = _measured("held_out_accuracy_minority", "minority accuracy", "share")
+ACCURACY = _measured("held_out_accuracy", "held-out accuracy", "share")
+COLLAPSE = (
+    _measured("train_nc1", "NC1", "factor"),
+    _measured("train_nc2_etf_means", "NC2"),
+    _measured("train_nc3", "NC3"),
 )
+MEASURES = (*COLLAPSE, ACCURACY)
 TITLE = "At equal training loss"
 NOTE = (
     "Each pair of runs is compared at the higher of their two final training losses, which both reached:"
     " the values of the one that went lower are those it had where it passed that loss, interpolated between"
-    " measured epochs in the logarithm of the loss. NC1 to NC3 are of the training split; held-out accuracy"
-    " is that of the images that were measured beside it."
+    " measured epochs in the logarithm of the loss, and NC1 in its own as well. NC1 to NC3 are of the"
+    " training split; held-out accuracy is that of the images that were measured beside it."
 )
 
 
-def at_loss(run: Run, loss: float, split: str, metric: str) -> float | None:
-    """The value of a metric when the training loss first was as low as `loss`; None if it never was, or if
-    the metric was not measured then.
+def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
+    """The value of a measure when the training loss first was as low as `loss`; None if it never was, or if
+    the measure was not taken then.
+
+    Between two measured epochs it is interpolated in the logarithm of the loss; what is compared as a factor,
+    in its own logarithm too, which is exact where it is a power of the loss.
     """
-    losses, values = run.curve("train", "loss"), run.curve(split, metric)
-    epochs = [epoch for epoch in losses.index if epoch in values.index and losses[epoch] > 0]
-    before = None
-    for epoch in epochs:
-        if losses[epoch] <= loss:
-            if before is None or losses[epoch] == loss:
-                return float(values[epoch])
-            span = np.log([losses[before], losses[epoch], loss])
-            share = (span[0] - span[2]) / (span[0] - span[1])
-            return float(values[before] + share * (values[epoch] - values[before]))
-        before = epoch
-    return None
+    losses, values = run.curve("train", "loss"), _curve(run, measure)
+    usable = values[values > 0] if measure.kind == "factor" else values
+    curves = pd.DataFrame({"loss": losses[losses > 0], "value": usable}).dropna()
+    reached = np.flatnonzero(curves["loss"] <= loss)
+    if not len(reached):
+        return None
+    passing = curves.iloc[max(0, reached[0] - 1) : reached[0] + 1][::-1]  # by growing loss, as interp wants
+    if measure.kind == "factor":
+        return float(np.exp(np.interp(math.log(loss), np.log(passing["loss"]), np.log(passing["value"]))))
+    return float(np.interp(math.log(loss), np.log(passing["loss"]), passing["value"]))
+
+
+def _curve(run: Run, measure: Measure) -> pd.Series[float]:
+    if measure.key not in HELD_OUT:
+        return run.curve("train", measure.key.removeprefix("train_"))
+    curves = (run.curve(run.held_out, metric) for metric in HELD_OUT[measure.key])
+    return next((curve for curve in curves if len(curve)), EMPTY)
+
+
+def compared_at_loss(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
+    """The effect of the second side over the first, from the seeds whose runs are `fair`, each pair at the
+    higher of its two final training losses.
+    """
+    return compare(*_sides(one, two, measure), ratio=measure.kind == "factor")
+
+
+def _sides(
+    one: Sequence[Run], two: Sequence[Run], measure: Measure
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """The values of both sides by seed."""
+    first, second = fair(one, two, one[0].held_out if measure.key in HELD_OUT else "train")
+    others = {run.axes.get("seed"): run for run in second}
+    sides: tuple[dict[str, float | None], dict[str, float | None]] = ({}, {})
+    for run in first:
+        if run.axes.get("seed") in others:
+            pair = run, others[run.axes.get("seed")]
+            loss = max(each.train.get("loss", math.nan) for each in pair)
+            for side, each in zip(sides, pair, strict=True):
+                side[run.axes.get("seed", run.name)] = at_loss(each, loss, measure)
+    return sides
 
 
 def equal_loss_tables(study: Study) -> list[Table]:
@@ -63,7 +109,7 @@ def _table(every: Sequence[Setting], one: str) -> Table:
         Line(setting, one, two, tuple(_entry(measure, setting, one, two) for measure in MEASURES))
         for setting in every
         for two in setting.implicit
-        if one in setting.slots
+        if one in setting.slots and setting.slots[one].runs
     ]
     lines = [line for line in lines if any(entry.comparison.n for entry in line.entries)]
     others = tuple(dict.fromkeys(line.refinement for line in lines))
@@ -74,21 +120,5 @@ def _table(every: Sequence[Setting], one: str) -> Table:
 
 
 def _entry(measure: Measure, setting: Setting, one: str, two: str) -> Entry:
-    """Compares runs with the same seed at the higher of their two final losses."""
-    first: dict[str, float | None] = {}
-    second: dict[str, float | None] = {}
-    held_out = measure.key == "held_out_accuracy"
-    metric = "accuracy" if held_out else measure.key.removeprefix("train_")
-    slots = [setting.slots[name] for name in (one, two)]
-    split = slots[0].runs[0].held_out if held_out else measure.split
-    for pair in _pairs(slots[0], slots[1], split):
-        finals = [run.train.get("loss", math.nan) for run in pair]
-        for side, run in zip((first, second), pair, strict=True):
-            side[run.axes.get("seed", run.name)] = at_loss(run, max(finals), split, metric)
+    first, second = _sides(setting.slots[one].runs, setting.slots[two].runs, measure)
     return Entry(measure, first, second, compare(first, second, measure.kind == "factor"), math.nan)
-
-
-def _pairs(one: Slot, two: Slot, split: Split) -> list[tuple[Run, Run]]:
-    first, second = fair(one.runs, two.runs, split)
-    others = {run.axes.get("seed"): run for run in second}
-    return [(run, others[run.axes.get("seed")]) for run in first if run.axes.get("seed") in others]

@@ -24,7 +24,13 @@ LINE, PANEL = 0.2, 2.3  # inches of a legend's line, and of a row of panels
 EDGE = 0.58  # inches left of the panels, where 0.0005 has room
 MANY = 9
 """A larger number of networks stands in rows of two panels."""
-SHOWN = ("test_accuracy_minority", "train_nc1", "train_nc2_etf_means", "train_nc3")
+SHOWN = (
+    "test_accuracy_minority",
+    "held_out_accuracy_minority",
+    "train_nc1",
+    "train_nc2_etf_means",
+    "train_nc3",
+)
 """The measures drawn."""
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 
@@ -146,6 +152,8 @@ def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
 
 def _ratios(decades: float) -> list[float]:
     """Ticks of a scale of ratios over that many decades, as many as have room."""
+    if decades < 0.4:
+        return [0.5, 0.7, 1.0, 1.4, 2.0]
     if decades < 1.5:
         return [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
     if decades < 2.5:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deq_collapse.analysis.arrangement import Cell, exemplary, families, first_run
-from deq_collapse.analysis.contrasts import effect_tables
+from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
 from deq_collapse.analysis.imbalance import imbalance_ratio, is_balanced
 from deq_collapse.analysis.minority import minority_table, theory_table
 from deq_collapse.figures.along import along_figure, along_multiples, along_scales, courses, lines
@@ -163,10 +163,17 @@ def _effects(study: Study) -> Section:
         title = f"What adds what, {table.imbalance}"
         draw = partial(effects_figure, table)
         drawings.append(Drawing(_name(table.imbalance, "effects"), title, table.imbalance, draw))
+    for table in equal_loss_effects(study):
+        heading = f"{table.imbalance}, at equal training loss"
+        draw = partial(effects_figure, table)
+        name = _name(table.imbalance, "equal-loss")
+        drawings.append(Drawing(name, f"What adds what, {heading}", heading, draw))
     note = Markup(
         "Effects of one change, everything else equal, paired by seed: dots at the mean, lines over the 95%"
         " interval, arrows where it goes on; filled where p is below 0.05 after Holm’s correction over the"
-        " column; diamonds are means over the rows above them. NC1 to NC3 are of the training split. Where"
+        " column; diamonds are means over the rows above them. NC1 to NC3 are of the training split. At equal"
+        " training loss each pair stands at the higher of its two final losses, and accuracies are of the"
+        " images held out. Where"
         " families stand side by side, small marks are seeds, bars their means; hollow marks missed fixed"
         " points, or ended before their plan."
     )

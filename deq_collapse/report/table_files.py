@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from deq_collapse.analysis.contrasts import EffectTable, effect_tables
+from deq_collapse.analysis.contrasts import EffectTable, effect_tables, equal_loss_effects
 from deq_collapse.analysis.costs import COSTS
 from deq_collapse.analysis.equal_loss import equal_loss_tables
 from deq_collapse.analysis.settings import settings
@@ -29,8 +29,9 @@ FOLDER = "tables"
 
 def write_tables(study: Study, study_dir: Path) -> Path:
     """Writes `runs.csv` (every final value of every run); for each table a csv with one row per setting,
-    refinement and measure, and LaTeX of its values and of its differences; `costs`; `verdicts` as csv, json
-    and LaTeX; and `all.tex`, which contains all LaTeX tables.
+    refinement and measure, and LaTeX of its values and of its differences; `effects`, at the end of training
+    and at equal training loss; `costs`; `verdicts` as csv, json and LaTeX; and `all.tex`, which contains all
+    LaTeX tables.
 
     They can be rebuilt from the runs, so writing does not wait for the disk. Files that only the previous
     report had are removed.
@@ -44,28 +45,29 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     folder = study_dir / FOLDER
     found = verdicts(study)
     tables = [*comparison_tables(study), *equal_loss_tables(study)]
+    csv = {table.family.name: tidy(table) for table in tables}
+    csv |= {"runs": [flat(run) for run in study.runs], "verdicts": records(found)}
+    for name, effects in {
+        "effects": effect_tables(study),
+        "effects_equal_loss": equal_loss_effects(study),
+    }.items():
+        if effects:
+            csv[name] = [row for table in effects for row in effect_records(table)]
     tex: dict[str, str] = {}
     if found.collapse or found.pooled:
         tex["verdicts"] = verdicts_table(found)
     for table in tables:
-        _write_csv(folder / f"{table.family.name}.csv", tidy(table))
         tex[table.family.name] = values_table(table)
         if table.others:
             tex[f"{table.family.name}_differences"] = differences_table(table)
-    _write_csv(folder / "runs.csv", [flat(run) for run in study.runs])
     if study.runs:
-        _write_csv(folder / "costs.csv", _costs(study))
+        csv["costs"] = _costs(study)
         tex["costs"] = cost_latex(cost_table(study))
-    effects = effect_tables(study)
-    if effects:
-        _write_csv(folder / "effects.csv", [row for table in effects for row in effect_records(table)])
-    _write_csv(folder / "verdicts.csv", records(found))
+    for name, rows in csv.items():
+        _write_csv(folder / f"{name}.csv", rows)
     write_json(folder / "verdicts.json", records(found))
-    for name, text in tex.items():
+    for name, text in (tex | {"all": document(tex)}).items():
         write_atomically(folder / f"{name}.tex", text, through=False)
-    write_atomically(folder / "all.tex", document(tex), through=False)
-    csv = [table.family.name for table in tables] + ["runs", "verdicts"]
-    csv += ["costs"] * bool(study.runs) + ["effects"] * bool(effects)
     keep_only(
         folder,
         [*(f"{name}.csv" for name in csv), *(f"{name}.tex" for name in (*tex, "all")), "verdicts.json"],

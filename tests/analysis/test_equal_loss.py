@@ -1,15 +1,18 @@
 """Two runs at one training loss: the later values of the faster one do not count."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from deq_collapse.analysis.equal_loss import at_loss, equal_loss_tables
-from deq_collapse.runs.study import Study
+from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
+from deq_collapse.analysis.equal_loss import ACCURACY, COLLAPSE, at_loss, equal_loss_tables
+from deq_collapse.runs.study import Contrast, Study
 
 EPOCHS = np.array([1, 2, 4, 8])
+NC1, _, NC3 = COLLAPSE
 
 
 def history(rate: float, power: float) -> pd.DataFrame:
@@ -27,7 +30,8 @@ def history(rate: float, power: float) -> pd.DataFrame:
 def study_of(made_up: Callable[..., Study], rates: dict[str, float]) -> Study:
     def values(imbalance: str, refinement: str, seed: int) -> dict:
         rate = rates[refinement] * (1 + 0.1 * seed)
-        return {"history": history(rate, 1.0), "train": {"loss": float(np.exp(-8 * rate))}}
+        final = float(np.exp(-8 * rate))
+        return {"history": history(rate, 1.0), "train": {"loss": final, "nc1": final}}
 
     return made_up(values, refinements=tuple(rates))
 
@@ -38,7 +42,7 @@ def test_networks_on_one_path_are_equal_however_fast_they_walk_it(made_up: Calla
     nc1 = next(entry for entry in line.entries if entry.measure.title == "NC1")
     assert nc1.baseline["0"] == pytest.approx(np.exp(-4))
     assert nc1.other["0"] == pytest.approx(np.exp(-4))  # the faster one passed it at its fourth epoch
-    assert nc1.comparison.effect == pytest.approx(1.0, abs=0.05)  # other seeds pass between measured epochs
+    assert nc1.comparison.effect == pytest.approx(1.0)  # other seeds pass between measured epochs
 
 
 def test_values_between_epochs_are_interpolated_in_the_logarithm_of_the_loss(
@@ -46,10 +50,40 @@ def test_values_between_epochs_are_interpolated_in_the_logarithm_of_the_loss(
 ) -> None:
     run = study_of(made_up, {"explicit": 0.5, "equilibrium": 1.0}).runs[0]
     middle = float(np.exp(-0.5 * 3))
-    assert at_loss(run, middle, "train", "nc1") == pytest.approx((np.exp(-1) + np.exp(-2)) / 2)
-    assert at_loss(run, 1e-9, "train", "nc1") is None
-    assert at_loss(run, 10.0, "train", "nc1") == pytest.approx(np.exp(-0.5))
-    assert at_loss(run, middle, "train", "nc3") is None
+    assert at_loss(run, middle, ACCURACY) == pytest.approx(1 - (np.exp(-1) + np.exp(-2)) / 2)
+    assert at_loss(run, 1e-9, ACCURACY) is None
+    assert at_loss(run, 10.0, ACCURACY) == pytest.approx(1 - np.exp(-0.5))
+    assert at_loss(run, middle, NC3) is None
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_an_nc1_that_is_a_power_of_the_loss_is_interpolated_exactly(
+    made_up: Callable[..., Study], power: float
+) -> None:
+    run = made_up(lambda imbalance, refinement, seed: {"history": history(0.5, power)}).runs[0]
+    for loss in np.exp(-0.5 * np.array([1.3, 3.0, 7.9])):
+        assert at_loss(run, float(loss), NC1) == pytest.approx(float(loss) ** power)
+
+
+def test_a_contrast_of_networks_on_one_path_has_no_effect_at_equal_loss(
+    made_up: Callable[..., Study],
+) -> None:
+    study = replace(
+        study_of(made_up, {"tied": 0.5, "phantom": 1.0}),
+        contrasts=(Contrast("gradient", "refinement", "tied", "phantom"),),
+    )
+    (at_end,), (at_loss,) = effect_tables(study), equal_loss_effects(study)
+    effects = [
+        {effect.measure.key: effect.comparison.effect for effect in table.rows[0].effects}
+        for table in (at_end, at_loss)
+    ]
+    assert effects[0]["train_nc1"] < 0.05
+    assert effects[1] == pytest.approx({"train_nc1": 1.0, "held_out_accuracy": 0.0}, abs=0.01)
+
+
+def test_a_side_that_has_not_run_yet_is_no_line(made_up: Callable[..., Study]) -> None:
+    missing = tuple(f"step_ka3_r10-explicit-{seed}" for seed in range(3))
+    assert equal_loss_tables(made_up(missing=missing)) == []
 
 
 def test_every_explicit_refinement_has_its_table(made_up: Callable[..., Study]) -> None:

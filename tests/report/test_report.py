@@ -339,10 +339,12 @@ def test_what_adds_what_stands_on_the_page_and_in_a_file(make_study: MakeStudy) 
     text = _text(write_report(study).read_text(encoding="utf-8"))
     assert "What adds what" in text
     assert "explicit → DEQ" in text
-    rows = pd.read_csv(study / "tables" / "effects.csv")
-    assert set(rows["contrast"]) == {"kind"}
-    assert set(rows["imbalance"]) == {"balanced", "step, K_A=3, R=10"}
-    assert (rows["pairs"] == 3).all()
+    assert "At equal training loss" in text
+    for file in ("effects.csv", "effects_equal_loss.csv"):
+        rows = pd.read_csv(study / "tables" / file)
+        assert set(rows["contrast"]) == {"kind"}
+        assert set(rows["imbalance"]) == {"balanced", "step, K_A=3, R=10"}
+        assert (rows["pairs"] == 3).all()
 
 
 @pytest.mark.usefixtures("without_figures")
