@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
 from deq_collapse.errors import UserError, nearest
 from deq_collapse.report.sections import Drawing, all_drawings, figure_sections
-from deq_collapse.report.table_files import flat
+from deq_collapse.report.table_files import effect_records, flat
 from deq_collapse.runs.record import Run
-from deq_collapse.runs.study import Study, study_of
+from deq_collapse.runs.study import Contrast, Study, study_of
 from deq_collapse.study.results import gathered
 
 
@@ -63,6 +64,31 @@ class StudyResults:
         metric, value.
         """
         return _joined(self.study.runs, lambda run: run.along)
+
+    def effect(self, axis: str, before: str, after: str, *, at_equal_loss: bool = False) -> pd.DataFrame:
+        """What one change adds, everything else equal, paired by seed: a row for every place and measure, and
+        for the mean over places, with the columns of the report's ``effects.csv``. Accuracies are shares.
+
+        Args:
+            axis: on which the two sides differ, e.g. ``refinement``.
+            before: label of the first side on that axis.
+            after: label of the second.
+            at_equal_loss: compare each pair at the higher of its two final training losses, not at its end.
+
+        Raises:
+            UserError: if no run has that axis, or that label on it.
+        """
+        labels = list(dict.fromkeys(run.axes[axis] for run in self.study.runs if axis in run.axes))
+        if not labels:
+            axes = dict.fromkeys(name for run in self.study.runs for name in run.axes)
+            raise UserError(f"there is no axis {axis}; {nearest(axis, axes)}")
+        for label in (before, after):
+            if label not in labels:
+                raise UserError(f"no run is {label} on the axis {axis}; {nearest(label, labels)}")
+        contrast = Contrast(f"{before} to {after}", axis, before, after)
+        tables = equal_loss_effects if at_equal_loss else effect_tables
+        found = tables(replace(self.study, contrasts=(contrast,)))
+        return pd.DataFrame([row for table in found for row in effect_records(table)])
 
     @property
     def figures(self) -> tuple[str, ...]:

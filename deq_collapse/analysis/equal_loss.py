@@ -42,8 +42,9 @@ TITLE = "At equal training loss"
 NOTE = (
     "Each pair of runs is compared at the higher of their two final training losses, which both reached:"
     " the values of the one that went lower are those it had where it passed that loss, interpolated between"
-    " measured epochs in the logarithm of the loss, and NC1 in its own as well. NC1 to NC3 are of the"
-    " training split; held-out accuracy is that of the images that were measured beside it."
+    " measured epochs in the logarithm of the loss, and NC1 in its own as well. That is in the midst of its"
+    " training, at a larger rate, and a rough value where measured epochs are far apart. NC1 to NC3 are of"
+    " the training split; held-out accuracy is that of the images that were measured beside it."
 )
 
 
