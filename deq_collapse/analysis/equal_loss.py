@@ -38,13 +38,16 @@ COLLAPSE = (
     _measured("train_nc3", "NC3"),
 )
 MEASURES = (*COLLAPSE, ACCURACY)
+NEAR = 1.25
+"""The largest factor between a training loss and the nearer one of the measured epochs around it."""
 TITLE = "At equal training loss"
 NOTE = (
     "Each pair of runs is compared at the higher of their two final training losses, which both reached:"
     " the values of the one that went lower are those it had where it passed that loss, interpolated between"
-    " measured epochs in the logarithm of the loss, and NC1 in its own as well. That is in the midst of its"
-    " training, at a larger rate, and a rough value where measured epochs are far apart. NC1 to NC3 are of"
-    " the training split; held-out accuracy is that of the images that were measured beside it."
+    " measured epochs in the logarithm of the loss, and NC1 in its own as well; there is none where no epoch"
+    f" measured around it has a loss within a factor of {NEAR}. It is a value of mid-training, at a larger"
+    " rate. NC1 to NC3 are of the training split; held-out accuracy is that of the images that were measured"
+    " beside it."
 )
 
 
@@ -53,7 +56,8 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     the measure was not taken then.
 
     Between two measured epochs it is interpolated in the logarithm of the loss; what is compared as a factor,
-    in its own logarithm too, which is exact where it is a power of the loss.
+    in its own logarithm too, which is exact where it is a power of the loss. None, too, where neither of the
+    two has a loss that is `NEAR`: the way between them may be another.
     """
     losses, values = run.curve("train", "loss"), _curve(run, measure)
     usable = values[values > 0] if measure.kind == "factor" else values
@@ -62,9 +66,12 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     if not len(reached):
         return None
     passing = curves.iloc[max(0, reached[0] - 1) : reached[0] + 1][::-1]  # by growing loss, as interp wants
+    losses, values = np.log(passing["loss"]), passing["value"]
+    if len(passing) > 1 and np.abs(losses - math.log(loss)).min() > math.log(NEAR):
+        return None
     if measure.kind == "factor":
-        return float(np.exp(np.interp(math.log(loss), np.log(passing["loss"]), np.log(passing["value"]))))
-    return float(np.interp(math.log(loss), np.log(passing["loss"]), passing["value"]))
+        return float(np.exp(np.interp(math.log(loss), losses, np.log(values))))
+    return float(np.interp(math.log(loss), losses, values))
 
 
 def _curve(run: Run, measure: Measure) -> pd.Series[float]:
