@@ -11,6 +11,8 @@ from scipy import stats
 
 LEVEL = 0.05
 """Level of every test; intervals cover 1 - LEVEL."""
+FEWEST = 3
+"""Pairs that a test takes. Two can differ by almost the same by chance, and would then decide a claim."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Comparison:
         low, high: ends of the 95% confidence interval of the mean difference, assuming normal differences; on
             the scale of `differences`, nan if there is none.
         p: of Student's two-sided paired t test; nan if there is none.
-        remark: why there is no interval and no test; empty if there are.
+        remark: why there is no test, and perhaps no interval; empty if there are both.
     """
 
     differences: dict[str, float]
@@ -138,6 +140,5 @@ def _tested(differences: dict[str, float], unpaired: tuple[str, ...], ratio: boo
         return Comparison(differences, unpaired, ratio, math.nan, math.nan, math.nan, remark)
     test = stats.ttest_1samp(values, 0.0)
     interval = test.confidence_interval(1 - LEVEL)
-    return Comparison(
-        differences, unpaired, ratio, float(interval.low), float(interval.high), float(test.pvalue), ""
-    )
+    p, remark = (float(test.pvalue), "") if len(values) >= FEWEST else (math.nan, "two pairs, so no test")
+    return Comparison(differences, unpaired, ratio, float(interval.low), float(interval.high), p, remark)

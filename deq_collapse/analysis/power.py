@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from deq_collapse.analysis.pairing import LEVEL
+from deq_collapse.analysis.pairing import FEWEST, LEVEL
 
 POWER = 0.8
 MOST = 1000
@@ -35,8 +35,8 @@ def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | 
     standard deviation were the true ones; both are estimates, so with few pairs this is rough.
 
     Returns:
-        At least 2; ``None`` if there are fewer than two differences, if they do not vary, or if more than
-        `MOST` would be needed.
+        At least `FEWEST`; ``None`` if there are fewer than two differences, if they do not vary, or if more
+        than `MOST` would be needed.
 
     >>> pairs_needed([1.0, 2.0, 3.0])
     5
@@ -47,6 +47,6 @@ def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | 
     if len(values) < 2 or np.ptp(values) == 0:
         return None
     values /= np.abs(values).max()  # squares of tiny differences would underflow
-    pairs = np.arange(2, MOST + 1)
+    pairs = np.arange(FEWEST, MOST + 1)
     enough = power(float(values.mean() / values.std(ddof=1)), pairs, level) >= POWER
     return int(pairs[enough.argmax()]) if enough.any() else None

@@ -107,7 +107,7 @@ def adjusted_lines(lines: Sequence[Line]) -> tuple[tuple[Line, ...], int]:
         replace(line, entries=tuple(replace(entry, adjusted=next(adjusted)) for entry in line.entries))
         for line in lines
     )
-    return corrected, sum(entry.comparison.remark == "" for line in lines for entry in line.entries)
+    return corrected, sum(not math.isnan(entry.comparison.p) for line in lines for entry in line.entries)
 
 
 def _entry(measure: Measure, setting: Setting, baseline: str, other: str) -> Entry:

@@ -25,7 +25,7 @@ Word = Literal["supported", "not supported", "undecided"]
 RULE = (
     "Supported: the effect lies in the claimed direction, and its p value is below 0.05 after Holm’s"
     " correction over all tests of the same table. Not supported: the same in the opposite direction."
-    " Undecided at this n: everything else, and whatever has fewer than two pairs; the number of seeds that"
+    " Undecided at this n: everything else, and whatever has fewer than three pairs; the number of seeds that"
     " would decide it is where a paired t test has a power of 80% at the level that Holm’s correction leaves,"
     " 0.05 over the number of undecided tests of the table, if the mean and the spread of these differences"
     " are the true ones. A run whose solver missed its tolerance for"

@@ -132,7 +132,7 @@ def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
     axes.set_title(measure.title, pad=4, fontsize=8.5)
     axes.set_xlabel(AXIS[measure.kind])
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=6)  # of an arrow at the edge
     if ratio:
         axes.set_xscale("log")
         ticks = _ratios(math.log10(window[1] / window[0]))

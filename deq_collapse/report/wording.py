@@ -105,7 +105,7 @@ def told_effect(comparison: Comparison, measure: Measure) -> tuple[str, str]:
         effect = f"×{effect}"
     elif comparison.effect > 0:
         effect = f"+{effect}"
-    return effect, "" if comparison.remark else f"[{ends[0]}, {ends[1]}]"
+    return effect, f"[{ends[0]}, {ends[1]}]" if math.isfinite(low) else ""
 
 
 def told_seeds(comparison: Comparison) -> str:

@@ -19,7 +19,7 @@ def by_seed(values: list[float]) -> dict[str, float | None]:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(finite, finite), min_size=2, max_size=12))
+@given(st.lists(st.tuples(finite, finite), min_size=3, max_size=12))
 def test_the_test_and_the_interval_are_those_of_scipy(pairs: list[tuple[float, float]]) -> None:
     one, two = map(np.array, zip(*pairs, strict=True))
     made = compare(by_seed(list(one)), by_seed(list(two)))
@@ -64,6 +64,14 @@ def test_one_pair_has_an_effect_and_no_test() -> None:
     assert "one pair" in made.remark
 
 
+def test_two_pairs_have_an_interval_and_no_test_however_alike_they_are() -> None:
+    made = compare(by_seed([1.0, 1.0]), by_seed([2.0, 2.001]))
+    assert made.interval == pytest.approx(stats.ttest_1samp([1.0, 1.001], 0).confidence_interval(0.95))
+    assert made.low > 0
+    assert math.isnan(made.p)
+    assert made.remark == "two pairs, so no test"
+
+
 def test_no_pair_has_nothing() -> None:
     made = compare({"0": 1.0}, {"1": 1.5})
     assert made.n == 0
@@ -80,13 +88,13 @@ def test_equal_differences_have_no_test_even_if_they_differ_by_rounding(base: li
 
 
 def test_pooling_is_the_mean_within_each_seed_over_seeds_that_have_all() -> None:
-    one = compare(by_seed([0.0, 0.0, 0.0]), by_seed([1.0, 2.0, 4.0]))
-    two = compare(by_seed([0.0, 0.0]), by_seed([3.0, 5.0]))
+    one = compare(by_seed([0.0, 0.0, 0.0, 0.0]), by_seed([1.0, 2.0, 4.0, 9.0]))
+    two = compare(by_seed([0.0, 0.0, 0.0]), by_seed([3.0, 5.0, 5.0]))
     empty = compare({}, {"0": 1.0})
     pooled = pool([one, two, empty])
-    assert pooled.differences == {"0": 2.0, "1": 3.5}
-    assert pooled.unpaired == ("2",)
-    assert pooled.p == pytest.approx(stats.ttest_1samp([2.0, 3.5], 0).pvalue)
+    assert pooled.differences == {"0": 2.0, "1": 3.5, "2": 4.5}
+    assert pooled.unpaired == ("3",)
+    assert pooled.p == pytest.approx(stats.ttest_1samp([2.0, 3.5, 4.5], 0).pvalue)
     assert pool([]).n == 0
 
 

@@ -13,6 +13,8 @@ from scipy import stats
 ROOT = Path(__file__).parents[2]
 EFFECTS = sorted((ROOT / "docs" / "results").glob("*/tables/effects.csv"))
 RATIOS = ("train_nc1", "train_loss")
+FEWEST = 3
+"""Pairs that a test takes."""
 MISSED = 1.0001e-3
 """A tenth of a percent, as far as float32 rounds it."""
 
@@ -52,7 +54,7 @@ def paired(found: pd.Series, ratio: bool) -> dict[str, float]:
     told = np.array([found.mean(), *test.confidence_interval(0.95)])
     return dict(zip(["effect", "low", "high"], np.exp(told) if ratio else told, strict=True)) | {
         "pairs": len(found),
-        "p": test.pvalue,
+        "p": test.pvalue if len(found) >= FEWEST else np.nan,
     }
 
 

@@ -93,7 +93,7 @@ def test_p_values_in_words() -> None:
 
 
 def test_files_hold_what_the_tables_say(made_up: MakeUp, noisy: Values, tmp_path: Path) -> None:
-    study = made_up(noisy, imbalances=("balanced", "step_ka3_r10"), missing=("balanced-explicit-2",))
+    study = made_up(noisy, imbalances=("balanced", "step_ka3_r10"), missing=("balanced-explicit-3",), seeds=4)
     folder = write_tables(study, tmp_path)
     table = family_table(study, FAMILY["collapse_train"])
     frame = pd.read_csv(folder / "collapse_train.csv", dtype={"seeds_without_partner": str})
@@ -101,8 +101,8 @@ def test_files_hold_what_the_tables_say(made_up: MakeUp, noisy: Values, tmp_path
     entry = by_title(table, 0)["NC1"]
     assert row["effect"] == pytest.approx(entry.comparison.effect)
     assert row["p_holm"] == pytest.approx(entry.adjusted)
-    assert (row["pairs"], row["baseline_n"], row["other_n"]) == (2, 2, 3)
-    assert row["seeds_without_partner"] == "2"
+    assert (row["pairs"], row["baseline_n"], row["other_n"]) == (3, 3, 4)
+    assert row["seeds_without_partner"] == "3"
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == len(study.runs)
     assert runs["train_nc1"].tolist() == [run.train["nc1"] for run in study.runs]
