@@ -59,19 +59,20 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     in its own logarithm too, which is exact where it is a power of the loss. None, too, where neither of the
     two has a loss that is `NEAR`: the way between them may be another.
     """
-    losses, values = run.curve("train", "loss"), _curve(run, measure)
-    usable = values[values > 0] if measure.kind == "factor" else values
-    curves = pd.DataFrame({"loss": losses[losses > 0], "value": usable}).dropna()
-    reached = np.flatnonzero(curves["loss"] <= loss)
+    factor = measure.kind == "factor"
+    curves = run.curve("train", "loss").align(_curve(run, measure), join="inner")
+    losses, values = (curve.to_numpy() for curve in curves)
+    usable = (losses > 0) & (values > (0 if factor else -math.inf))
+    losses, values = losses[usable], values[usable]
+    reached = np.flatnonzero(losses <= loss)
     if not len(reached):
         return None
-    passing = curves.iloc[max(0, reached[0] - 1) : reached[0] + 1][::-1]  # by growing loss, as interp wants
-    losses, values = np.log(passing["loss"]), passing["value"]
-    if len(passing) > 1 and np.abs(losses - math.log(loss)).min() > math.log(NEAR):
+    passing = slice(max(0, reached[0] - 1), reached[0] + 1)
+    at, x, y = math.log(loss), np.log(losses[passing]), values[passing]
+    if len(x) > 1 and np.abs(x - at).min() > math.log(NEAR):
         return None
-    if measure.kind == "factor":
-        return float(np.exp(np.interp(math.log(loss), losses, np.log(values))))
-    return float(np.interp(math.log(loss), losses, values))
+    value = np.interp(at, x[::-1], (np.log(y) if factor else y)[::-1])  # by growing loss, as interp wants
+    return float(np.exp(value) if factor else value)
 
 
 def _curve(run: Run, measure: Measure) -> pd.Series[float]:

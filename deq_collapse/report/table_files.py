@@ -65,7 +65,7 @@ def write_tables(study: Study, study_dir: Path) -> Path:
         tex["costs"] = cost_latex(cost_table(study))
     for name, rows in csv.items():
         _write_csv(folder / f"{name}.csv", rows)
-    write_json(folder / "verdicts.json", records(found))
+    write_json(folder / "verdicts.json", csv["verdicts"])
     for name, text in (tex | {"all": document(tex)}).items():
         write_atomically(folder / f"{name}.tex", text, through=False)
     keep_only(
