@@ -1,5 +1,6 @@
-"""One line of progress: which run, which epoch, train error and NC1."""
+"""One line of progress: which run, which epoch, how far within it, train error and NC1."""
 
+import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -16,9 +17,13 @@ from rich.progress import (
 
 from deq_collapse import fit_end
 
+SILENCE = 600.0
+"""Seconds after which a log file gets a line within an epoch, too."""
+
 
 class RunProgress(ProgressBar):
-    """Shows a live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run.
+    """Shows a live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run,
+    and within an epoch after every `SILENCE`.
 
     Args:
         name: of the run.
@@ -31,6 +36,7 @@ class RunProgress(ProgressBar):
         self._bar: Progress | None = None
         self._enabled = True
         self._said = 0
+        self._quiet_since = time.monotonic()
 
     def enable(self) -> None:
         """Shows progress (Lightning calls this)."""
@@ -42,6 +48,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the line."""
+        self._quiet_since = time.monotonic()
         if not (self._enabled and self.console.is_terminal):
             return
         self._bar = Progress(
@@ -49,25 +56,46 @@ class RunProgress(ProgressBar):
             TextColumn("epoch"),
             MofNCompleteColumn(),
             BarColumn(),
+            TextColumn("{task.fields[within]}"),
             TextColumn("{task.fields[values]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
+            speed_estimate_period=3600,  # an epoch and its measurement go at different speeds
         )
         last = fit_end.epochs_planned(trainer, trainer.num_training_batches)
-        self._bar.add_task(self.name, total=last, completed=trainer.current_epoch, values="")
+        self._bar.add_task(self.name, total=last, completed=trainer.current_epoch, within="", values="")
         self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Says how many batches of the epoch are done."""
+        self._within(trainer, "trained", batch_idx + 1, trainer.num_training_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Says how many batches of all splits are measured."""
+        batches = trainer.num_val_batches
+        self._within(trainer, "measured", sum(batches[:dataloader_idx]) + batch_idx + 1, sum(batches))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Updates the line."""
         epoch = trainer.current_epoch + 1
         last = fit_end.epochs_planned(trainer, trainer.num_training_batches) or 0
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=epoch, values=_values(trainer.callback_metrics))
+            values = _values(trainer.callback_metrics)
+            self._bar.update(self._bar.task_ids[0], completed=epoch, within="", values=values)
         elif self._enabled and (epoch == 1 or epoch == last or epoch - self._said >= last / 10):
             self._said = epoch
-            far = f"{epoch}/{last}" if last else epoch
-            print(f"{self.name}  epoch {far}  {_values(trainer.callback_metrics)}", flush=True)
+            self._print(f"{epoch}/{last}" if last else f"{epoch}", _values(trainer.callback_metrics))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the line."""
@@ -76,6 +104,18 @@ class RunProgress(ProgressBar):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the terminal."""
         self._stop()
+
+    def _within(self, trainer: Trainer, what: str, done: float, batches: float) -> None:
+        words = f"{what} {done}/{batches}"
+        if self._bar is not None:
+            share = done / batches if what == "trained" else 1.0
+            self._bar.update(self._bar.task_ids[0], completed=trainer.current_epoch + share, within=words)
+        elif self._enabled and time.monotonic() - self._quiet_since >= SILENCE:
+            self._print(f"{trainer.current_epoch + 1}", words)
+
+    def _print(self, epoch: str, words: str) -> None:
+        self._quiet_since = time.monotonic()
+        print(f"{self.name}  epoch {epoch}  {words}", flush=True)
 
     def _stop(self) -> None:
         if self._bar is not None:
