@@ -10,10 +10,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from deq_collapse import fit_end
 
@@ -52,10 +55,10 @@ class RunProgress(ProgressBar):
         if not (self._enabled and self.console.is_terminal):
             return
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            _Name("{task.description}", table_column=Column()),
             TextColumn("epoch"),
             MofNCompleteColumn(),
-            BarColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.fields[within]}"),
             TextColumn("{task.fields[values]}"),
             TimeElapsedColumn(),
@@ -121,6 +124,15 @@ class RunProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Name(TextColumn):
+    """Gives way, as the bar does, to the columns of numbers on a narrow terminal."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 def _values(metrics: dict[str, Any]) -> str:
