@@ -24,6 +24,19 @@ SILENCE = 600.0
 """Seconds after which a log file gets a line within an epoch, too."""
 
 
+class NameColumn(TextColumn):
+    """The name of a line; gives way, as the bar does, to the columns of numbers on a narrow terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", table_column=Column())
+
+    def render(self, task: Task) -> Text:
+        """The name on one line, its end left out where there is no room."""
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 class RunProgress(ProgressBar):
     """Shows a live line on a terminal; elsewhere (a log file) a plain line at about every tenth of the run,
     and within an epoch after every `SILENCE`.
@@ -55,7 +68,7 @@ class RunProgress(ProgressBar):
         if not (self._enabled and self.console.is_terminal):
             return
         self._bar = Progress(
-            _Name("{task.description}", table_column=Column()),
+            NameColumn(),
             TextColumn("epoch"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
@@ -124,15 +137,6 @@ class RunProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-class _Name(TextColumn):
-    """Gives way, as the bar does, to the columns of numbers on a narrow terminal."""
-
-    def render(self, task: Task) -> Text:
-        text = super().render(task)
-        text.no_wrap, text.overflow = True, "ellipsis"
-        return text
 
 
 def _values(metrics: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from deq_collapse.callbacks.progress import NameColumn
 from deq_collapse.study.estimate import standings, time_left
 from deq_collapse.study.plan import Plan, Planned
 from deq_collapse.study.progress import progress
@@ -30,9 +31,9 @@ class Display:
         self.directory, self.plan = directory, plan
         self._console = Console(soft_wrap=True, highlight=False)
         self._live = Progress(
-            TextColumn("{task.description}"),
+            NameColumn(),
             MofNCompleteColumn(),
-            BarColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.fields[words]}"),
             TimeElapsedColumn(),
             console=self._console,
