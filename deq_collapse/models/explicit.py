@@ -132,8 +132,8 @@ def _local(gradient: str | Gradient, one_block: bool) -> Phantom:
     local = Gradient.of(gradient).local
     if local is None:
         raise UserError(
-            f"the gradient of an explicit refinement is {gradient}, but it is jfb or phantom(k, tau), or left"
-            " out, which gives the exact one."
+            f"the gradient of an explicit refinement is {gradient}, but it is jfb or phantom(k, tau), or"
+            " null, the exact one; a file before may have set it for an equilibrium."
         )
     if not one_block:
         raise UserError(

@@ -30,7 +30,12 @@ def test_a_headline_run_makes_a_step(name, tmp_path: Path, fashion_root: Path):
 def test_every_run_resolves(name, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["fit", "--config", str(CONF / "run" / f"{name}.yaml"), "--print_config"])
-    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_epochs"] > 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["trainer"]["max_epochs"] > 0
+    refinement = config["model"]["refinement"]
+    if refinement and refinement["class_path"].endswith(".Explicit"):  # not what a file before says of an equilibrium
+        assert refinement["init_args"]["gradient"] is None
+        assert refinement["init_args"]["jacobian_weight"] is None
 
 
 @pytest.mark.parametrize("imbalance", ["balanced", "step", "long_tailed"])
