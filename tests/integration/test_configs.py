@@ -33,7 +33,7 @@ def test_every_run_resolves(name, capsys: pytest.CaptureFixture[str]):
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["trainer"]["max_epochs"] > 0
     refinement = config["model"]["refinement"]
-    if refinement and refinement["class_path"].endswith(".Explicit"):  # not what a file before says of an equilibrium
+    if refinement and refinement["class_path"].endswith(".Explicit"):  # whatever a file before says
         assert refinement["init_args"]["gradient"] is None
         assert refinement["init_args"]["jacobian_weight"] is None
 
