@@ -125,7 +125,8 @@ class RunProgress(ProgressBar):
         words = f"{what} {done}/{batches}"
         if self._bar is not None:
             share = done / batches if what == "trained" else 1.0
-            self._bar.update(self._bar.task_ids[0], completed=trainer.current_epoch + share, within=words)
+            completed = trainer.current_epoch + 0.99 * share  # the clock of a full bar stands still
+            self._bar.update(self._bar.task_ids[0], completed=completed, within=words)
         elif self._enabled and time.monotonic() - self._quiet_since >= SILENCE:
             self._print(f"{trainer.current_epoch + 1}", words)
 
