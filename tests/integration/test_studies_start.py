@@ -38,9 +38,12 @@ def images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
-def test_a_shipped_study_starts(name: str, images: None, tmp_path: Path):
+def test_a_shipped_study_starts(name: str, images: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study = read_study_file(CONF / "study" / f"{name}.yaml", seeds=1)
     planned = check_study(replace(study, directory=tmp_path / name))
     assert [cell.name for cell in planned] == [cell.name for cell in study.cells]
     assert len({cell.hash for cell in planned}) == len(planned)
     assert not list(tmp_path.iterdir())
+    assert (
+        not capsys.readouterr().err
+    )  # neither that two cells are one run, nor that a class inherits an option
