@@ -24,24 +24,25 @@ LINE, PANEL = 0.2, 2.3  # inches of a legend's line, and of a row of panels
 EDGE = 0.58  # inches left of the panels, where 0.0005 has room
 MANY = 9
 """A larger number of networks stands in rows of two panels."""
-SHOWN = (
-    "test_accuracy_minority",
-    "held_out_accuracy_minority",
-    "train_nc1",
-    "train_nc2_etf_means",
-    "train_nc3",
-)
-"""The measures drawn."""
+ACCURACIES = ("test_accuracy", "held_out_accuracy")
+MINORITY = ("test_accuracy_minority", "held_out_accuracy_minority")
+GEOMETRY = ("train_nc1", "train_nc2_etf_means", "train_nc3")
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
 
 
+def shown(measures: Sequence[Measure]) -> list[Measure]:
+    """Those that the figures show: minority accuracy, or accuracy where there is none, and NC1 to NC3."""
+    accuracies = MINORITY if any(measure.key in MINORITY for measure in measures) else ACCURACIES
+    return [measure for measure in measures if measure.key in accuracies + GEOMETRY]
+
+
 def effects_figure(table: EffectTable) -> Figure:
-    """A row for every contrast and place, a column for every measure of `SHOWN`: a dot at the effect, a line
-    over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over places,
-    grey where there is no interval. An interval much wider than the others, as two pairs have, ends in arrows
-    at the edges of its column.
+    """A row for every contrast and place, a column for every measure that is `shown`: a dot at the effect, a
+    line over its 95% interval; filled where p is below 0.05 after correction, a diamond for a mean over
+    places, grey where there is no interval. An interval much wider than the others, as two pairs have,
+    ends in arrows at the edges of its column.
     """
-    measures = [measure for measure in table.measures if measure.key in SHOWN]
+    measures = shown(table.measures)
     contrasts = list(dict.fromkeys(row.contrast for row in table.rows))
     heights = [i + 1.1 * contrasts.index(row.contrast) for i, row in enumerate(table.rows)]
     height = TOP + BOTTOM + ROW * (heights[-1] + 2.3)
@@ -54,7 +55,7 @@ def effects_figure(table: EffectTable) -> Figure:
                 (left / WIDTH, BOTTOM / height, column / WIDTH, (height - TOP - BOTTOM) / height)
             )
             axes.set_ylim(heights[-1] + 0.7, -1.6)
-            axes.patch.set_visible(False)  # a long heading extends behind the next panel
+            axes.patch.set_visible(False)  # a long heading extends over the next panel
             mine = [
                 (effect, y, row.pooled)
                 for row, y in zip(table.rows, heights, strict=True)
@@ -77,7 +78,9 @@ def effects_figure(table: EffectTable) -> Figure:
                         transform=axes.get_yaxis_transform(),
                         weight="bold",
                         va="center",
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},  # over rules and grid
                     )
+                axes.set_zorder(1)
             else:
                 axes.set_yticks([])
     return figure

@@ -23,7 +23,7 @@ from deq_collapse.figures.along import along_figure, along_multiples, along_scal
 from deq_collapse.figures.angles import angle_matrices
 from deq_collapse.figures.beside import distance_figure, grams_figure
 from deq_collapse.figures.curves import collapse_curves, ends, panels, shared_scales
-from deq_collapse.figures.effects import SHOWN, effects_figure, families_figure
+from deq_collapse.figures.effects import effects_figure, families_figure, shown
 from deq_collapse.figures.features import feature_maps
 from deq_collapse.figures.minority import collapse_curve
 from deq_collapse.figures.multiples import metric_multiples
@@ -156,8 +156,7 @@ def _effects(study: Study) -> Section:
     for table in effect_tables(study):
         runs = [run for run in study.runs if axes_in_words(run.words)[0] == table.imbalance]
         if all("family" in run.axes for run in runs):
-            measures = [measure for measure in table.measures if measure.key in SHOWN]
-            draw = partial(families_figure, runs, measures)
+            draw = partial(families_figure, runs, shown(table.measures))
             title = f"Families side by side, {table.imbalance}"
             drawings.append(Drawing(_name(table.imbalance, "families"), title, table.imbalance, draw))
         title = f"What adds what, {table.imbalance}"

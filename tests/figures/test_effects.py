@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deq_collapse.analysis.contrasts import effect_tables
-from deq_collapse.figures.effects import SHOWN, effects_figure, families_figure
+from deq_collapse.figures.effects import effects_figure, families_figure, shown
 from deq_collapse.runs.study import Contrast, Study
 
 REFINEMENTS = ("once", "tied", "equilibrium")
@@ -37,7 +37,7 @@ def study(made_up: Callable[..., Study]) -> Study:
 def test_dots_stand_at_the_effects_and_lines_span_their_intervals(study: Study) -> None:
     (table,) = effect_tables(study)
     figure = effects_figure(table)
-    measures = [measure for measure in table.measures if measure.key in SHOWN]
+    measures = shown(table.measures)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [measure.title for measure in measures]
     for axes, measure in zip(figure.axes, measures, strict=True):
         factor = 100 if measure.kind == "share" else 1
@@ -54,6 +54,18 @@ def test_dots_stand_at_the_effects_and_lines_span_their_intervals(study: Study) 
         assert np.array(spans) == pytest.approx(
             factor * np.array([comparison.interval for comparison in told])
         )
+
+
+def test_accuracy_is_drawn_where_no_class_is_a_minority(made_up: Callable[..., Study]) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        test = {"accuracy": 0.5 + 0.1 * seed, "error": 0.5}
+        return {"train": {"nc1": 1.0 + seed + len(refinement)}, "test": test}
+
+    contrast = Contrast("equilibrium", "refinement", "tied", "equilibrium")
+    runs = made_up(values, ("balanced",), refinements=("tied", "equilibrium")).runs
+    (table,) = effect_tables(Study("s", "", runs, (), (), (contrast,)))
+    titles = [axes.get_title(loc="left") for axes in effects_figure(table).axes]
+    assert titles[:2] == ["accuracy", "NC1"]
 
 
 def test_the_interval_of_two_pairs_does_not_hide_the_others_and_ends_in_arrows(made_up) -> None:
@@ -122,7 +134,7 @@ def test_a_legend_of_any_length_stays_within_the_figure(
     (table,) = effect_tables(study)
     names = ["once", "tied", *(f"equilibrium_number_{i}" for i in range(kinds - 2))]
     runs = made_up(lambda *_: {"train": {"nc1": 1.0}}, refinements=names, axes={"family": "free"}).runs
-    figure = families_figure(runs, [measure for measure in table.measures if measure.key in SHOWN])
+    figure = families_figure(runs, shown(table.measures))
     figure.draw_without_rendering()
     words = [text.get_window_extent() for text in figure.texts]
     panels = [axes.get_tightbbox() for axes in figure.axes]
