@@ -87,7 +87,8 @@ class RunProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Says how many batches of the epoch are done."""
-        self._within(trainer, "trained", batch_idx + 1, trainer.num_training_batches)
+        done, batches = batch_idx + 1, trainer.num_training_batches
+        self._within(trainer, done / batches, f"trained {done}/{batches}")
 
     def on_validation_batch_end(
         self,
@@ -100,7 +101,8 @@ class RunProgress(ProgressBar):
     ) -> None:
         """Says how many batches of all splits are measured."""
         batches = trainer.num_val_batches
-        self._within(trainer, "measured", sum(batches[:dataloader_idx]) + batch_idx + 1, sum(batches))
+        done = sum(batches[:dataloader_idx]) + batch_idx + 1
+        self._within(trainer, 1.0, f"measured {done}/{sum(batches)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Updates the line."""
@@ -121,10 +123,9 @@ class RunProgress(ProgressBar):
         """Restores the terminal."""
         self._stop()
 
-    def _within(self, trainer: Trainer, what: str, done: float, batches: float) -> None:
-        words = f"{what} {done}/{batches}"
+    def _within(self, trainer: Trainer, share: float, words: str) -> None:
+        """Updates the line with the trained share of the epoch."""
         if self._bar is not None:
-            share = done / batches if what == "trained" else 1.0
             completed = trainer.current_epoch + 0.99 * share  # the clock of a full bar stands still
             self._bar.update(self._bar.task_ids[0], completed=completed, within=words)
         elif self._enabled and time.monotonic() - self._quiet_since >= SILENCE:

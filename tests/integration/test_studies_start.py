@@ -44,6 +44,5 @@ def test_a_shipped_study_starts(name: str, images: None, tmp_path: Path, capsys:
     assert [cell.name for cell in planned] == [cell.name for cell in study.cells]
     assert len({cell.hash for cell in planned}) == len(planned)
     assert not list(tmp_path.iterdir())
-    assert (
-        not capsys.readouterr().err
-    )  # neither that two cells are one run, nor that a class inherits an option
+    # Neither that two cells are one run, nor that a class inherits an option.
+    assert not capsys.readouterr().err
