@@ -172,6 +172,7 @@ def study_parser() -> argparse.ArgumentParser:
     submit.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="options of submitit, as timeout_min=600 gpus_per_node=1 slurm_partition=NAME",
