@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deq_collapse.callbacks.averaging import settle
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
-from deq_collapse.metrics import LayerwiseCollapse
+from deq_collapse.metrics.layers import LayerwiseCollapse, spaced
 from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
@@ -32,8 +32,10 @@ class Along(Callback):
     """Writes ``along.csv`` at the end of a fit: split, evaluations, module, metric, value; one row per value.
 
     It takes one pass over each split in eval mode. ``evaluations`` is 0 at H0 and increases by one with each
-    call of a watched module; calls before H0, inside the encoder, are negative. Features are the readout of
-    the state there, so that the last ones are the classifier's input.
+    call of a watched module; calls before H0, inside the encoder, are negative. Of a module's calls, the
+    iterates of a solver, the first 16 are measured, then four for each doubling, and the last, so that three
+    hundred take the memory and time of some thirty. Features are the readout of the state there, so that the
+    last ones are the classifier's input.
 
     Args:
         modules: names or patterns of other modules to watch, such as ``refinement.layers.*``. ``null``
@@ -107,7 +109,13 @@ def _measure(
 ) -> Iterator[tuple[int, str, str, float]]:
     weight, bias = linear_map(network.classifier)
     with LayerwiseCollapse(
-        network, names, data.num_classes, pool=pool, majority=data.majority, class_counts=data.class_counts
+        network,
+        names,
+        data.num_classes,
+        pool=pool,
+        spacing=spaced,
+        majority=data.majority,
+        class_counts=data.class_counts,
     ) as layers:
         for batch in batches:
             x, y = _moved(trainer, *batch)
@@ -115,10 +123,10 @@ def _measure(
                 network.features(x)
                 layers.update(y, weight, bias)
     points = layers.compute()
-    start = next(place for place, point in enumerate(points) if point.module == H0)
-    for place, point in enumerate(points):
+    start = next(point.place for point in points if point.module == H0)
+    for point in points:
         for metric, value in point.values.items():
-            yield place - start, point.module, metric, float(value)
+            yield point.place - start, point.module, metric, float(value)
 
 
 def _moved(trainer: Trainer, *parts: Tensor) -> tuple[Tensor, ...]:

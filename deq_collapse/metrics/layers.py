@@ -1,8 +1,11 @@
 """Neural collapse along the computation of any network: after every call of the named modules."""
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,6 +16,11 @@ from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 
 Key = tuple[str, int]
 """A module's name and the number of its call in one forward pass, from 1."""
+
+FIRST, PER_DOUBLING = 16, 4
+
+Seen = tuple[list[Key], dict[Key, int]]
+"""What a rank saw: the calls, in order, and the widths of the features at its points."""
 
 METRICS = (
     "nc1",
@@ -36,13 +44,28 @@ class Point:
     Attributes:
         module: its name, as in ``model.named_modules()``.
         call: 1 for the first call of the module in a forward pass, 2 for the second, ...
+        place: number of calls of all modules before it, in the order of the computation.
         values: what `NeuralCollapse.compute` returns for the features there.
 
     """
 
     module: str
     call: int
+    place: int
     values: dict[str, Tensor]
+
+
+def every(call: int) -> int:
+    """Give every call of a module a point."""
+    return call
+
+
+def spaced(call: int) -> int:
+    """Give the first 16 calls of a module a point, and then four for each doubling of their number."""
+    if call <= FIRST:
+        return call
+    steps = (math.ceil(FIRST * 2 ** (k / PER_DOUBLING)) for k in itertools.count(1))
+    return next(step for step in steps if step >= call)
 
 
 class LayerwiseCollapse:
@@ -52,8 +75,8 @@ class LayerwiseCollapse:
     called several times in one pass (tied weights, the iterates of a solver) has one point per call. If
     passes make different numbers of calls, the last call of a module in a pass also counts for the later
     points: every point counts every sample, and the last point is the final output of the module. A point
-    takes the memory of its metric, about 2 K d + d^2 float64 values, and its N d features from the pass to
-    `update`.
+    takes the memory of its metric, about 2 K d + d^2 float64 values, and the time of an update, N d^2; a call
+    takes its N d features from the pass to `update`. For many calls of wide features see `spacing`.
 
     The caller sets mode and autograd, usually ``model.eval()`` and ``torch.no_grad()``. Under DDP all ranks
     call `compute`; the number of calls they saw may differ and may be zero.
@@ -67,6 +90,8 @@ class LayerwiseCollapse:
         pool: turns a module's output into features (N, d); by default `average`, over positions. For a class
             token use ``lambda tokens: tokens[:, 0]``, for maps with channels last
             ``lambda z: z.mean((1, 2))``.
+        spacing: maps the number of a call to that of the first one from there on that has a point: `every`
+            one by default, or fewer, such as `spaced`. The last call always has one.
         kwargs: passed to `NeuralCollapse`, e.g. ``majority``, ``class_counts``, ``process_group``.
 
     Raises:
@@ -93,8 +118,10 @@ class LayerwiseCollapse:
         num_classes: int,
         metrics: Sequence[str] = METRICS,
         pool: Pool = average,
+        spacing: Callable[[int], int] = every,
         **kwargs: Any,
     ) -> None:
+        self._spacing = spacing
         self._arguments = {"num_classes": num_classes, "metrics": metrics, **kwargs}
         NeuralCollapse(num_features=1, **self._arguments)  # reports a mistake now, not during a pass
         self._taps = Taps(model, named_modules(model, modules), pool)
@@ -131,9 +158,9 @@ class LayerwiseCollapse:
         for name, outputs in calls.items():
             if not outputs:
                 raise ValueError(f"{name or 'the model'} was not called in a forward pass before this update")
-        opened = [key for key in keys if key not in self._metrics]
+        opened = [key for key in self._points(keys) if key not in self._metrics]
         for name, call in opened:
-            features = calls[name][call - 1]
+            features = calls[name][min(call, len(calls[name])) - 1]
             self._open((name, call), features.shape[-1], features.device)
         batches = {}
         for (name, call), metric in self._metrics.items():
@@ -161,7 +188,21 @@ class LayerwiseCollapse:
         self._agree()
         if not self._order:
             raise ValueError("nothing was counted: call the model, then `update`, inside the `with` block")
-        return [Point(*key, self._value(key)) for key in self._order]
+        last = _last(self._order)
+        return [
+            Point(name, call, place, self._value((name, self._spacing(call))))
+            for place, (name, call) in enumerate(self._order)
+            if call in (self._spacing(call), last[name])
+        ]
+
+    def _points(self, calls: Sequence[Key]) -> list[Key]:
+        """Return the keys of the metrics that these calls need: the last call of a module counts for a later
+        point too.
+        """
+        last = _last(calls)
+        return [
+            (name, self._spacing(call)) for name, call in calls if call in (self._spacing(call), last[name])
+        ]
 
     def _value(self, key: Key) -> dict[str, Tensor]:
         try:
@@ -174,7 +215,8 @@ class LayerwiseCollapse:
         """Make the metric of a new point, which starts from what the point before it has counted."""
         if key in self._metrics:
             return
-        before = self._metrics.get((key[0], key[1] - 1))
+        earlier = [call for name, call in self._metrics if name == key[0] and call < key[1]]
+        before = self._metrics[key[0], max(earlier)] if earlier else None
         if before is not None and before.update_called:
             group = before.process_group  # which cannot be copied
             self._metrics[key] = deepcopy(before, {id(group): group})
@@ -185,24 +227,32 @@ class LayerwiseCollapse:
         """Give every rank the points of all: they synchronise at each, and would wait for a rank that lacks
         one.
         """
-        self._order, own = [], [(key, self._metrics[key].num_features) for key in self._order]
-        for points in self._of_all_ranks(own):
-            self._order = merged(self._order, [key for key, _ in points])
-            for key, width in sorted(points):
+        widths = {key: metric.num_features for key, metric in self._metrics.items()}
+        seen, self._order = self._of_all_ranks((self._order, widths)), []
+        for calls, points in seen:
+            self._order = merged(self._order, calls)
+            for key, width in sorted(points.items()):
                 if key not in self._metrics:
                     device = next(self._taps.model.parameters(), torch.empty(0)).device
                     self._open(key, width, device)
                     nothing = torch.empty(0, width, device=device)
                     self._metrics[key].update(nothing, nothing[:, 0].long())
 
-    def _of_all_ranks(self, own: list[tuple[Key, int]]) -> list[list[tuple[Key, int]]]:
+    def _of_all_ranks(self, own: Seen) -> list[Seen]:
         alone = not (distributed.is_available() and distributed.is_initialized())
         if alone or not self._arguments.get("sync_on_compute", True):
             return [own]
         group = self._arguments.get("process_group")
-        gathered: list[list[tuple[Key, int]]] = [[] for _ in range(distributed.get_world_size(group))]
+        gathered: list[Seen] = [([], {})] * distributed.get_world_size(group)
         distributed.all_gather_object(gathered, own, group)
         return gathered
+
+
+def _last(calls: Iterable[Key]) -> dict[str, int]:
+    """Return the highest number of a call of each module."""
+    return {
+        name: max(call for _, call in own) for name, own in itertools.groupby(sorted(calls), itemgetter(0))
+    }
 
 
 def merged(order: Sequence[Key], others: Sequence[Key]) -> list[Key]:

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from deq_collapse.metrics import LayerwiseCollapse, NeuralCollapse
+from deq_collapse.metrics.layers import every, spaced
 
 CLASSES, WIDTH = 3, 6
 METRICS = ["nc1", "nc2_etf_means", "cdnv", "nc3", "nc4"]
@@ -52,6 +53,10 @@ def separately(features, labels, classifier, metrics=METRICS):
     return metric.compute()
 
 
+def powers_of_two(call):
+    return 1 << (call - 1).bit_length()
+
+
 def same(found, expected):
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
@@ -72,6 +77,49 @@ def test_each_point_is_the_metric_of_its_states_and_the_last_state_counts_for_la
     for k, point in enumerate(points):
         states = [run(model, x, min(k, calls))[-1] for x, _, calls in data]
         assert same(point.values, separately(states, labels, classifier))
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
+@settings(max_examples=12)
+def test_fewer_points_are_those_of_every_call_and_the_last_call_is_one(numbers):
+    model, data = loop(), batches(numbers)
+    found = []
+    for spacing in (every, powers_of_two):
+        with LayerwiseCollapse(model, ["encoder", "block"], CLASSES, METRICS, spacing=spacing) as layers:
+            for x, y, calls in data:
+                run(model, x, calls)
+                layers.update(y, model["head"].weight, model["head"].bias)
+        found.append({(point.module, point.call, point.place): point.values for point in layers.compute()})
+    whole, spaced_out = found
+    kept = {("encoder", 1, 0)} | {
+        ("block", call, call) for call in range(1, max(numbers) + 1) if call in (1, 2, 4, 8, 16, max(numbers))
+    }
+    assert spaced_out.keys() == kept
+    assert all(same(values, whole[key]) for key, values in spaced_out.items())
+
+
+def test_three_hundred_calls_have_some_thirty_points():
+    points = sorted({spaced(call) for call in range(1, 301)})
+    assert points == [
+        *range(1, 17),
+        20,
+        23,
+        27,
+        32,
+        39,
+        46,
+        54,
+        64,
+        77,
+        91,
+        108,
+        128,
+        153,
+        182,
+        216,
+        256,
+        305,
+    ]
 
 
 def test_different_modules_called_in_turn_keep_the_order_of_the_computation():
@@ -247,11 +295,12 @@ def test_a_batch_refused_at_one_point_is_counted_at_none():
         assert layers.compute() == before
 
 
-def test_ranks_with_different_numbers_of_calls_give_the_points_of_one_process(tmp_path: Path):
-    data = batches([2, 1, 4, 3, 1, 2], torch.float64)
+@pytest.mark.parametrize(("spacing", "count"), [(every, 20), (spaced, 18)])
+def test_ranks_with_different_numbers_of_calls_give_the_points_of_one_process(spacing, count, tmp_path: Path):
+    data = batches([2, 1, 19, 17, 1, 2], torch.float64)
     model = loop(torch.float64)
     classifier = (model["head"].weight.detach(), model["head"].bias.detach())
-    arguments = {"num_classes": CLASSES, "metrics": METRICS}
+    arguments = {"num_classes": CLASSES, "metrics": METRICS, "spacing": spacing}
     job = {"model": model, "classifier": classifier, "arguments": arguments}
     # The last rank sees nothing.
     torch.save(job | {"shards": [data[:2], data[2:], []]}, tmp_path / "job.pt")
@@ -264,7 +313,7 @@ def test_ranks_with_different_numbers_of_calls_give_the_points_of_one_process(tm
             run(model, x, calls)
             layers.update(y, *classifier)
     expected = [(point.module, point.call, point.values) for point in layers.compute()]
-    assert len(expected) == 5
+    assert len(expected) == count
     for rank in range(3):
         for points in torch.load(tmp_path / f"rank{rank}.pt"):
             assert [point[:2] for point in points] == [point[:2] for point in expected]
