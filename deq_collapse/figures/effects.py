@@ -28,6 +28,8 @@ ACCURACIES = ("test_accuracy", "held_out_accuracy")
 MINORITY = ("test_accuracy_minority", "held_out_accuracy_minority")
 GEOMETRY = ("train_nc1", "train_nc2_etf_means", "train_nc3")
 AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
+LEAST = {"share": 1.2, "factor": math.log(1.25), "plain": 0.025}
+"""Half of a column's range, at least: effects of a percent look small, and ticks have room."""
 
 
 def shown(measures: Sequence[Measure]) -> list[Measure]:
@@ -88,7 +90,7 @@ def effects_figure(table: EffectTable) -> Figure:
 
 def _window(effects: Sequence[Effect]) -> tuple[float, float]:
     """The range of a column: all effects and no effect, and each interval as far as three times the median
-    half width from its effect.
+    half width from its effect; where that is a narrow one, `LEAST` to both sides of no effect.
     """
     ratio = effects[0].measure.kind == "factor"
     scaled = np.array([_drawn(effect) for effect in effects])
@@ -97,7 +99,10 @@ def _window(effects: Sequence[Effect]) -> tuple[float, float]:
     reach = 3 * np.quantile((high - low)[told] / 2, 0.5, method="lower") if told.any() else 0.0
     first = min(0.0, *np.where(told, np.fmax(low, middle - reach), middle))
     last = max(0.0, *np.where(told, np.fmin(high, middle + reach), middle))
-    margin = 0.06 * (last - first) or 1.0
+    least = LEAST[effects[0].measure.kind]
+    if last - first < 2 * least:
+        first, last = min(first, -least), max(last, least)
+    margin = 0.06 * (last - first)
     first, last = first - margin, last + margin
     return (math.exp(first), math.exp(last)) if ratio else (first, last)
 
@@ -146,8 +151,9 @@ def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
     axes.set_xlim(*window)
     to_column = axes.transData - axes.transAxes
     places = to_column.transform([(tick, 0.0) for tick in ticks])[:, 0]
-    # The label of a tick near the edge would meet that of the next column.
-    kept = [tick for tick, place in zip(ticks, places, strict=True) if 0.1 < place < 0.9]
+    # The label of a tick near the edge would meet that of the next column; that of no effect is short.
+    none = 1.0 if ratio else 0.0
+    kept = [t for t, place in zip(ticks, places, strict=True) if (0.04 if t == none else 0.085) < place < 0.9]
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -156,7 +162,7 @@ def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
 def _ratios(decades: float) -> list[float]:
     """Ticks of a scale of ratios over that many decades, as many as have room."""
     if decades < 0.4:
-        return [0.5, 0.7, 1.0, 1.4, 2.0]
+        return [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0] if decades < 0.25 else [0.5, 0.7, 1.0, 1.4, 2.0]
     if decades < 1.5:
         return [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
     if decades < 2.5:
