@@ -161,8 +161,10 @@ def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
 
 def _ratios(decades: float) -> list[float]:
     """Ticks of a scale of ratios over that many decades, as many as have room."""
+    if decades < 0.25:
+        return [0.7, 0.85, 1.0, 1.2, 1.4]
     if decades < 0.4:
-        return [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0] if decades < 0.25 else [0.5, 0.7, 1.0, 1.4, 2.0]
+        return [0.5, 0.7, 1.0, 1.4, 2.0]
     if decades < 1.5:
         return [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
     if decades < 2.5:

@@ -2,10 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ Key = tuple[str, int]
 """A module's name and the number of its call in one forward pass, from 1."""
 
 FIRST, PER_DOUBLING = 16, 4
+"""Calls of `spaced`: all up to the first number, then so many for each doubling."""
 
 Seen = tuple[list[Key], dict[Key, int]]
 """What a rank saw: the calls, in order, and the widths of the features at its points."""
@@ -158,7 +158,9 @@ class LayerwiseCollapse:
         for name, outputs in calls.items():
             if not outputs:
                 raise ValueError(f"{name or 'the model'} was not called in a forward pass before this update")
-        opened = [key for key in self._points(keys) if key not in self._metrics]
+        # The last call of a module also counts for the next point, where passes with more calls go on.
+        points = [(name, self._spacing(call)) for name, call in self._measured(keys)]
+        opened = [key for key in points if key not in self._metrics]
         for name, call in opened:
             features = calls[name][min(call, len(calls[name])) - 1]
             self._open((name, call), features.shape[-1], features.device)
@@ -188,27 +190,18 @@ class LayerwiseCollapse:
         self._agree()
         if not self._order:
             raise ValueError("nothing was counted: call the model, then `update`, inside the `with` block")
-        last = _last(self._order)
-        return [
-            Point(name, call, place, self._value((name, self._spacing(call))))
-            for place, (name, call) in enumerate(self._order)
-            if call in (self._spacing(call), last[name])
-        ]
+        return [Point(*key, self._order.index(key), self._value(*key)) for key in self._measured(self._order)]
 
-    def _points(self, calls: Sequence[Key]) -> list[Key]:
-        """Return the keys of the metrics that these calls need: the last call of a module counts for a later
-        point too.
-        """
-        last = _last(calls)
-        return [
-            (name, self._spacing(call)) for name, call in calls if call in (self._spacing(call), last[name])
-        ]
+    def _measured(self, calls: Sequence[Key]) -> list[Key]:
+        """Return the calls that have a point: those of the spacing, and the last of each module."""
+        last = dict(sorted(calls))
+        return [(name, call) for name, call in calls if call in (self._spacing(call), last[name])]
 
-    def _value(self, key: Key) -> dict[str, Tensor]:
+    def _value(self, name: str, call: int) -> dict[str, Tensor]:
         try:
-            values: dict[str, Tensor] = self._metrics[key].compute()
+            values: dict[str, Tensor] = self._metrics[name, self._spacing(call)].compute()
         except ValueError as error:
-            raise ValueError(f"{key[0]}, call {key[1]}: {error}") from error
+            raise ValueError(f"{name}, call {call}: {error}") from error
         return values
 
     def _open(self, key: Key, width: int, device: torch.device) -> None:
@@ -246,13 +239,6 @@ class LayerwiseCollapse:
         gathered: list[Seen] = [([], {})] * distributed.get_world_size(group)
         distributed.all_gather_object(gathered, own, group)
         return gathered
-
-
-def _last(calls: Iterable[Key]) -> dict[str, int]:
-    """Return the highest number of a call of each module."""
-    return {
-        name: max(call for _, call in own) for name, own in itertools.groupby(sorted(calls), itemgetter(0))
-    }
 
 
 def merged(order: Sequence[Key], others: Sequence[Key]) -> list[Key]:

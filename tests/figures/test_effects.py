@@ -114,8 +114,20 @@ def test_numbers_under_a_panel_do_not_touch(made_up: Callable[..., Study], decad
             if low <= at <= high
         ]
         assert boxes
-        assert decades > 0.01 or axes.get_title(loc="left") != "NC1" or low < 0.8 < 1.25 < high  # looks small
         assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_an_effect_of_a_percent_does_not_fill_its_panel(made_up: Callable[..., Study]) -> None:
+    draw = np.random.default_rng(0)
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        return {"train": {"nc1": 10 ** (0.01 * draw.uniform(-0.5, 0.5))}}
+
+    study = made_up(values, refinements=REFINEMENTS, axes={"family": "free"})
+    (table,) = effect_tables(Study("s", "", study.runs, (), (), CONTRASTS[:1]))
+    (axes,) = (axes for axes in effects_figure(table).axes if axes.get_title(loc="left") == "NC1")
+    low, high = axes.get_xlim()
+    assert low < 0.8 < 1.25 < high
 
 
 def test_families_show_every_seed_of_every_refinement(study: Study) -> None:

@@ -100,26 +100,8 @@ def test_fewer_points_are_those_of_every_call_and_the_last_call_is_one(numbers):
 
 def test_three_hundred_calls_have_some_thirty_points():
     points = sorted({spaced(call) for call in range(1, 301)})
-    assert points == [
-        *range(1, 17),
-        20,
-        23,
-        27,
-        32,
-        39,
-        46,
-        54,
-        64,
-        77,
-        91,
-        108,
-        128,
-        153,
-        182,
-        216,
-        256,
-        305,
-    ]
+    later = [20, 23, 27, 32, 39, 46, 54, 64, 77, 91, 108, 128, 153, 182, 216, 256, 305]
+    assert points == [*range(1, 17), *later]
 
 
 def test_different_modules_called_in_turn_keep_the_order_of_the_computation():
