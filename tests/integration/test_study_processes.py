@@ -1,5 +1,6 @@
 """A study in real processes: killed, interrupted, started twice, with a run that fails, as cluster jobs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -45,6 +46,16 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str] | No
     while not happened():
         assert process is None or process.poll() is None, "the study ended before it could be interrupted"
         time.sleep(0.01)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[str]:
+    """The commands of its children. Imports have some too, such as ldconfig, before the study begins."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = []
+    for child in children:
+        with contextlib.suppress(OSError):  # one that has ended
+            commands.append(Path(f"/proc/{child}/cmdline").read_text())
+    return commands
 
 
 def epochs_of(run: Path) -> int:
@@ -97,8 +108,7 @@ def test_a_study_interrupted_while_it_checks_says_so_and_writes_nothing(
     tiny_study: Callable[..., Path], number, tmp_path: Path
 ):
     study = start(tiny_study(tmp_path))
-    children = Path(f"/proc/{study.pid}/task/{study.pid}/children")
-    wait_until(lambda: bool(children.read_text()), study)  # the process that checks is on its way
+    wait_until(lambda: any("forkserver" in each for each in children_of(study)), study)  # which will check
     study.send_signal(number)
     _, said = study.communicate(timeout=60)
     assert study.returncode == 130
