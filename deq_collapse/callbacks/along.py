@@ -21,6 +21,7 @@ from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.network import Network
+from deq_collapse.models.unfolded import Unfolded
 from deq_collapse.runs.along import COLUMNS, write_along
 from deq_collapse.runs.files import ALONG
 
@@ -39,8 +40,8 @@ class Along(Callback):
 
     Args:
         modules: names or patterns of other modules to watch, such as ``refinement.layers.*``. ``null``
-            watches every block of an explicit refinement, every iterate of an equilibrium's solver, and the
-            output of any other refinement.
+            watches every block of an explicit refinement, every iterate of an equilibrium's solver or of an
+            unfolded refinement, and the output of any other.
     """
 
     def __init__(self, modules: list[str] | None = None) -> None:
@@ -193,7 +194,7 @@ def _features(state: Any, pool: Pool) -> Tensor:
 
 def blocks(refinement: nn.Module) -> list[str]:
     """The modules of a network whose calls are evaluations of a block of its refinement."""
-    if isinstance(refinement, Equilibrium):
+    if isinstance(refinement, Equilibrium | Unfolded):
         return ["refinement.iterate"]
     if isinstance(refinement, Explicit):
         return ["refinement.blocks.*"]

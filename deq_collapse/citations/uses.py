@@ -52,6 +52,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "models.Tolerance": (),
     "models.TorchvisionEncoder": (),
     "models.TransformerCell": ("vaswani2017attention",),
+    "models.Unfolded": ("gregor2010learning",),
     "models.Unrolled": (),
     "models.VectorEncoder": (),
     "models.WarmupMultiStep": ("cao2019learning",),

@@ -13,7 +13,8 @@ from deq_collapse.config.files import sentence
 from deq_collapse.config.monitors import check_monitors
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
-from deq_collapse.models import CollapseModule, Equilibrium
+from deq_collapse.models import CollapseModule, Equilibrium, Unfolded
+from deq_collapse.models.precision import refuse_half
 
 
 def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:
@@ -41,8 +42,8 @@ def _check_callbacks(callbacks: Sequence[Callback], logged: bool) -> None:
 
 def _check_precision(trainer: Trainer, module: CollapseModule) -> None:
     refinement = module.network.refinement
-    if isinstance(refinement, Equilibrium) and trainer.precision in ("16-true", "bf16-true"):
-        refinement.refuse_half()
+    if isinstance(refinement, Equilibrium | Unfolded) and trainer.precision in ("16-true", "bf16-true"):
+        refuse_half()
 
 
 def _check_statistics(trainer: Trainer, module: CollapseModule) -> None:

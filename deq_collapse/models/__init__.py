@@ -34,6 +34,7 @@ from deq_collapse.models.resnet import ResNetEncoder
 from deq_collapse.models.solvers import Anderson, Broyden, FixedPoint
 from deq_collapse.models.tolerance import Tolerance
 from deq_collapse.models.torchvision_encoder import TorchvisionEncoder
+from deq_collapse.models.unfolded import Unfolded
 
 __all__ = [
     "Anderson",
@@ -72,6 +73,7 @@ __all__ = [
     "Tolerance",
     "TorchvisionEncoder",
     "TransformerCell",
+    "Unfolded",
     "Unrolled",
     "VectorEncoder",
     "WarmupMultiStep",

@@ -5,7 +5,7 @@ Models", 2019).
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torchdeq
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torchdeq.solver.stat import SolverStat
 
-from deq_collapse.errors import UserError
 from deq_collapse.models.cells import CellFactory, Shape
 from deq_collapse.models.gradients import Gradient, Unrolled, refuse_second_derivatives
 from deq_collapse.models.jacobian import check_jacobian_weight, jacobian_term
+from deq_collapse.models.precision import widened
 from deq_collapse.models.solution import Solution, Solve
 from deq_collapse.models.solvers import Solver, norms, registered, relative_residual, solver_of
 from deq_collapse.models.spectral import spectral_radius
@@ -202,27 +202,11 @@ class Equilibrium(nn.Module):
 
     def _equation(self, h0: Tensor) -> tuple[Tensor, Function]:
         """H0 and the map to be solved, which always runs in full precision."""
-        half = (torch.float16, torch.bfloat16)
-        if any(p.dtype in half for p in self.cell.parameters()):
-            self.refuse_half()
-        device = h0.device.type
-        h0 = h0.float() if h0.dtype in half else h0
+        device, h0 = h0.device.type, widened(self.cell, h0)
         with torch.autocast(device, enabled=False):
             f = self.cell.at(h0)
         f = self._compiler(f) if self._compiler else f
         return h0, _full_precision(f, device) if torch.is_autocast_enabled(device) else f
-
-    @staticmethod
-    def refuse_half() -> NoReturn:
-        """Refuses weights in half precision.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(
-            "an equilibrium is solved in float32, but its cell's weights are of half precision;"
-            " trainer.precision is one of 32-true, 64-true, bf16-mixed and 16-mixed."
-        )
 
     def _core(self) -> Any:
         """torchdeq's module for these settings."""
