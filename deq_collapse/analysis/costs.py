@@ -47,6 +47,7 @@ COSTS = (
     Cost("seconds_per_step", "Work", "s / step", lambda run: run.seconds_per_step),
     Cost("minutes_to_collapse", "Work", "minutes to collapse", _minutes_to_collapse),
     Cost("activation_bytes", "Activations", "MiB", lambda run: run.activation_bytes, "MiB"),
+    Cost("last_step", "Steps", "last", lambda run: run.train.get("last_step")),
     _solver("forward_evaluations", "forward", lambda solver: solver.forward_evaluations),
     _solver("backward_evaluations", "backward", lambda solver: solver.backward_evaluations),
     _solver("residual", "residual", lambda solver: solver.residual),

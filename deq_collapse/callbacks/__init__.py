@@ -12,6 +12,7 @@ from deq_collapse.callbacks.environment import Environment
 from deq_collapse.callbacks.gradient_norm import GradientNorm
 from deq_collapse.callbacks.history import History
 from deq_collapse.callbacks.jacobian_schedule import JacobianSchedule
+from deq_collapse.callbacks.last_step import LastStep
 from deq_collapse.callbacks.predictions import PredictionWriter
 from deq_collapse.callbacks.pretraining import Pretraining
 from deq_collapse.callbacks.progress import RunProgress
@@ -34,6 +35,7 @@ __all__ = [
     "History",
     "JacobianSchedule",
     "LastCheckpoint",
+    "LastStep",
     "MeasurementSchedule",
     "PredictionWriter",
     "Pretraining",

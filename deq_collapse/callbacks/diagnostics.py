@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
+from deq_collapse.callbacks.quantiles import of_all_ranks, quantile
 from deq_collapse.data.batches import EvaluationBatches
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.module import CollapseModule
@@ -142,13 +142,13 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
     evaluations = sum(solve.evaluations for solve in solves) / len(solves)
     module.log(f"fit/{direction}_evaluations", evaluations, **options)
     residual, missed = (
-        _of_all_ranks(trainer, torch.cat(parts))
+        of_all_ranks(trainer, torch.cat(parts))
         for parts in ([solve.residual for solve in solves], [solve.missed for solve in solves])
     )
     for name, value in (
         ("residual", residual.max()),
-        ("residual_median", _quantile(residual, 0.5)),
-        ("residual_q90", _quantile(residual, 0.9)),
+        ("residual_median", quantile(residual, 0.5)),
+        ("residual_q90", quantile(residual, 0.9)),
         ("unconverged", missed.float().mean()),
     ):
         module.log(f"fit/{direction}_{name}", value, **options)
@@ -160,16 +160,6 @@ def _log_solves(trainer: Trainer, module: LightningModule, direction: str, solve
             f" samples missed the backward solver's tolerance of {refinement.backward_tol.relative:g}"
             f" (largest relative residual {float(residual.max()):.1e})."
         )
-
-
-def _of_all_ranks(trainer: Trainer, values: Tensor) -> Tensor:
-    """Gathers the values of all ranks, because quantiles do not add up."""
-    return torch.cat(gather_all_tensors(values)) if trainer.world_size > 1 else values
-
-
-def _quantile(values: Tensor, share: float) -> Tensor:
-    """The smallest value such that at least this share of all values does not exceed it."""
-    return values.kthvalue(max(1, -int(-share * len(values) // 1))).values
 
 
 def _spectral_radius(

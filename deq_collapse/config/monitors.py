@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from lightning.pytorch import Callback, Trainer
 
-from deq_collapse.callbacks import GradientNorm, JacobianSchedule, SpectralRadius
+from deq_collapse.callbacks import GradientNorm, JacobianSchedule, LastStep, SpectralRadius
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.models import CollapseModule, Equilibrium, Explicit
 from deq_collapse.models.lr_schedules import not_measured
@@ -43,6 +43,8 @@ def logged_names(
     names = ["fit/loss", *(f"{split}/{name}" for split in splits for name in module.measure_names(split))]
     if any(isinstance(callback, GradientNorm) for callback in callbacks):
         names += [f"fit/{name}" for name in ("gradient_norm", "gradient_norm_max", "gradient_longer")]
+    if any(isinstance(callback, LastStep) for callback in callbacks):
+        names += [f"{split}/{name}" for split in splits for name in ("last_step", "last_step_q90")]
     if solved:
         names += [f"fit/{direction}_{name}" for direction in ("forward", "backward") for name in SOLVES]
         names += ["fit/jacobian", "train/spectral_radius", "train/lipschitz_bound"]

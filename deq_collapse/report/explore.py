@@ -29,6 +29,7 @@ OTHERS = (
     Panel("minority_cos_weights_mean", "Cosine of minority classifier rows", decades=False),
     Panel("minority_cos_means_mean", "Cosine of minority class means", decades=False),
     Panel("spectral_radius", "Spectral radius at the fixed point", decades=False),
+    Panel("last_step", "Relative size of the last step of the computation"),
 )
 SHAPES = {
     "o": "circle",

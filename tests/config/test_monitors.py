@@ -15,6 +15,7 @@ OF_ITS_CELL = {"train/lipschitz_bound", "train/error_bound", "test/error_bound",
 SCHEDULE = {"class_path": "deq_collapse.callbacks.JacobianSchedule", "init_args": {"weights": {0: 0.1}}}
 RADIUS = {"class_path": "deq_collapse.callbacks.SpectralRadius"}
 NORM = {"class_path": "deq_collapse.callbacks.GradientNorm"}
+STEP = {"class_path": "deq_collapse.callbacks.LastStep"}
 
 
 def _names(directory: Path, *configs: str, **content: object) -> tuple[set[str], set[str]]:
@@ -43,7 +44,7 @@ def test_of_an_explicit_network_with_a_jacobian_term(tmp_path: Path):
 
 
 def test_of_an_equilibrium(tmp_path: Path):
-    watched = {"trainer": {"callbacks+": [SCHEDULE, RADIUS, NORM]}}
+    watched = {"trainer": {"callbacks+": [SCHEDULE, RADIUS, NORM, STEP]}}
     known, seen = _names(tmp_path, "data/step.yaml", "model/equilibrium.yaml", **watched)
     assert seen <= known
     assert known - seen <= OF_ITS_CELL

@@ -132,11 +132,17 @@ def test_two_ranks_with_one_global_batch_train_as_one_process_does(alone: Path, 
 
 def test_one_to_four_ranks_measure_the_same(alone: Path, tmp_path: Path):
     args = ["validate", "--config", str(alone / "config.yaml"), "--ckpt_path", "last"]
-    args += ["--trainer.precision", "64-true"]
+    args += ["--trainer.precision", "64-true", "--trainer.callbacks+", "deq_collapse.callbacks.LastStep"]
     (one, *others) = [
         Ranks([*args, *options(count)], count, tmp_path / str(count)).measured() for count in (1, 2, 3, 4)
     ]
-    assert {"train/nc1", "test/nc3", "train/loss", "train/spectral_radius"} <= one.keys()
+    assert {
+        "train/nc1",
+        "test/nc3",
+        "train/loss",
+        "train/spectral_radius",
+        "test/last_step_q90",
+    } <= one.keys()
     for many in others:
         assert many == pytest.approx(one, rel=1e-9, abs=1e-12)
 
