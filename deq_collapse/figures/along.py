@@ -20,6 +20,7 @@ from deq_collapse.figures.multiples import across, ends_of, page
 from deq_collapse.figures.style import RC, Series, series
 from deq_collapse.runs.along import Course
 from deq_collapse.runs.record import Run
+from deq_collapse.runs.setting import short
 
 ALONG = tuple(panel for panel in PANELS if panel.metric in ("nc1", "nc2_etf_means", "nc3"))
 HEIGHT = 1.7  # inches
@@ -79,7 +80,7 @@ def _lines(groups: list[list[Course]]) -> list[Line]:
         if seen[kind]:
             look = Series(look.colour, look.text, MARKS[(seen[kind] - 1) % len(MARKS)], look.filled)
         seen[kind] += 1
-        label = kind if kinds.count(kind) == 1 else seeds[0].name
+        label = short(kind) if kinds.count(kind) == 1 else seeds[0].name
         found.append(Line(label, look, tuple(course.table for course in seeds)))
     return found
 

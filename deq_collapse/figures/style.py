@@ -67,6 +67,7 @@ _SERIES = {
     "once": _ONCE,
     "tied": Series("#2f9e8f", "#16695e", "^", True),
     "untied": Series("#b04a8f", "#8a2f6d", "v", True),
+    "unfolded": Series("#4aa3df", "#1f6a9c", "p", True),
     "equilibrium": Series("#e07b10", "#a24f00", "s", False),
 }
 _OTHERS = (
@@ -90,7 +91,7 @@ def _mixed(colour: str, shade: float) -> str:
 
 
 def series(refinement: str) -> Series:
-    """The style of a refinement by its label: explicit or once, tied, untied, equilibrium.
+    """The style of a refinement by its label: explicit or once, tied, untied, unfolded, equilibrium.
 
     A label that begins with one of these, such as `tied_penalised`, has one of three shades of its colour and
     one of five other marks, with another filling; other labels have one of three styles.

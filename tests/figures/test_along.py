@@ -61,7 +61,7 @@ def test_a_line_holds_the_values_of_the_table_and_is_carried_on_to_the_last_eval
     (explicit,) = drawn(figure, "explicit-train-nc1")
     assert explicit.get_xdata().tolist() == [0, 1, 2]
     assert explicit.get_ydata().tolist() == [1, 0.5, 0.25]
-    assert drawn(figure, "equilibrium-test-nc1")[0].get_ydata()[-1] == 2 * 0.5**5
+    assert drawn(figure, "DEQ-test-nc1")[0].get_ydata()[-1] == 2 * 0.5**5
     carried = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [2, 5]]
     assert sorted(line.get_ydata()[0] for line in carried) == [0.25, 0.5]
 
@@ -90,7 +90,7 @@ def test_runs_that_are_no_seeds_of_each_other_are_lines_of_their_own():
     ]
     found = lines(runs)
     assert {setting: [line.label for line in group] for setting, group in found.items()} == {
-        "digits": ["one", "three", "equilibrium"],
+        "digits": ["one", "three", "DEQ"],
         "step": ["explicit"],
     }
     looks = [(line.look.colour, line.look.marker) for line in found["digits"]]
@@ -137,7 +137,7 @@ def test_runs_without_a_table_are_left_out(with_tables):
     (study / "balanced-explicit-seed0" / "along.csv").unlink()
     found = lines(courses(read_study(study).runs))
     assert {setting: [line.label for line in group] for setting, group in found.items()} == {
-        "balanced": ["equilibrium"]
+        "balanced": ["DEQ"]
     }
 
 
