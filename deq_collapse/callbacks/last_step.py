@@ -49,9 +49,10 @@ class LastStep(Callback):
         if isinstance(refinement, Equilibrium):
             return
         if not isinstance(refinement, Explicit | Unfolded) or refinement.depth < 2:
+            depth = f" with a depth of {refinement.depth}" if hasattr(refinement, "depth") else ""
             raise UserError(
-                "LastStep compares the last two states of Explicit or Unfolded with a depth of 2 or more, or"
-                f" the residual of Equilibrium, but the refinement is {refinement}."
+                "LastStep takes the last two states of Explicit or Unfolded with a depth of 2 or more, or the"
+                f" residual of Equilibrium, but the refinement is {type(refinement).__name__}{depth}."
             )
         if pl_module.compiled:
             raise UserError("LastStep sees no step of a compiled refinement: leave out model.compile.")

@@ -94,7 +94,7 @@ def test_training_is_not_changed(ready, tmp_path):
 
 def test_a_refinement_without_two_steps_is_refused(ready, tmp_path):
     run = ready(tmp_path, "explicit", watching=[LastStep()])
-    with pytest.raises(UserError, match="depth of 2 or more"):
+    with pytest.raises(UserError, match=r"depth of 2 or more, .* is Explicit with a depth of 1"):
         run.trainer.fit(run.module, run.data)
 
 
