@@ -28,7 +28,7 @@ def test_it_measures_what_the_fit_did_and_draws_all_runs(runs: Path, capsys):
     assert before == {path: path.read_bytes() for path in runs.glob("*/along.csv")}
     assert {path.name for path in runs.iterdir() if path.is_file()} == {"along.svg", "along.png", "along.pdf"}
     words = (runs / "along.svg").read_text()
-    for word in ("explicit, train", "equilibrium, test", "NC1", "NC2", "NC3", "evaluations of a block"):
+    for word in ("explicit, train", "DEQ, test", "NC1", "NC2", "NC3", "evaluations of a block"):
         assert word in words
     assert "Figure:" in capsys.readouterr().out
 
