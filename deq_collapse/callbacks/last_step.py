@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from deq_collapse.callbacks.along import blocks
+from deq_collapse.callbacks.diagnostics import equilibrium_of
 from deq_collapse.callbacks.quantiles import of_all_ranks, quantile
 from deq_collapse.errors import UserError
 from deq_collapse.metrics.taps import named_modules
@@ -121,11 +122,10 @@ class LastStep(Callback):
         self._states.clear()
 
     def _note(self, module: LightningModule, split: str) -> None:
-        assert isinstance(module, CollapseModule)
-        refinement = module.network.refinement
-        if isinstance(refinement, Equilibrium):
-            assert refinement.forward_solve is not None
-            size = refinement.forward_solve.residual
+        equilibrium = equilibrium_of(module)
+        if equilibrium is not None:
+            assert equilibrium.forward_solve is not None
+            size = equilibrium.forward_solve.residual
         else:
             before, after = self._states
             size = relative_residual(norms(after - before), after)
@@ -134,9 +134,7 @@ class LastStep(Callback):
 
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         self._leave()
-        assert isinstance(module, CollapseModule)
-        for split in module.measured():
-            noted = self._sizes.get(split, [])
-            sizes = of_all_ranks(trainer, torch.cat(noted) if noted else torch.empty(0, device=module.device))
+        for split, noted in self._sizes.items():
+            sizes = of_all_ranks(trainer, torch.cat(noted))
             module.log(f"{split}/last_step", quantile(sizes, 0.5), sync_dist=True)
             module.log(f"{split}/last_step_q90", quantile(sizes, 0.9), sync_dist=True)
