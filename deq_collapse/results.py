@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from deq_collapse.analysis.by_epoch import effect_curves
 from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
 from deq_collapse.errors import UserError, nearest
 from deq_collapse.report.sections import Drawing, all_drawings, figure_sections
-from deq_collapse.report.table_files import effect_records, flat
+from deq_collapse.report.table_files import effect_records, epoch_records, flat
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.study import Contrast, Study, study_of
 from deq_collapse.study.results import gathered
@@ -78,6 +79,31 @@ class StudyResults:
         Raises:
             UserError: if no run has that axis, or that label on it.
         """
+        tables = equal_loss_effects if at_equal_loss else effect_tables
+        found = tables(self._with_contrast(axis, before, after))
+        return pd.DataFrame([row for table in found for row in effect_records(table)])
+
+    def effect_by_epoch(self, axis: str, before: str, after: str) -> pd.DataFrame:
+        """The same epoch by epoch: a row for every place, measure and epoch at which all pairs were measured,
+        with the columns of the report's ``effects_by_epoch.csv``. Intervals hold one by one.
+
+        Args:
+            axis: on which the two sides differ, e.g. ``refinement``.
+            before: label of the first side on that axis.
+            after: label of the second.
+
+        Raises:
+            UserError: if no run has that axis, or that label on it.
+        """
+        found = effect_curves(self._with_contrast(axis, before, after))
+        return pd.DataFrame([row for curve in found for row in epoch_records(curve)])
+
+    def _with_contrast(self, axis: str, before: str, after: str) -> Study:
+        """The study with this one contrast.
+
+        Raises:
+            UserError: see `effect`.
+        """
         labels = list(dict.fromkeys(run.axes[axis] for run in self.study.runs if axis in run.axes))
         if not labels:
             axes = dict.fromkeys(name for run in self.study.runs for name in run.axes)
@@ -86,9 +112,7 @@ class StudyResults:
             if label not in labels:
                 raise UserError(f"no run is {label} on the axis {axis}; {nearest(label, labels)}")
         contrast = Contrast(f"{before} to {after}", axis, before, after)
-        tables = equal_loss_effects if at_equal_loss else effect_tables
-        found = tables(replace(self.study, contrasts=(contrast,)))
-        return pd.DataFrame([row for table in found for row in effect_records(table)])
+        return replace(self.study, contrasts=(contrast,))
 
     @property
     def figures(self) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ applied, whether to the fixed point, the bound on its weights, and its normalisa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from deq_collapse.analysis.equal_loss import ACCURACY, COLLAPSE, MINORITY, compared_at_loss
+from deq_collapse.analysis.curves import ACCURACY, COLLAPSE, MINORITY
+from deq_collapse.analysis.equal_loss import compared_at_loss
 from deq_collapse.analysis.measures import Measure, logged, minority_accuracy
 from deq_collapse.analysis.pairing import LEVEL, Comparison, holm, pool
 from deq_collapse.analysis.settings import compared
@@ -98,20 +99,28 @@ def _tables(study: Study, measures: Sequence[Measure], compare: Compare) -> list
     return [_table(imbalance, measures, found) for imbalance in imbalances]
 
 
-def _effects(study: Study, contrast: Contrast, measures: Sequence[Measure], compare: Compare) -> list[Effect]:
-    """One effect for every place and measure that has a value."""
-    sides: dict[tuple[str, str], dict[str, list[Run]]] = {}
+def sides(study: Study, contrast: Contrast) -> Iterator[tuple[str, str, list[Run], list[Run]]]:
+    """Every place where a contrast has both sides: its imbalance, the place in words (see `Effect`), and the
+    runs before and after the change.
+    """
+    found: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in study.runs:
         label = run.axes.get(contrast.axis)
         if label in (contrast.before, contrast.after):
             rest = {axis: value for axis, value in run.words.items() if axis not in (contrast.axis, "seed")}
-            sides.setdefault(axes_in_words(rest), {}).setdefault(label, []).append(run)
+            found.setdefault(axes_in_words(rest), {}).setdefault(label, []).append(run)
+    for (imbalance, place), runs in found.items():
+        if len(runs) == 2:
+            yield imbalance, place, runs[contrast.before], runs[contrast.after]
+
+
+def _effects(study: Study, contrast: Contrast, measures: Sequence[Measure], compare: Compare) -> list[Effect]:
+    """One effect for every place and measure that has a value."""
     return [
         Effect(contrast, place, imbalance, measure, comparison)
-        for (imbalance, place), runs in sides.items()
-        if len(runs) == 2
+        for imbalance, place, before, after in sides(study, contrast)
         for measure in measures
-        if (comparison := compare(runs[contrast.before], runs[contrast.after], measure)).n
+        if (comparison := compare(before, after, measure)).n
     ]
 
 

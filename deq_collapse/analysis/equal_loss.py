@@ -8,35 +8,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
-from deq_collapse.analysis.measures import Family, Kind, Measure
+from deq_collapse.analysis.curves import ACCURACY, COLLAPSE, curve, split_of
+from deq_collapse.analysis.measures import Family, Measure
 from deq_collapse.analysis.pairing import Comparison, compare
 from deq_collapse.analysis.settings import Setting, fair, settings
 from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
-from deq_collapse.runs.record import EMPTY, Run
+from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
 from deq_collapse.runs.study import Study
 
-HELD_OUT = {
-    "held_out_accuracy_minority": ("accuracy_minority", "accuracy_few"),
-    "held_out_accuracy": ("accuracy",),
-}
-"""Measures of the split that is measured beside the training split: a run's is the first metric it has."""
-
-
-def _measured(key: str, title: str, kind: Kind = "plain") -> Measure:
-    """Its values are read from curves, see `at_loss`."""
-    return Measure(key, title, kind, lambda run: None, split="validation" if key in HELD_OUT else "train")
-
-
-MINORITY = _measured("held_out_accuracy_minority", "minority accuracy", "share")
-ACCURACY = _measured("held_out_accuracy", "held-out accuracy", "share")
-COLLAPSE = (
-    _measured("train_nc1", "NC1", "factor"),
-    _measured("train_nc2_etf_means", "NC2"),
-    _measured("train_nc3", "NC3"),
-)
 MEASURES = (*COLLAPSE, ACCURACY)
 NEAR = 1.25
 """The largest factor between a training loss and the nearer one of the measured epochs around it."""
@@ -60,8 +41,8 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     two has a loss that is `NEAR`: the way between them may be another.
     """
     factor = measure.kind == "factor"
-    curves = run.curve("train", "loss").align(_curve(run, measure), join="inner")
-    losses, values = (curve.to_numpy() for curve in curves)
+    curves = run.curve("train", "loss").align(curve(run, measure), join="inner")
+    losses, values = (values.to_numpy() for values in curves)
     usable = (losses > 0) & (values > (0 if factor else -math.inf))
     losses, values = losses[usable], values[usable]
     reached = np.flatnonzero(losses <= loss)
@@ -75,13 +56,6 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     return float(np.exp(value) if factor else value)
 
 
-def _curve(run: Run, measure: Measure) -> pd.Series[float]:
-    if measure.key not in HELD_OUT:
-        return run.curve("train", measure.key.removeprefix("train_"))
-    curves = (run.curve(run.held_out, metric) for metric in HELD_OUT[measure.key])
-    return next((curve for curve in curves if len(curve)), EMPTY)
-
-
 def compared_at_loss(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
     """The effect of the second side over the first, from the seeds whose runs are `fair`, each pair at the
     higher of its two final training losses.
@@ -93,7 +67,7 @@ def _sides(
     one: Sequence[Run], two: Sequence[Run], measure: Measure
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """The values of both sides by seed."""
-    first, second = fair(one, two, one[0].held_out if measure.key in HELD_OUT else "train")
+    first, second = fair(one, two, split_of(one[0], measure))
     others = {run.axes.get("seed"): run for run in second}
     sides: tuple[dict[str, float | None], dict[str, float | None]] = ({}, {})
     for run in first:

@@ -113,13 +113,15 @@ def refinements(study: Study) -> list[str]:
     return sorted(names, key=lambda name: name in implicit)
 
 
-def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
-    """A measure's values by seed; several runs with one seed, or none, are keyed by name and have no pair."""
+def seeded(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by seed; several with one seed, or none, are keyed by name and have no pair."""
     seeds = [run.axes.get("seed", "") for run in runs]
-    return {
-        seed if seeds.count(seed) == 1 else run.name: measure.value(run)
-        for seed, run in zip(seeds, runs, strict=True)
-    }
+    return {seed if seeds.count(seed) == 1 else run.name: run for seed, run in zip(seeds, runs, strict=True)}
+
+
+def by_seed(runs: Sequence[Run], measure: Measure) -> dict[str, float | None]:
+    """A measure's values, keyed as `seeded`."""
+    return {seed: measure.value(run) for seed, run in seeded(runs).items()}
 
 
 def fair(one: Sequence[Run], two: Sequence[Run], split: Split) -> tuple[list[Run], list[Run]]:

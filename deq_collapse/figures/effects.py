@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from deq_collapse.analysis.contrasts import Effect, EffectTable
 from deq_collapse.analysis.measures import Measure
+from deq_collapse.figures.effect_scale import AXIS, drawn, no_effect, set_ticks, window_of
 from deq_collapse.figures.style import FAINT, INK, RC, series
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
@@ -27,9 +28,6 @@ MANY = 9
 ACCURACIES = ("test_accuracy", "held_out_accuracy")
 MINORITY = ("test_accuracy_minority", "held_out_accuracy_minority")
 GEOMETRY = ("train_nc1", "train_nc2_etf_means", "train_nc3")
-AXIS = {"share": "points", "factor": "ratio", "plain": "difference"}
-LEAST = {"share": 1.2, "factor": math.log(1.25), "plain": 0.025}
-"""Half of a column's range, at least: effects of a percent look small, and ticks have room."""
 
 
 def shown(measures: Sequence[Measure]) -> list[Measure]:
@@ -64,7 +62,7 @@ def effects_figure(table: EffectTable) -> Figure:
                 for effect in row.effects
                 if effect.measure is measure
             ]
-            window = _window([effect for effect, *_ in mine])
+            window = window_of(measure, [effect.comparison for effect, *_ in mine])
             for effect, y, pooled in mine:
                 _draw(axes, effect, y, pooled, window)
             _finish(axes, measure, window)
@@ -88,34 +86,8 @@ def effects_figure(table: EffectTable) -> Figure:
     return figure
 
 
-def _window(effects: Sequence[Effect]) -> tuple[float, float]:
-    """The range of a column: all effects and no effect, and each interval as far as three times the median
-    half width from its effect; where that is a narrow one, `LEAST` to both sides of no effect.
-    """
-    ratio = effects[0].measure.kind == "factor"
-    scaled = np.array([_drawn(effect) for effect in effects])
-    low, middle, high = (np.log(scaled) if ratio else scaled).T
-    told = np.isfinite(low)
-    reach = 3 * np.quantile((high - low)[told] / 2, 0.5, method="lower") if told.any() else 0.0
-    first = min(0.0, *np.where(told, np.fmax(low, middle - reach), middle))
-    last = max(0.0, *np.where(told, np.fmin(high, middle + reach), middle))
-    least = LEAST[effects[0].measure.kind]
-    if last - first < 2 * least:
-        first, last = min(first, -least), max(last, least)
-    margin = 0.06 * (last - first)
-    first, last = first - margin, last + margin
-    return (math.exp(first), math.exp(last)) if ratio else (first, last)
-
-
-def _drawn(effect: Effect) -> tuple[float, float, float]:
-    """The interval's lower end, the effect and the upper end as they are drawn; ends may be nan."""
-    factor = 100.0 if effect.measure.kind == "share" else 1.0
-    low, high = effect.comparison.interval
-    return factor * low, factor * effect.comparison.effect, factor * high
-
-
 def _draw(axes: Axes, effect: Effect, y: float, pooled: bool, window: tuple[float, float]) -> None:
-    low, middle, high = _drawn(effect)
+    low, middle, high = drawn(effect.measure, effect.comparison)
     if math.isfinite(low):
         width = 2.2 if pooled else 1.2
         ends = max(low, window[0]), min(high, window[1])
@@ -136,41 +108,24 @@ def _draw(axes: Axes, effect: Effect, y: float, pooled: bool, window: tuple[floa
 def _finish(axes: Axes, measure: Measure, window: tuple[float, float]) -> None:
     """Adds the scale, and a rule at no effect."""
     ratio = measure.kind == "factor"
-    axes.axvline(1.0 if ratio else 0.0, color=FAINT, linewidth=0.8, zorder=0)
+    axes.axvline(no_effect(measure), color=FAINT, linewidth=0.8, zorder=0)
     axes.set_title(measure.title, pad=4, fontsize=8.5)
     axes.set_xlabel(AXIS[measure.kind])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, pad=6)  # of an arrow at the edge
     if ratio:
         axes.set_xscale("log")
-        ticks = _ratios(math.log10(window[1] / window[0]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        ticks = list(MaxNLocator(3).tick_values(*window))
+    set_ticks(axes.xaxis, measure, window)
     axes.set_xlim(*window)
     to_column = axes.transData - axes.transAxes
+    ticks = axes.xaxis.get_majorticklocs()
     places = to_column.transform([(tick, 0.0) for tick in ticks])[:, 0]
     # The label of a tick near the edge would meet that of the next column; that of no effect is short.
-    none = 1.0 if ratio else 0.0
+    none = no_effect(measure)
     kept = [t for t, place in zip(ticks, places, strict=True) if (0.04 if t == none else 0.085) < place < 0.9]
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _ratios(decades: float) -> list[float]:
-    """Ticks of a scale of ratios over that many decades, as many as have room."""
-    if decades < 0.25:
-        return [0.7, 0.85, 1.0, 1.2, 1.4]
-    if decades < 0.4:
-        return [0.5, 0.7, 1.0, 1.4, 2.0]
-    if decades < 1.5:
-        return [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
-    if decades < 2.5:
-        return [0.01, 0.05, 0.2, 1.0, 5.0, 20.0, 100.0]
-    step = math.ceil(decades / 3)
-    return [10.0**e for e in range(-6 * step, 7 * step, step)]
 
 
 def families_figure(runs: Sequence[Run], measures: Sequence[Measure], axis: str = "family") -> Figure:

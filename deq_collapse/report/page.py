@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from deq_collapse.analysis.by_epoch import effect_curves
 from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
 from deq_collapse.analysis.equal_loss import equal_loss_tables
 from deq_collapse.analysis.outcomes import outcome_table
@@ -115,6 +116,7 @@ def render(study: Study) -> str:
         settings=settings(study),
         effects=effects,
         equal_loss_effects=equal_loss_effects(study),
+        by_epoch=bool(effect_curves(study)),
         outcomes=outcomes,
         warnings=[
             (run, text) for run in study.runs for text in (end_warning(run), solver_warning(run)) if text

@@ -16,12 +16,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deq_collapse.analysis.arrangement import Cell, exemplary, families, first_run
+from deq_collapse.analysis.by_epoch import effect_curves
 from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
 from deq_collapse.analysis.imbalance import imbalance_ratio, is_balanced
 from deq_collapse.analysis.minority import minority_table, theory_table
 from deq_collapse.figures.along import along_figure, along_multiples, along_scales, courses, lines
 from deq_collapse.figures.angles import angle_matrices
 from deq_collapse.figures.beside import distance_figure, grams_figure
+from deq_collapse.figures.by_epoch import effect_curves_figure
 from deq_collapse.figures.curves import collapse_curves, ends, panels, shared_scales
 from deq_collapse.figures.effects import effects_figure, families_figure, shown
 from deq_collapse.figures.features import feature_maps
@@ -177,6 +179,25 @@ def _effects(study: Study) -> Section:
         " points, or ended before their plan."
     )
     return Section("What adds what", "one", tuple(drawings), note)
+
+
+def _by_epoch(study: Study) -> Section:
+    curves = effect_curves(study)
+    drawings = [
+        Drawing(
+            _name(imbalance, "by-epoch"),
+            f"What adds what, epoch by epoch, {imbalance}",
+            imbalance,
+            partial(effect_curves_figure, [curve for curve in curves if curve.imbalance == imbalance]),
+        )
+        for imbalance in dict.fromkeys(curve.imbalance for curve in curves)
+    ]
+    note = Markup(
+        "The same effects after every epoch at which all pairs were measured: when a lead begins, and whether"
+        " it lasts. Bands are Student’s 95% intervals of each epoch on its own, n the number of pairs;"
+        " nothing is tested here. Accuracies are of the images held out, all else of the training split."
+    )
+    return Section("What adds what, epoch by epoch", "one", tuple(drawings), note)
 
 
 def _minority(study: Study) -> Section:
@@ -357,6 +378,7 @@ def all_drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
 
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
     _effects,
+    _by_epoch,
     _curves,
     _published,
     _minority,

@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from deq_collapse.analysis.by_epoch import EffectCurve, effect_curves
 from deq_collapse.analysis.contrasts import EffectTable, effect_tables, equal_loss_effects
 from deq_collapse.analysis.costs import COSTS
 from deq_collapse.analysis.equal_loss import equal_loss_tables
+from deq_collapse.analysis.pairing import Comparison
 from deq_collapse.analysis.settings import settings
 from deq_collapse.analysis.tables import Table, comparison_tables
 from deq_collapse.analysis.verdicts import records, verdicts
@@ -22,16 +24,16 @@ from deq_collapse.report.latex import cost_latex, differences_table, document, v
 from deq_collapse.report.leftovers import keep_only
 from deq_collapse.runs.files import SPLITS
 from deq_collapse.runs.record import Run
-from deq_collapse.runs.study import Study
+from deq_collapse.runs.study import Contrast, Study
 
 FOLDER = "tables"
 
 
 def write_tables(study: Study, study_dir: Path) -> Path:
     """Writes `runs.csv` (every final value of every run); for each table a csv with one row per setting,
-    refinement and measure, and LaTeX of its values and of its differences; `effects`, at the end of training
-    and at equal training loss; `costs`; `verdicts` as csv, json and LaTeX; and `all.tex`, which contains all
-    LaTeX tables.
+    refinement and measure, and LaTeX of its values and of its differences; `effects`, at the end of training,
+    at equal training loss and by epoch; `costs`; `verdicts` as csv, json and LaTeX; and `all.tex`, which
+    contains all LaTeX tables.
 
     They can be rebuilt from the runs, so writing does not wait for the disk. Files that only the previous
     report had are removed.
@@ -53,6 +55,8 @@ def write_tables(study: Study, study_dir: Path) -> Path:
     }.items():
         if effects:
             csv[name] = [row for table in effects for row in effect_records(table)]
+    if curves := effect_curves(study):
+        csv["effects_by_epoch"] = [row for curve in curves for row in epoch_records(curve)]
     tex: dict[str, str] = {}
     if found.collapse or found.pooled:
         tex["verdicts"] = verdicts_table(found)
@@ -110,18 +114,9 @@ def effect_records(table: EffectTable) -> list[dict[str, Any]]:
     """A table of effects as rows; effects of accuracies are between -1 and 1."""
     return [
         {
-            "imbalance": table.imbalance,
-            "contrast": row.contrast.name,
-            "axis": row.contrast.axis,
-            "before": row.contrast.before,
-            "after": row.contrast.after,
-            "in": row.place,
+            **_changed(table.imbalance, row.contrast, row.place),
             "measure": effect.measure.key,
-            "effect_is": "factor" if effect.comparison.ratio else "difference",
-            "effect": effect.comparison.effect,
-            "low": effect.comparison.interval[0],
-            "high": effect.comparison.interval[1],
-            "pairs": effect.comparison.n,
+            **_effect(effect.comparison),
             "p": effect.comparison.p,
             "p_holm": effect.adjusted,
             "remark": effect.comparison.remark,
@@ -129,6 +124,40 @@ def effect_records(table: EffectTable) -> list[dict[str, Any]]:
         for row in table.rows
         for effect in row.effects
     ]
+
+
+def epoch_records(curve: EffectCurve) -> list[dict[str, Any]]:
+    """An effect by epochs as rows, as those of `effect_records`, but without a test."""
+    return [
+        {
+            **_changed(curve.imbalance, curve.contrast, curve.place),
+            "measure": curve.measure.key,
+            "epoch": epoch,
+            **_effect(comparison),
+        }
+        for epoch, comparison in curve.comparisons.items()
+    ]
+
+
+def _changed(imbalance: str, contrast: Contrast, place: str) -> dict[str, str]:
+    return {
+        "imbalance": imbalance,
+        "contrast": contrast.name,
+        "axis": contrast.axis,
+        "before": contrast.before,
+        "after": contrast.after,
+        "in": place,
+    }
+
+
+def _effect(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "effect_is": "factor" if comparison.ratio else "difference",
+        "effect": comparison.effect,
+        "low": comparison.interval[0],
+        "high": comparison.interval[1],
+        "pairs": comparison.n,
+    }
 
 
 def flat(run: Run) -> dict[str, Any]:

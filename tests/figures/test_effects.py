@@ -4,9 +4,12 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from deq_collapse.analysis.by_epoch import effect_curves
 from deq_collapse.analysis.contrasts import effect_tables
+from deq_collapse.figures.by_epoch import effect_curves_figure
 from deq_collapse.figures.effects import effects_figure, families_figure, shown
 from deq_collapse.runs.study import Contrast, Study
 
@@ -156,3 +159,39 @@ def test_a_legend_of_any_length_stays_within_the_figure(
     assert all(box.y1 <= figure.bbox.y1 for box in words)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(words, 2))
     assert not any(word.overlaps(panel) for word in words for panel in panels)
+
+
+def _course(imbalance: str, refinement: str, seed: int) -> dict:
+    """Ten values of two curves, other ones for every run."""
+    draw = np.random.default_rng([len(refinement), seed])
+    rows = [
+        (epoch, epoch, split, metric, draw.uniform(0.1, 1.0))
+        for split, metric in (("train", "nc1"), ("train", "loss"), ("test", "accuracy_minority"))
+        for epoch in (1, 2, 3, 4, 6, 9, 14, 21, 32, 40)
+    ]
+    return {"history": pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])}
+
+
+def test_effects_by_epoch_are_drawn_as_they_are_in_one_scale_for_each_measure(made_up) -> None:
+    parts = [
+        made_up(_course, refinements=REFINEMENTS, axes={"family": family})
+        for family in ("free", "contraction")
+    ]
+    curves = effect_curves(Study("s", "", parts[0].runs + parts[1].runs, (), (), CONTRASTS))
+    figure = effect_curves_figure(curves)
+    measures = list(dict.fromkeys(curve.measure for curve in curves))
+    assert [text.get_text() for text in figure.texts[0:6:2]] == ["minority accuracy", "NC1", "training loss"]
+    names = [text.get_text() for text in figure.texts if text.get_weight() == "bold"]
+    assert names == ["equilibrium: tied → DEQ", "bound: free → contraction"]
+    for i, measure in enumerate(measures):
+        column = figure.axes[2 * i : 2 * i + 2]
+        assert len({axes.get_ylim() for axes in column}) == 1
+        for axes, contrast in zip(column, CONTRASTS, strict=True):
+            mine = [curve for curve in curves if (curve.measure, curve.contrast) == (measure, contrast)]
+            lines = [line for line in axes.lines if line.get_marker() == "o"]
+            factor = 100 if measure.kind == "share" else 1
+            assert len(lines) == len(mine) == (2 if contrast.axis == "refinement" else 3)
+            for line, curve in zip(lines, mine, strict=True):
+                assert list(line.get_xdata()) == list(curve.comparisons)
+                told = [factor * comparison.effect for comparison in curve.comparisons.values()]
+                assert list(line.get_ydata()) == pytest.approx(told)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deq_collapse import UserError
+from deq_collapse import UserError, read_study
 from deq_collapse.report.table_files import write_tables
 from deq_collapse.results import StudyResults
 from deq_collapse.runs.study import Contrast, Study
+from deq_collapse.runs.study import read_study as read_files
 
 Values = Callable[[str, str, int], dict]
 
@@ -30,6 +32,16 @@ def test_effects_are_those_of_the_report(made_up: Callable[..., Study], noisy: V
     tables = write_tables(study, tmp_path)
     found = StudyResults(study).effect("refinement", "explicit", "equilibrium")
     assert found.to_csv(index=False) == (tables / "effects.csv").read_text(encoding="utf-8")
+
+
+def test_effects_by_epoch_are_those_of_the_report(make_study: Callable[..., Path]) -> None:
+    sides = {"axis": "refinement", "before": "explicit", "after": "equilibrium"}
+    contrast = {"name": "explicit to equilibrium"} | sides
+    study = make_study(seeds=3, edit=lambda results: results.update(contrasts=[contrast]))
+    tables = write_tables(read_files(study), study)
+    found = read_study(study).effect_by_epoch("refinement", "explicit", "equilibrium")
+    assert set(found["measure"]) >= {"train_nc1", "train_nc2_etf_means", "train_nc3", "train_loss"}
+    assert found.to_csv(index=False) == (tables / "effects_by_epoch.csv").read_text(encoding="utf-8")
 
 
 def test_a_label_and_an_axis_without_runs_are_told(made_up: Callable[..., Study]) -> None:

@@ -340,7 +340,8 @@ def test_what_adds_what_stands_on_the_page_and_in_a_file(make_study: MakeStudy) 
     assert "What adds what" in text
     assert "explicit → DEQ" in text
     assert "At equal training loss" in text
-    for file in ("effects.csv", "effects_equal_loss.csv"):
+    assert "Effects epoch by epoch are drawn above" in text
+    for file in ("effects.csv", "effects_equal_loss.csv", "effects_by_epoch.csv"):
         rows = pd.read_csv(study / "tables" / file)
         assert set(rows["contrast"]) == {"kind"}
         assert set(rows["imbalance"]) == {"balanced", "step, K_A=3, R=10"}
