@@ -17,6 +17,7 @@ from deq_collapse.analysis.measures import Measure, logged, minority_accuracy
 from deq_collapse.analysis.pairing import LEVEL, Comparison, holm, pool
 from deq_collapse.analysis.power import pairs_needed
 from deq_collapse.analysis.settings import Setting, compared, settings
+from deq_collapse.analysis.unlike import unlike
 from deq_collapse.runs.record import COLLAPSED, MISSED
 from deq_collapse.runs.study import Study
 
@@ -31,7 +32,8 @@ RULE = (
     " are the true ones. A run whose solver missed its tolerance for"
     f" more than {MISSED:.1%} of samples, in any epoch or where it was measured, enters no verdict; nor does"
     " one that ended before its plan, unless the run it is paired with trained equally long. DEQ is"
-    " compared with the first explicit network of its family. The claim on balanced"
+    " compared with the first explicit network of its family; what else the two differ in, such as an"
+    " approximate gradient, is said beside the verdicts, and an effect may come of it. The claim on balanced"
     " data compares nothing: it is supported where the 95% interval of the share of DEQ runs that collapse"
     " (Clopper and Pearson) lies above one half, not supported where it lies below, which takes six runs or"
     " more."
@@ -118,6 +120,7 @@ class Verdict:
         comparison: over seeds.
         adjusted: p after Holm's correction.
         level: of a test of an undecided claim, see `RULE`.
+        unlike: what the two differ in besides being an equilibrium, see `unlike`.
     """
 
     claim: Claim
@@ -129,6 +132,7 @@ class Verdict:
     comparison: Comparison
     adjusted: float = math.nan
     level: float = LEVEL
+    unlike: tuple[str, ...] = ()
 
     @property
     def word(self) -> Word:
@@ -187,6 +191,14 @@ class Verdicts:
         return [list(members) for _, members in groupby(self.pooled, key=lambda verdict: verdict.claim.key)]
 
     @property
+    def unlike(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Every DEQ, and the explicit network beside it, that differ in more than being an equilibrium, with
+        what that is.
+        """
+        found = {(v.deq, v.baseline, v.unlike): None for v in self.single if v.unlike}
+        return list(found)
+
+    @property
     def settings(self) -> list[tuple[Setting, list[Verdict]]]:
         """The single ones setting by setting, each list over claims."""
         return [
@@ -242,6 +254,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "verdict": share.word if share.implicit else None,
             "seeds_needed": None,
             "remark": "" if share.implicit else "for comparison; the claim is of equilibria",
+            "unlike": "",
         }
         for share in found.collapse
     ]
@@ -267,6 +280,7 @@ def records(found: Verdicts) -> list[dict[str, Any]]:
             "verdict": verdict.word,
             "seeds_needed": verdict.needed,
             "remark": verdict.comparison.remark,
+            "unlike": "; ".join(verdict.unlike),
         }
         for verdict in (*found.pooled, *found.single)
     ]
@@ -298,7 +312,8 @@ def _single(claim: Claim, setting: Setting, deq: str) -> Verdict:
     group = setting.group
     if len(setting.implicit) > 1:
         group = ", ".join(filter(None, (group, deq)))
-    return Verdict(claim, group, baseline, deq, setting, 1, comparison)
+    differ = unlike(one[0], two[0])
+    return Verdict(claim, group, baseline, deq, setting, 1, comparison, unlike=differ)
 
 
 def _everywhere(single: Sequence[Verdict]) -> list[Verdict]:
@@ -315,7 +330,8 @@ def _pooled(claim: Claim, group: str, single: Sequence[Verdict]) -> Verdict:
     baselines = ", ".join(dict.fromkeys(verdict.baseline for verdict in single))
     deqs = ", ".join(dict.fromkeys(verdict.deq for verdict in single))
     comparisons = [verdict.comparison for verdict in single]
-    return Verdict(claim, group, baselines, deqs, None, some, pool(comparisons))
+    differ = tuple(dict.fromkeys(words for verdict in single for words in verdict.unlike))
+    return Verdict(claim, group, baselines, deqs, None, some, pool(comparisons), unlike=differ)
 
 
 def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:

@@ -17,6 +17,8 @@ SIGNS = {"num_majority": "K_A", "ratio": "R"}
 PARTS = ("encoder", "refinement", "readout", "classifier", "criterion", "optimizer", "lr_scheduler")
 USUAL = ("dampening", "eps", "last_epoch", "eta_min")
 """Options of torch that are of no interest here."""
+APPROXIMATE = ("phantom", "jfb", "jacobianfree")
+"""What the names of gradients begin with that are not exact."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """With libyaml, 2 ms per file instead of 16."""
 
@@ -29,11 +31,13 @@ class Saved:
         imbalance: see `imbalance_words`.
         criterion: the training loss.
         recipe: see `recipe`.
+        refined: see `refined`.
     """
 
     imbalance: dict[str, str] = field(default_factory=dict)
     criterion: str | None = None
     recipe: dict[str, str] = field(default_factory=dict, compare=False)
+    refined: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def read_saved(directory: Path) -> Saved:
@@ -47,6 +51,7 @@ def read_saved(directory: Path) -> Saved:
         imbalance_words(imbalance) if imbalance else {},
         criterion_words(criterion) if criterion else None,
         recipe(config),
+        refined(config),
     )
 
 
@@ -61,6 +66,26 @@ def recipe(config: Any) -> dict[str, str]:
     model = config.get("model") if isinstance(config, dict) else None
     parts = {name: model.get(name) for name in PARTS} if isinstance(model, dict) else {}
     return {name.replace("lr_scheduler", "schedule"): _call(part) for name, part in parts.items() if part}
+
+
+def refined(config: Any) -> dict[str, str]:
+    """What an explicit refinement and an equilibrium can have in common: the block that they apply, the kind
+    of their gradient, and the weight of the Jacobian in their loss. Empty without a refinement.
+
+    >>> options = {"block": "OwnCell", "depth": 12, "gradient": None}
+    >>> refined({"model": {"refinement": {"class_path": "Explicit", "init_args": options}}})
+    {'block': 'OwnCell', 'gradient': 'exact', 'weight of the Jacobian term': '0'}
+    """
+    refinement = _class(config, "model", "refinement")
+    if refinement is None:
+        return {}
+    options = refinement.get("init_args") or {}
+    gradient = _call(options.get("gradient"))
+    return {
+        "block": _call(options.get("block", options.get("cell"))),
+        "gradient": gradient if gradient.lower().startswith(APPROXIMATE) else "exact",
+        "weight of the Jacobian term": f"{options.get('jacobian_weight') or 0:g}",
+    }
 
 
 def _call(value: Any) -> str:
