@@ -73,7 +73,10 @@ class _Secant(Step):
         return self._take(x, z, torch.where(regular, 1 / remaining, 1))
 
     def keep(self, rows: Tensor) -> None:
-        self.residual, self.steps = self.residual[rows], self.steps[rows]
+        self.residual = self.residual[rows]
+        used = self.steps[:, : self.used][rows]  # what is not used yet needs no copy
+        self.steps = self.steps[: len(rows)]
+        self.steps[:, : self.used] = used
         if self.used:
             self.unit, self.gram, self.inverse = self.unit[rows], self.gram[rows], self.inverse[rows]
 
