@@ -35,6 +35,11 @@ NOT_OF_TABLES = {
     # Of the first five seeds of ten, and of the others: the committed table is of all.
     ("gradient.md", "1.42 [1.09, 1.83]"),
     ("gradient.md", "0.90 [0.68, 1.18]"),
+    # Of all pairs, with the runs that missed fixed points, which the page says; from runs.csv.
+    ("gradient.md", "−0.95 [−3.61, 1.71]"),
+    ("gradient.md", "+0.72 [−1.21, 2.66]"),
+    ("gradient.md", "+0.47 [−0.55, 1.49]"),
+    ("gradient.md", "+1.85 [−0.78, 4.48]"),
     # Of runs that others replaced, told as such.
     ("families.md", "0.252 [0.180, 0.352]"),
 }
