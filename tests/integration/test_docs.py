@@ -98,7 +98,8 @@ def given(page: Path, make_study: Callable[..., Path]) -> dict[str, Any]:
     if page.name == "gallery.md":
         steps = ("step_ka3_r10", "step_ka3_r100", "step_ka5_r10")
         keep(make_study(imbalances=("balanced", *steps)), "paper")
-        keep(make_study(imbalances=("step_ka5_r100",), seeds=4, edit=into_two_families), "families")
+        for called in ("families", "gradient"):
+            keep(make_study(imbalances=("step_ka5_r100",), seeds=4, edit=into_two_families), called)
     return {}
 
 
