@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from deq_collapse.analysis.by_epoch import EffectCurve
-from deq_collapse.analysis.curves import ACCURACY, MINORITY
+from deq_collapse.analysis.curves import LOSS
 from deq_collapse.figures.effect_scale import AXIS, drawn, no_effect, set_ticks, window_of
+from deq_collapse.figures.effects import shown
 from deq_collapse.figures.style import COLOURS, DASHES, FAINT, INK, RC
 from deq_collapse.runs.setting import short
 
@@ -25,11 +26,11 @@ def effect_curves_figure(curves: Sequence[EffectCurve]) -> Figure:
     95% interval as a band and a line for every place; a rule at no effect. Epochs are logarithmic.
 
     A column has one scale, so that contrasts can be compared by eye. The number of pairs stands in each
-    panel. Accuracy is drawn where no class is a minority.
+    panel. Measures are those `shown`, and the training loss.
     """
     rows = [[c for c in curves if c.contrast == each] for each in dict.fromkeys(c.contrast for c in curves)]
     measures = list(dict.fromkeys(curve.measure for curve in curves))
-    measures = [measure for measure in measures if measure is not ACCURACY or MINORITY not in measures]
+    measures = [measure for measure in measures if measure is LOSS or measure in shown(measures)]
     head = HEAD + LEGEND * any(len(_places(row)) > 1 for row in rows)
     height = TOP + (head + PANEL) * len(rows) + BOTTOM
     panel = (WIDTH - LEFT - RIGHT - GAP * (len(measures) - 1)) / len(measures)
