@@ -274,7 +274,8 @@ class CollapseCLI(LightningCLI):
 
     def fit(self, **options: Any) -> None:
         """Called for the subcommand. A mistake found before any training leaves no files."""
-        new_directory, new = not self.directory.exists(), not (self.directory / CONFIG).exists()
+        new = not (self.directory / CONFIG).exists()
+        made = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
         try:
             self.trainer.fit(**options)
         except (UserError, MisconfigurationException) as error:
@@ -282,9 +283,9 @@ class CollapseCLI(LightningCLI):
             if new and not trained and self.trainer.is_global_zero:
                 for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY):
                     (self.directory / name).unlink(missing_ok=True)
-                if new_directory:
-                    with suppress(OSError):  # other files are in it
-                        self.directory.rmdir()
+                with suppress(OSError):  # other files are in one of them
+                    for path in made:
+                        path.rmdir()
             raise
 
     def after_fit(self) -> None:

@@ -165,6 +165,10 @@ MISTAKES = {
         _callback("StochasticWeightAveraging", swa_lrs=0.01),
         ["StochasticWeightAveraging", "EMAWeightAveraging"],
     ),
+    "the last of one step": (
+        ["--config", str(CONF / "trainer" / "last_step.yaml")],
+        ["LastStep takes the last two states", "Explicit with a depth of 1"],
+    ),
     "a monitor without a logger": (_callback("LearningRateMonitor"), ["trainer.logger", "history.csv"]),
 }
 
@@ -173,10 +177,10 @@ MISTAKES = {
 def test_a_mistake_is_told_in_one_sentence_and_leaves_nothing(
     args, words, tmp_path, small_fit, refused: Refused
 ):
-    told = refused(*small_fit(tmp_path / "run", *args))
+    told = refused(*small_fit(tmp_path / "outputs" / "runs" / "run", *args))
     for word in words:
         assert word in told
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_tasks_that_slurm_does_not_place_are_told(small_fit, tmp_path: Path, refused: Refused, monkeypatch):
