@@ -96,11 +96,11 @@ def test_predictions_agree_with_the_accuracy(run: Path, tmp_path: Path):
     assert table.probability.between(0.1, 1).all()
 
 
-@pytest.mark.parametrize("refinement", REFINEMENTS)
-def test_a_killed_run_resumes_to_the_same_bits(refinement, small_fit, tmp_path: Path):
+def test_a_killed_run_resumes_to_the_same_bits(small_fit, tmp_path: Path):
+    """As a user starts it; other kinds of runs, killed at other moments, are those of test_kills.py."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(small_fit(whole, refinement=refinement, epochs=6)) == 0
-    args = small_fit(broken, refinement=refinement, epochs=6)
+    assert main(small_fit(whole, refinement="equilibrium", epochs=6)) == 0
+    args = small_fit(broken, refinement="equilibrium", epochs=6)
     process = subprocess.Popen(command(args), env=environment(), stdout=subprocess.DEVNULL)
     while not (broken / "history.csv").exists() or "\n2," not in (broken / "history.csv").read_text():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -146,12 +146,9 @@ def test_with_images_held_out_the_test_split_is_measured_once(small_fit, tmp_pat
     assert "validation" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("refinement", REFINEMENTS)
-def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Path):
+def test_two_processes_that_stop_amid_an_epoch_measure_what_one_does(small_fit, tmp_path: Path):
     ddp = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    # One of the two ends amid its second epoch.
-    early = ["--trainer.max_steps", "3"] if refinement == "explicit" else []
-    args = small_fit(tmp_path, *ddp, *early, refinement=refinement)
+    args = small_fit(tmp_path, *ddp, "--trainer.max_steps", "3", refinement="equilibrium")
     done = subprocess.run(command(args), env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     history = pd.read_csv(tmp_path / "history.csv")
@@ -174,8 +171,7 @@ def test_two_processes_measure_what_one_does(refinement, small_fit, tmp_path: Pa
     pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-6)
     record = json.loads((tmp_path / "result.json").read_text())
     assert record["class_counts"] == [139] * 3 + [13] * 7
-    ended = record["end"]["by"], record["end"]["whole_epochs"], record["steps"]
-    assert ended == (("steps", 1, 3) if early else ("epochs", 2, 4))
+    assert (record["end"]["by"], record["end"]["whole_epochs"], record["steps"]) == ("steps", 1, 3)
 
 
 def test_an_override_reaches_what_is_interpolated_from_it(small_fit, tmp_path: Path, capsys):
