@@ -113,16 +113,15 @@ def _status(path: Path) -> int:
 
 
 def _report(directory: Path, published: Path | None = None) -> int:
-    from deq_collapse.report.figure_files import write_figures
-    from deq_collapse.report.page import write_report
+    from deq_collapse.report.page import FIGURES, write_report
     from deq_collapse.runs.published import keep
     from deq_collapse.study.results import gather
 
     if published is not None:
         keep(published, directory)
     gather(directory)
-    print(f"Report: {write_report(directory)}")
-    print(f"Figures: {write_figures(directory)}")
+    print(f"Report: {write_report(directory, figures=True)}")
+    print(f"Figures: {directory / FIGURES}")
     return 0
 
 

@@ -13,18 +13,28 @@ METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 """Metadata without anything that changes from one writing to the next."""
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def saved(figure: Figure, kind: str) -> bytes:
+    """A figure made under `style.RC` as svg, png or pdf; the same figure gives the same bytes."""
+    buffer = BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=METADATA[kind])
+    return buffer.getvalue()
+
+
+def write_figure(path: Path, figure: Figure) -> str:
     """Writes a figure made under `style.RC` as svg, png and pdf.
 
     Args:
         path: without suffix.
         figure: the figure.
 
+    Returns:
+        The svg, for `style.inline`.
+
     Raises:
         UserError: if it cannot be written.
     """
-    for suffix, metadata in METADATA.items():
-        buffer = BytesIO()
-        with matplotlib.rc_context(RC):
-            figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
-        write_atomically(path.with_name(f"{path.name}.{suffix}"), buffer.getvalue())
+    kinds = {kind: saved(figure, kind) for kind in METADATA}
+    for kind, content in kinds.items():
+        write_atomically(path.with_name(f"{path.name}.{kind}"), content)
+    return kinds["svg"].decode()

@@ -135,9 +135,12 @@ def svg(figure: Figure, name: str, description: str) -> str:
     """
     buffer = StringIO()
     with matplotlib.rc_context(RC):
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, dpi=150)
-    text = buffer.getvalue()
+        figure.savefig(buffer, format="svg", dpi=150)
+    return inline(buffer.getvalue(), name, description)
+
+
+def inline(text: str, name: str, description: str) -> str:
+    """The text of an svg file as an element for an HTML page; arguments as for `svg`."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)

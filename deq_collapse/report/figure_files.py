@@ -1,25 +1,25 @@
 """The figures of a study as files, for papers and pages."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from deq_collapse.figures.files import METADATA, write_figure
 from deq_collapse.report.leftovers import keep_only
-from deq_collapse.report.sections import all_drawings, figure_sections
-from deq_collapse.runs.study import read_study
+from deq_collapse.report.sections import Section, all_drawings
 
 
-def write_figures(study_dir: Path) -> Path:
+def write_figures(folder: Path, sections: Iterable[Section]) -> dict[str, str]:
     """Writes every figure of a study as svg, png and pdf; removes figures that only the previous report had.
 
     Returns:
-        Their folder, ``<study_dir>/figures``.
+        The svg of each by its name, so that the report need not draw it again.
 
     Raises:
-        UserError: if the folder is not a study's, or a figure cannot be written.
+        UserError: if a figure cannot be written.
     """
-    folder = study_dir / "figures"
-    drawings = list(all_drawings(figure_sections(read_study(study_dir))))
-    for drawing in drawings:
-        write_figure(folder / drawing.name, drawing.draw())
-    keep_only(folder, [f"{drawing.name}.{kind}" for drawing in drawings for kind in METADATA])
-    return folder
+    drawn = {
+        drawing.name: write_figure(folder / drawing.name, drawing.draw())
+        for drawing in all_drawings(sections)
+    }
+    keep_only(folder, [f"{name}.{kind}" for name in drawn for kind in METADATA])
+    return drawn

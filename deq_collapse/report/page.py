@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from deq_collapse.files import write_atomically
 from deq_collapse.report.costs import cost_table
 from deq_collapse.report.entries import baseline_text, effect_text, other_text, runs_text
 from deq_collapse.report.explore import curve_data, library, packed
+from deq_collapse.report.figure_files import write_figures
 from deq_collapse.report.markup import marked, setting_markup
-from deq_collapse.report.sections import figure_sections
+from deq_collapse.report.sections import Section, figure_sections
 from deq_collapse.report.table_files import write_tables
 from deq_collapse.report.wording import (
     end_warning,
@@ -42,12 +44,17 @@ from deq_collapse.runs.setting import short
 from deq_collapse.runs.study import Study, read_study
 
 FILE_NAME = "report.html"
+FIGURES = "figures"
 
 
-def write_report(study_dir: Path) -> Path:
+def write_report(study_dir: Path, figures: bool = False) -> Path:
     """Write `<study_dir>/report.html` and `<study_dir>/tables` from the study's files there.
 
     The page is replaced atomically: a reader sees the old or the new one, and an error leaves the old one.
+
+    Args:
+        study_dir: directory of the study.
+        figures: whether to write every figure as files, too, to `<study_dir>/figures`.
 
     Returns:
         The page's path.
@@ -57,14 +64,21 @@ def write_report(study_dir: Path) -> Path:
     """
     path = study_dir / FILE_NAME
     study = read_study(study_dir)
-    page = render(study)
+    sections = figure_sections(study)
+    page = render(study, sections, write_figures(study_dir / FIGURES, sections) if figures else {})
     write_tables(study, study_dir)
     write_atomically(path, page)
     return path
 
 
-def render(study: Study) -> str:
-    """The page as text; the same study gives the same text."""
+def render(study: Study, sections: Sequence[Section], drawn: Mapping[str, str] | None = None) -> str:
+    """The page as text; the same study gives the same text.
+
+    Args:
+        study: the study.
+        sections: its figures.
+        drawn: the svg of those that were drawn before, by name.
+    """
     environment = Environment(
         loader=PackageLoader("deq_collapse", "report/templates"),
         autoescape=True,
@@ -91,7 +105,7 @@ def render(study: Study) -> str:
         "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
     found, effects = verdicts(study), effect_tables(study)
-    outcomes, sections, curves = outcome_table(study), figure_sections(study), curve_data(study)
+    outcomes, curves = outcome_table(study), curve_data(study)
     parts = {
         **{f"figures-{number}": section.title for number, section in enumerate(sections, start=1)},
         "explore": "Explore" if curves["metrics"] else None,
@@ -125,6 +139,7 @@ def render(study: Study) -> str:
         tables=[*comparison_tables(study), *equal_loss_tables(study)],
         cost=cost_table(study),
         sections=sections,
+        drawn=drawn or {},
         explore=packed(json.dumps(curves, separators=(",", ":"))) if curves["metrics"] else None,
         library=library(),
         metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},

@@ -6,7 +6,7 @@ The report shows them, and `figure_files` writes them as files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +30,7 @@ from deq_collapse.figures.features import feature_maps
 from deq_collapse.figures.minority import collapse_curve
 from deq_collapse.figures.multiples import metric_multiples
 from deq_collapse.figures.published import published_figure
-from deq_collapse.figures.style import svg
+from deq_collapse.figures.style import inline, svg
 from deq_collapse.report.markup import setting_markup
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import axes_in_words
@@ -77,11 +77,17 @@ class Section:
     note: Markup
     files: tuple[Drawing, ...] = ()
 
-    @property
-    def figures(self) -> Iterator[tuple[Markup, Markup]]:
-        """The caption of each figure, and the figure as HTML."""
+    def figures(self, drawn: Mapping[str, str]) -> Iterator[tuple[Markup, Markup]]:
+        """The caption of each figure, and the figure as HTML.
+
+        Args:
+            drawn: the svg of those that were drawn before, by name.
+        """
         for drawing in self.drawings:
-            yield setting_markup(drawing.caption), Markup(svg(drawing.draw(), drawing.name, drawing.title))
+            words = drawing.name, drawing.title
+            known = drawn.get(drawing.name)
+            html = inline(known, *words) if known else svg(drawing.draw(), *words)
+            yield setting_markup(drawing.caption), Markup(html)
 
 
 def figure_sections(study: Study) -> list[Section]:

@@ -14,6 +14,7 @@ from typing import Any
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
 from deq_collapse.report.page import render
+from deq_collapse.report.sections import figure_sections
 from deq_collapse.report.unfinished import section
 from deq_collapse.runs.files import CONFIG, HISTORY, RESULT, RESULTS
 from deq_collapse.runs.study import Study, read_study
@@ -109,9 +110,9 @@ class Watch:
         with suppress(UserError):  # a file is being written; the next look finds it complete
             gather(directory)
             study = read_study(directory) if (directory / RESULTS).exists() else self._empty()
-            self._report, self._of = render(study), of
+            self._report, self._of = render(study, figure_sections(study)), of
         if not self._report:
-            self._report = render(self._empty())
+            self._report = render(self._empty(), [])
         self._report_due = time.monotonic() + (time.process_time() - start) / SHARE
 
     def _empty(self) -> Study:

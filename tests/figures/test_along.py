@@ -14,6 +14,7 @@ from deq_collapse.figures.along import along_figure, along_scales, courses, line
 from deq_collapse.figures.files import write_figure
 from deq_collapse.figures.style import svg
 from deq_collapse.report.page import render
+from deq_collapse.report.sections import figure_sections
 from deq_collapse.runs.along import Course
 from deq_collapse.runs.study import read_study
 
@@ -123,13 +124,13 @@ def test_every_evaluation_lies_in_the_panel(first, last):
 
 def test_the_report_shows_the_figure_of_every_setting_with_tables(with_tables):
     study = read_study(with_tables(refinements=("equilibrium",), seeds=2, samples=20))
-    page = render(study)
+    page = render(study, figure_sections(study))
     assert page.count('aria-label="Collapse along the computation') == 2
     assert "Lines are means over seeds" in page
     ids = re.findall(r'\bid="([^"]*along[^"]*)"', page)
     assert len(ids) == len(set(ids)) > 0
     without = replace(study, runs=(replace(study.runs[0], along=None),))
-    assert "Along the computation" not in render(without)
+    assert "Along the computation" not in render(without, figure_sections(without))
 
 
 def test_runs_without_a_table_are_left_out(with_tables):

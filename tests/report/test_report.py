@@ -197,7 +197,7 @@ def test_an_error_leaves_the_old_report_and_nothing_else(
     def full_disk(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page, "render", lambda study: "new")
+    monkeypatch.setattr(page, "render", lambda *_: "new")
     monkeypatch.setattr(page, "write_tables", lambda study, folder: folder)
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
