@@ -8,6 +8,7 @@ applied, whether to the fixed point, the bound on its weights, and its normalisa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -140,13 +141,16 @@ def _table(imbalance: str, measures: Sequence[Measure], found: Sequence[Effect])
 
 
 def _rows(contrast: Contrast, effects: Sequence[Effect]) -> list[EffectRow]:
-    """The places of one contrast, and their mean if there are several."""
+    """The places of one contrast, and, for measures that have pairs in all of them, their mean if there are
+    several.
+    """
     mine = [effect for effect in effects if effect.contrast == contrast]
     places = list(dict.fromkeys(effect.place for effect in mine))
     rows = [EffectRow(contrast, place, False, tuple(e for e in mine if e.place == place)) for place in places]
     if len(places) > 1:
         words = f"mean of {len(places)}"
-        measures = dict.fromkeys(effect.measure for effect in mine)
+        counts = Counter(effect.measure for effect in mine)
+        measures = [measure for measure, count in counts.items() if count == len(places)]
         pooled = tuple(
             replace(
                 mine[0],
@@ -156,5 +160,6 @@ def _rows(contrast: Contrast, effects: Sequence[Effect]) -> list[EffectRow]:
             )
             for m in measures
         )
-        rows.append(EffectRow(contrast, words, True, pooled))
+        if pooled:
+            rows.append(EffectRow(contrast, words, True, pooled))
     return rows

@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deq_collapse.analysis.curves import ACCURACY, COLLAPSE, curve, split_of
 from deq_collapse.analysis.measures import Family, Measure
 from deq_collapse.analysis.pairing import Comparison, compare
-from deq_collapse.analysis.settings import Setting, fair, settings
+from deq_collapse.analysis.settings import Setting, fair, seeded, settings
 from deq_collapse.analysis.tables import Entry, Line, Table, adjusted_lines
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import short
@@ -24,11 +25,11 @@ NEAR = 1.25
 TITLE = "At equal training loss"
 NOTE = (
     "Each pair of runs is compared at the higher of their two final training losses, which both reached:"
-    " the values of the one that went lower are those it had where it passed that loss, interpolated between"
-    " measured epochs in the logarithm of the loss, and NC1 in its own as well; there is none where no epoch"
-    f" measured around it has a loss within a factor of {NEAR}. It is a value of mid-training, at a larger"
-    " rate. NC1 to NC3 are of the training split; held-out accuracy is that of the images that were measured"
-    " beside it."
+    " one with its final values, the one that went lower with those it had where it passed that loss,"
+    " interpolated between measured epochs in the logarithm of the loss, and NC1 in its own as well; there is"
+    f" none where no epoch measured around it has a loss within a factor of {NEAR}. It is a value of"
+    " mid-training, at a larger rate. NC1 to NC3 are of the training split; held-out accuracy is that of the"
+    " images that were measured beside it."
 )
 
 
@@ -41,19 +42,30 @@ def at_loss(run: Run, loss: float, measure: Measure) -> float | None:
     two has a loss that is `NEAR`: the way between them may be another.
     """
     factor = measure.kind == "factor"
-    curves = run.curve("train", "loss").align(curve(run, measure), join="inner")
-    losses, values = (values.to_numpy() for values in curves)
-    usable = (losses > 0) & (values > (0 if factor else -math.inf))
-    losses, values = losses[usable], values[usable]
+    losses, values = _measured(run, measure)
     reached = np.flatnonzero(losses <= loss)
     if not len(reached):
         return None
     passing = slice(max(0, reached[0] - 1), reached[0] + 1)
     at, x, y = math.log(loss), np.log(losses[passing]), values[passing]
-    if len(x) > 1 and np.abs(x - at).min() > math.log(NEAR):
+    if np.abs(x - at).min() > math.log(NEAR):
         return None
     value = np.interp(at, x[::-1], (np.log(y) if factor else y)[::-1])  # by growing loss, as interp wants
     return float(np.exp(value) if factor else value)
+
+
+def _measured(run: Run, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Training losses and values of a measure in the epochs that have both, where their logarithms exist."""
+    curves = run.curve("train", "loss").align(curve(run, measure), join="inner")
+    losses, values = (values.to_numpy() for values in curves)
+    usable = (losses > 0) & (values > (0 if measure.kind == "factor" else -math.inf))
+    return losses[usable], values[usable]
+
+
+def _final(run: Run, measure: Measure) -> float | None:
+    """The last value of a measure; None without one."""
+    _, values = _measured(run, measure)
+    return float(values[-1]) if len(values) else None
 
 
 def compared_at_loss(one: Sequence[Run], two: Sequence[Run], measure: Measure) -> Comparison:
@@ -66,16 +78,17 @@ def compared_at_loss(one: Sequence[Run], two: Sequence[Run], measure: Measure) -
 def _sides(
     one: Sequence[Run], two: Sequence[Run], measure: Measure
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """The values of both sides by seed."""
-    first, second = fair(one, two, split_of(one[0], measure))
-    others = {run.axes.get("seed"): run for run in second}
+    """The values of both sides by seed. The run that sets the loss has its final value, even if its loss was
+    as low before.
+    """
+    first, second = map(seeded, fair(one, two, split_of(one[0], measure)))
     sides: tuple[dict[str, float | None], dict[str, float | None]] = ({}, {})
-    for run in first:
-        if run.axes.get("seed") in others:
-            pair = run, others[run.axes.get("seed")]
-            loss = max(each.train.get("loss", math.nan) for each in pair)
-            for side, each in zip(sides, pair, strict=True):
-                side[run.axes.get("seed", run.name)] = at_loss(each, loss, measure)
+    for seed in [seed for seed in first if seed in second]:
+        pair = first[seed], second[seed]
+        losses = [run.train.get("loss", math.nan) for run in pair]
+        for side, run, own in zip(sides, pair, losses, strict=True):
+            loss = max(losses)
+            side[seed] = _final(run, measure) if own == loss else at_loss(run, loss, measure)
     return sides
 
 

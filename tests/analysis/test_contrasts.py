@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from deq_collapse.analysis.contrasts import EFFECTS, EffectTable, effect_tables
-from deq_collapse.runs.record import Solver
+from deq_collapse.runs.record import Run, Solver
 from deq_collapse.runs.study import Contrast, Study
 
 SOLVER = Solver("ift", 11.0, 9.0, 1e-4, 0.0, 0.0, 1e-3)
@@ -94,6 +94,17 @@ def test_test_images_without_fixed_points_leave_the_training_split_as_it_is(stud
     counts = {effect.measure.key: effect.comparison.n for effect in row.effects}
     assert counts == {measure.key: 2 if measure.split == "test" else 3 for measure in EFFECTS}
     assert set(counts.values()) == {2, 3}
+
+
+def test_a_mean_is_of_all_places_or_not_given(study: Study) -> None:
+    def edited(run: Run) -> Run:
+        lacks = run.refinement == "equilibrium" and run.axes["family"] == "free"
+        return replace(run, test=run.test | {"unconverged": 0.5}, solver=SOLVER) if lacks else run
+
+    (table,) = effect_tables(replace(study, runs=tuple(map(edited, study.runs))))
+    (row,) = [row for row in table.rows if row.pooled and row.contrast.name == "equilibrium"]
+    assert row.place == "mean of 2"
+    assert {effect.measure.split for effect in row.effects} == {"train"}
 
 
 def test_every_measure_is_a_family_of_tests_of_its_own(study: Study) -> None:

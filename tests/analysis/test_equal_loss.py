@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from deq_collapse.analysis.contrasts import effect_tables, equal_loss_effects
-from deq_collapse.analysis.equal_loss import ACCURACY, COLLAPSE, at_loss, equal_loss_tables
+from deq_collapse.analysis.equal_loss import (
+    ACCURACY,
+    COLLAPSE,
+    at_loss,
+    compared_at_loss,
+    equal_loss_tables,
+)
 from deq_collapse.runs.study import Contrast, Study
 
 EPOCHS = np.array([1, 2, 3, 4, 5, 6, 8])
@@ -52,7 +58,8 @@ def test_values_between_epochs_are_interpolated_in_the_logarithm_of_the_loss(
     middle = float(np.exp(-0.15 * 7))
     assert at_loss(run, middle, ACCURACY) == pytest.approx(1 - (np.exp(-0.9) + np.exp(-1.2)) / 2)
     assert at_loss(run, 1e-9, ACCURACY) is None
-    assert at_loss(run, 10.0, ACCURACY) == pytest.approx(1 - np.exp(-0.15))
+    assert at_loss(run, float(np.exp(-0.1)), ACCURACY) == pytest.approx(1 - np.exp(-0.15))  # before any epoch
+    assert at_loss(run, 10.0, ACCURACY) is None
     assert at_loss(run, middle, NC3) is None
 
 
@@ -63,6 +70,49 @@ def test_there_is_no_value_far_from_any_measured_epoch(made_up: Callable[..., St
         assert (at_loss(run, float(measured[0] * factor), NC1) is not None) is known
     for factor, known in ((1.2, True), (1.3, False)):
         assert (at_loss(run, float(measured[1] * factor), NC1) is not None) is known
+
+
+def test_a_run_that_sets_the_loss_has_its_final_values_though_its_loss_was_as_low_before(
+    made_up: Callable[..., Study],
+) -> None:
+    losses = {"explicit": [1.0, 0.25, 0.5, 0.45, 0.4, 0.35, 0.3], "equilibrium": 0.9 ** np.arange(14)[::2]}
+    nc1 = {"explicit": [1.0, 0.8, 0.5, 0.3, 0.2, 0.1, 0.05], "equilibrium": losses["equilibrium"] / 10}
+
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        curves = {"loss": losses[refinement], "nc1": nc1[refinement]}
+        rows = [
+            (epoch, epoch, "train", metric, value)
+            for metric, curve in curves.items()
+            for epoch, value in zip(EPOCHS, curve, strict=True)
+        ]
+        final = {metric: float(curve[-1]) for metric, curve in curves.items()}
+        table = pd.DataFrame(rows, columns=["epoch", "step", "split", "metric", "value"])
+        return {"history": table, "train": final}
+
+    (table,) = equal_loss_tables(made_up(values))
+    (line,) = table.lines
+    entry = next(entry for entry in line.entries if entry.measure.title == "NC1")
+    assert entry.baseline["0"] == 0.05
+    assert entry.other["0"] == pytest.approx(0.03, rel=0.1)
+
+
+def test_runs_of_one_seed_or_none_have_no_pair(made_up: Callable[..., Study]) -> None:
+    study = study_of(made_up, {"explicit": 0.15, "equilibrium": 0.3})
+    one, two = (
+        [run for run in study.runs if run.axes["refinement"] == name] for name in ("explicit", "equilibrium")
+    )
+    assert compared_at_loss(one, two, NC1).n == len(one)
+
+    def again(runs: list, seeds: list[str | None]) -> list:
+        def axes(run, seed: str | None) -> dict[str, str]:
+            rest = {axis: label for axis, label in run.axes.items() if axis != "seed"}
+            return rest if seed is None else rest | {"seed": seed}
+
+        return [replace(run, axes=axes(run, seed)) for run, seed in zip(runs, seeds, strict=True)]
+
+    seeds = ["0", "1", "1"]
+    assert compared_at_loss(again(one, seeds), again(two, seeds), NC1).n == 1
+    assert compared_at_loss(again(one, [None] * 3), again(two, [None] * 3), NC1).n == 0
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
