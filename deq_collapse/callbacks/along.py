@@ -145,15 +145,22 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
         images: (N, C, H, W).
 
     Returns:
-        Names of modules, H0's first; and the network's readout, for states of the shape it takes. States of
-        another shape, e.g. inside the encoder, are averaged over positions.
+        Names of modules, H0's first; and the network's readout, for states of the shape it takes or of that
+        which an explicit refinement's blocks work on. States of another shape, e.g. inside the encoder, are
+        averaged over positions.
 
     Raises:
         UserError: for a name that no module has, a module that is not called, or one without features.
     """
-    readout, shape = deepcopy(network.readout), network.refinement(network.encoder(images)).shape[1:]
+    h0 = network.encoder(images)
+    readout, shape = deepcopy(network.readout), network.refinement(h0).shape[1:]
+    # Copies, since calls of their modules for features are none of the network's.
+    stack = deepcopy(network.refinement) if isinstance(network.refinement, Explicit) else None
+    inside = None if stack is None else stack.lift(h0).shape[1:]
 
     def pool(state: Any) -> Tensor:
+        if stack and isinstance(state, Tensor) and state.shape[1:] == inside != h0.shape[1:]:
+            state = stack.output(state)
         if isinstance(state, Tensor) and state.shape[1:] == shape:
             features: Tensor = readout(state)
             return features

@@ -1,5 +1,6 @@
 """The classes that a finished run confuses, and the accuracy of each class, as one table beside the run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def table(
     groups: Mapping[str, Sequence[int]],
 ) -> pd.DataFrame:
     """A row per split and class: its name, its group (empty without groups), its training images, its
-    accuracy, and the number of its samples predicted as each class, under ``as NAME``.
+    accuracy (empty without samples), and the number of its samples predicted as each class, ``as NAME``.
 
     Args:
         confusions: counts of (true class, predicted class), (K, K), by split.
@@ -50,8 +51,8 @@ def table(
             "class": names[c],
             "group": group.get(c, ""),
             "training_images": class_counts[c],
-            "accuracy": float(taken[c]) / max(int(taken.sum()), 1),
-            **{f"as {name}": int(count) for name, count in zip(names, taken, strict=True)},
+            "accuracy": float(taken[c]) / count if (count := int(taken.sum())) else math.nan,
+            **{f"as {name}": int(number) for name, number in zip(names, taken, strict=True)},
         }
         for split, confusion in confusions.items()
         for c, taken in enumerate(confusion)

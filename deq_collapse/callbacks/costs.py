@@ -19,28 +19,39 @@ TOTAL = "total"
 
 
 class Costs(Callback):
-    """Times the training steps of every epoch and counts saved activations once."""
+    """Times the steps of the optimizer in every whole epoch, and counts saved activations once, as the first
+    batch saves them: in the run's precision, with the copies of weights that mixed precision makes, and
+    without what a schedule adds later, such as a Jacobian term whose weight is 0 at first.
+    """
 
     def __init__(self) -> None:
         self.seconds_per_step_of_epoch: list[float] = []
         self.activation_bytes: int | None = None
-        self._start = self._paused = 0.0
+        self._start: float | None = None
+        self._first_step, self._paused = 0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops a clock of an earlier fit: an epoch that a run resumes in is not timed."""
+        self._start = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Starts the epoch's clock; before the very first batch, counts the activations that it will save."""
         if self.activation_bytes is None and isinstance(pl_module, CollapseModule):
-            self.activation_bytes = saved_activation_bytes(pl_module.network, batch[0])
+            with trainer.precision_plugin.forward_context():
+                self.activation_bytes = saved_activation_bytes(pl_module.network, batch[0])
         if batch_idx == 0:
-            self._start = _now(pl_module.device)
+            self._start, self._first_step = _now(pl_module.device), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops the clock after the last batch of a whole epoch, before measurements."""
-        if batch_idx + 1 == trainer.num_training_batches:
-            self.seconds_per_step_of_epoch.append((_now(pl_module.device) - self._start) / (batch_idx + 1))
+        if batch_idx + 1 == trainer.num_training_batches and self._start is not None:
+            steps = max(trainer.global_step - self._first_step, 1)
+            self.seconds_per_step_of_epoch.append((_now(pl_module.device) - self._start) / steps)
+            self._start = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock for a measurement during an epoch."""
@@ -48,10 +59,11 @@ class Costs(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continues the clock."""
-        self._start += _now(pl_module.device) - self._paused
+        if self._start is not None:
+            self._start += _now(pl_module.device) - self._paused
 
     def seconds_per_step(self) -> float | None:
-        """Median over epochs of the mean time of a training step, in seconds."""
+        """Median over whole epochs of the mean time of an optimizer's step, in seconds."""
         return median(self.seconds_per_step_of_epoch) if self.seconds_per_step_of_epoch else None
 
     def state_dict(self) -> dict[str, Any]:

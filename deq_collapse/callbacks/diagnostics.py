@@ -36,15 +36,15 @@ class Diagnostics(Callback):
     """
 
     def __init__(self) -> None:
-        self._solves: dict[str, list[Solve]] = {}
+        self._forget()
         self._batch: list[Solution] = []
         self._recording = ExitStack()
         self._places: dict[int, list[int]] = {}
         self._probed: list[tuple[Tensor, Tensor]] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the previous epoch."""
-        self._solves = {"forward": [], "backward": []}
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier fit. A run that resumes within an epoch does not start that epoch."""
+        self._forget()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -71,6 +71,10 @@ class Diagnostics(Callback):
         for direction, solves in self._solves.items():
             if solves:
                 _log_solves(trainer, pl_module, direction, solves)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._solves: dict[str, list[Solve]] = {"forward": [], "backward": []}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stops recording."""

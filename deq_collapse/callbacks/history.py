@@ -26,9 +26,18 @@ class History(Callback):
         self._measured_at: int | None = None
         self._learning_rate = math.nan
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the learning rate, because the schedule has changed it when the epoch ends."""
-        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier fit."""
+        self._learning_rate = math.nan
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the learning rate before the first step, because the schedule has changed it when the epoch
+        ends; a run that resumes within an epoch does not start that epoch.
+        """
+        if math.isnan(self._learning_rate):
+            self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets earlier measures: a value not measured now is missing."""
@@ -46,7 +55,7 @@ class History(Callback):
         step = trainer.global_step
         self._add(trainer, {"fit": step} | dict.fromkeys(SPLITS, self._measured_at))
         self.rows.append((trainer.current_epoch + 1, step, "fit", "learning_rate", self._learning_rate))
-        self._measured_at = None
+        self._measured_at, self._learning_rate = None, math.nan
         self._write(trainer)
 
     def add_measures(self, trainer: Trainer) -> None:

@@ -261,14 +261,16 @@ class NeuralCollapse(HeldSamples):
     def statistics(self) -> ClassStatistics:
         """Return class statistics: of all ranks inside `compute` or `sync_context`, else of this one.
 
+        With ``weighting="classes"`` they have no Sigma_W: one pass gives that of equal samples alone.
+
         Raises:
             ValueError: if fewer than two classes have samples, if labels were out of range, or if features
                 were not finite and `nonfinite` is "raise".
 
         """
         stats = self._statistics()
-        if stats.scatter is None:
-            return stats
+        if stats.scatter is None or self.weighting == "classes":
+            return replace(stats, scatter=None)
         return replace(stats, scatter=Scatter(stats.within, stats.counts.new_ones(()), stats.counts))
 
     def _statistics(self) -> ClassStatistics:

@@ -17,8 +17,8 @@ from deq_collapse.models.matching import matched_widths
 class Explicit(nn.Module):
     """A stack of blocks: ``z_0 = H0, z_l = f_l(z_{l-1}, H0)`` for l = 1..depth; features are ``z_depth``.
 
-    If the shape of a cell's state differs from that of H0, z_0 is its ``lift`` of H0, and features are its
-    ``output``.
+    z_0 is the cell's ``lift`` of H0, which is H0 itself unless the cell has another. If the shape of a cell's
+    state differs from that of H0, features are its ``output``.
 
     Three variants have as many parameters as an equilibrium on the same block: depth 1, the cell evaluated
     once; ``tied``, one block applied ``depth`` times, the equilibrium's iteration truncated; and ``matched``,
@@ -92,11 +92,19 @@ class Explicit(nn.Module):
         if self.gradient is not None and torch.is_grad_enabled():
             z = self.gradient.attached(f, z)
         self.jacobian = jacobian_term(f, z, self.jacobian_weight if self.training else 0.0)
-        return z if z.shape == h0.shape else last.output(z)
+        return z if z.shape == h0.shape else self.output(z)
+
+    def lift(self, h0: Tensor) -> Tensor:
+        """The state from which the blocks start."""
+        return self._cell(0).lift(h0)
+
+    def output(self, z: Tensor) -> Tensor:
+        """The features of a state that has another shape than H0."""
+        return self._cell(self.depth - 1).output(z)
 
     def _steps(self, h0: Tensor) -> Tensor:
         """The state after all blocks."""
-        z = self._cell(0).lift(h0)
+        z = self.lift(h0)
         for step in range(self.depth):
             z = self._cell(step)(z, h0)
         return z

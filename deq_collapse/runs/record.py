@@ -44,8 +44,8 @@ class Solver:
     forward_evaluations: float | None
     backward_evaluations: float | None
     residual: float
-    unconverged: float
-    unconverged_worst_epoch: float
+    unconverged: float | None
+    unconverged_worst_epoch: float | None
     tolerance: float
     solver: str | None = None
     backward_solver: str | None = None
@@ -165,12 +165,14 @@ class Run:
     def solved(self, split: Split) -> bool:
         """Whether the measures of a split are of fixed points: at most a share of `MISSED` of its images
         missed the tolerance. The same must hold for the training images in every epoch and when measured,
-        since otherwise the network was not trained at fixed points. True without a solver.
+        since otherwise the network was not trained at fixed points: nor was one that solved in none, having
+        ended in unrolled pre-training. True without a solver.
         """
         if self.solver is None:
             return True
         measured = (values.get("unconverged", 0.0) for values in (self.train, getattr(self, split)))
-        worst = max(self.solver.unconverged_worst_epoch, *measured)
+        in_training = self.solver.unconverged_worst_epoch
+        worst = max(math.inf if in_training is None else in_training, *measured)
         return worst <= MISSED * (1 + 1e-6)  # float32 rounds the share that much
 
     @property

@@ -14,7 +14,7 @@ from deq_collapse.data import CollapseDataModule, Digits, Step
 from deq_collapse.errors import UserError
 from deq_collapse.metrics import NeuralCollapse
 from deq_collapse.metrics.layers import spaced
-from deq_collapse.models import Cell, CollapseModule, ConvCell, ConvEncoder, Equilibrium, Explicit
+from deq_collapse.models import Cell, CollapseModule, ConvCell, ConvEncoder, Equilibrium, Explicit, MDEQCell
 
 TOLERANCE = 1e-6
 QUIET = {"accelerator": "cpu", "logger": False, "enable_model_summary": False, "enable_progress_bar": False}
@@ -134,6 +134,18 @@ def test_an_equilibrium_iterate_by_iterate():
     assert len(calls) > 1, "all batches stop alike: this would test nothing"
     assert max(calls) > 18, "no solve is so long that not every iterate is measured"
     assert_points(table, module, data, iterate_by_iterate)
+
+
+@pytest.mark.parametrize("refinement", [partial(Explicit, depth=2, tied=True), Equilibrium])
+def test_states_of_several_scales_are_measured_as_the_features_that_they_give(refinement):
+    kind = "block" if isinstance(refinement, partial) else "cell"
+    trainer, module, data = parts(partial(refinement, **{kind: partial(MDEQCell, groups=2)}))
+    trainer.validate(module, data, verbose=False)
+    table = Along().measure(trainer, module, data)
+    last = values(table, "train", table["evaluations"].max())
+    assert {"nc1", "nc3"} <= last.keys()
+    measured = {name: float(trainer.callback_metrics[f"train/{name}"]) for name in last}
+    assert last == pytest.approx(measured, rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

@@ -1,12 +1,13 @@
 """What a run costs, against counts by hand."""
 
+import itertools
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from deq_collapse.callbacks import Costs
+from deq_collapse.callbacks import Costs, costs
 from deq_collapse.callbacks.costs import (
     cost_images,
     flops_by_part,
@@ -156,6 +157,24 @@ def test_costs_are_counted_on_images_from_all_over_the_test_split(finished):
     counted = cost_images(finished.data, torch.device("cpu"))
     assert counted.shape == (64, 1, 8, 8)
     assert torch.equal(counted[[0, -1]], finished.data.normalise(images[[0, -1]]))
+
+
+def test_time_is_that_of_a_step_of_the_optimizer_however_many_batches_it_takes(ready, tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(costs, "_now", lambda device: float(next(clock)))
+    run = ready(tmp_path, "explicit", epochs=1, accumulate_grad_batches=2)
+    run.trainer.fit(run.module, run.data)
+    assert run.trainer.num_training_batches == 4
+    assert run.callback(Costs).seconds_per_step_of_epoch == [1 / 2]
+
+
+def test_activations_are_those_of_the_precision_of_the_run(ready, tmp_path):
+    counted = []
+    for precision in ("32-true", "bf16-mixed"):
+        run = ready(tmp_path / precision, "explicit", epochs=1, precision=precision)
+        run.trainer.fit(run.module, run.data)
+        counted.append(run.callback(Costs).activation_bytes)
+    assert counted[1] < 0.7 * counted[0]
 
 
 def test_without_a_step_there_is_no_time_of_a_step():

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
 
+from deq_collapse.callbacks import Costs
 from deq_collapse.errors import UserError
 
 
@@ -53,6 +54,26 @@ def test_a_run_killed_and_continued_equals_the_run_without_a_break(finished, rea
     arrays = [np.load(run.directory / "geometry.npz") for run in (finished, goes_on)]
     assert set(arrays[0]) == set(arrays[1])
     assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
+
+
+def test_a_run_that_goes_on_within_an_epoch_ends_in_the_same_weights(finished, ready, tmp_path):
+    refinement = finished.refinement
+    steps = partial(ModelCheckpoint, tmp_path / "steps", "{step}", every_n_train_steps=1)
+    killed = ready(tmp_path, refinement, watching=[steps(), Kill(4)])
+    with pytest.raises(Killed):
+        killed.trainer.fit(killed.module, killed.data)
+    (saved,) = (tmp_path / "steps").iterdir()
+
+    goes_on = ready(tmp_path, refinement, watching=[steps()])
+    goes_on.trainer.fit(goes_on.module, goes_on.data, ckpt_path=saved)
+
+    whole, continued = finished.module.state_dict(), goes_on.module.state_dict()
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+    rates = [run.history.query("metric == 'learning_rate'").value.tolist() for run in (finished, goes_on)]
+    assert rates[0] == rates[1]
+    times = goes_on.callback(Costs).seconds_per_step_of_epoch
+    assert len(times) == 4  # not of the epoch that was broken off
+    assert max(times) < 60
 
 
 def test_the_checkpoint_of_another_architecture_is_refused_in_one_sentence(finished, ready, tmp_path):

@@ -91,6 +91,11 @@ def test_classes_that_weigh_the_same(make, measure, width):
     assert values["nc1_trace_ratio"] == pytest.approx(float(expected), rel=1e-9)
     stats = ClassStatistics.from_features(features, labels, 5, weighting="classes")
     assert float(functional.nc1(stats)) == pytest.approx(values["nc1"], rel=1e-9)
+    metric = NeuralCollapse(5, width, ["nc1", "vci"], weighting="classes")
+    metric.update(features, labels)
+    assert metric.compute()["nc1"] == pytest.approx(values["nc1"], rel=1e-9)
+    with pytest.raises(ValueError, match="made without"):  # its sums are those of equal samples
+        functional.nc1(metric.statistics())
     balanced, same = make([40] * 5, width, 0.1)
     assert measure(balanced, same, weighting="classes") == pytest.approx(measure(balanced, same), rel=1e-9)
 

@@ -139,6 +139,17 @@ def test_missed_fixed_points_are_warned_of_above_one_in_a_thousand(
     assert warning is None or "1.01% of the training samples missed the solver's tolerance" in warning
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_ended_in_unrolled_pre_training_is_told_of(make_study: MakeStudy) -> None:
+    def edit(results: dict[str, Any]) -> None:
+        solver = results["runs"][0]["solver"]
+        solver |= dict.fromkeys(("residual", "unconverged", "unconverged_worst_epoch", "forward_evaluations"))
+
+    study = make_study(imbalances=("balanced",), refinements=("equilibrium",), edit=edit)
+    text = _text(write_report(study).read_text(encoding="utf-8"))
+    assert "it ended before it solved for any fixed point, in unrolled pre-training." in text
+
+
 def test_test_images_without_fixed_points_are_warned_of(make_study: MakeStudy) -> None:
     def edit(results: dict[str, Any]) -> None:
         results["runs"][0]["test"]["unconverged"] = 0.0017

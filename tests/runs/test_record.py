@@ -85,10 +85,16 @@ def test_collapse_asks_for_every_level_and_the_terminal_phase(
         (0.0011, 0.0, 0.0, False, False),
         (0.0, 0.002, 0.0, False, False),
         (0.0, 0.0, 0.002, True, False),
+        (None, 0.0, 0.0, False, False),  # it ended before it solved for any fixed point
     ],
 )
 def test_a_split_is_solved_where_few_of_its_images_and_of_those_in_training_missed_the_tolerance(
-    make_study: MakeStudy, worst: float, train: float, test: float, solved_train: bool, solved_test: bool
+    make_study: MakeStudy,
+    worst: float | None,
+    train: float,
+    test: float,
+    solved_train: bool,
+    solved_test: bool,
 ) -> None:
     def edit(results: dict[str, Any]) -> None:
         record = next(record for record in results["runs"] if record["solver"])

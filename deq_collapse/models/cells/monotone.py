@@ -28,8 +28,9 @@ class MonotoneCell(Cell):
     contraction:
 
     * ``peaceman_rachford``: ``u -> (2 V - I) |u| + 2 alpha V h0`` with ``V = (I + alpha M)^-1``, and
-      ``z* = relu(u*)``, for any alpha > 0; here 1 over the root mean square singular value of M. It needs a
-      tenth to a third of the other one's evaluations, each at the same cost, plus one inverse per solve.
+      ``z* = relu(u*)``, for any alpha > 0; here 1 over the root mean square singular value of M
+      (of a convolution, the largest over frequencies). It needs a tenth to a third of the other one's
+      evaluations, each at the same cost, plus one inverse per solve.
     * ``forward_backward``: ``z -> relu(z - alpha (M z - h0))``, for alpha in (0, 2 m / ||M||^2); here
       ``m / ||M||^2``, with a factor of at most ``sqrt(1 - (m / ||M||)^2)``: at m = 0.5, 40 evaluations miss a
       tolerance of 1e-4 once the weights have grown.
