@@ -29,7 +29,7 @@ PACKAGES = (
 class Environment(Callback):
     """Writes ``environment.json`` into the run's directory when it starts."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             device = trainer.strategy.root_device

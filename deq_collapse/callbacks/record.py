@@ -22,7 +22,7 @@ from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.measures import precise
 from deq_collapse.models.module import CollapseModule
 from deq_collapse.models.solvers import name_of
-from deq_collapse.runs.files import RESULT, SPLITS
+from deq_collapse.runs.files import CHECKPOINT, RESULT, SPLITS
 from deq_collapse.runs.geometry import write_geometry
 
 FEATURES_KEPT = 2000
@@ -40,6 +40,33 @@ class RunRecord(Callback):
 
     def __init__(self, name: str, study: str | None = None, axes: dict[str, str] | None = None) -> None:
         self.name, self.study, self.axes = name, study, axes or {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps a finished run.
+
+        Raises:
+            UserError: if the directory holds one.
+        """
+        directory = Path(trainer.default_root_dir)
+        if stage == "fit" and not trainer.fast_dev_run and (directory / RESULT).exists():  # type: ignore[attr-defined]
+            raise UserError(
+                f"{directory} holds a finished run, and nothing is overwritten: choose another directory."
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps an interrupted run; only now is it known whether a checkpoint was loaded.
+
+        Raises:
+            UserError: if the directory holds one that is not continued.
+        """
+        directory = Path(trainer.default_root_dir)
+        started = not trainer.fast_dev_run and (directory / CHECKPOINT).exists()  # type: ignore[attr-defined]
+        loaded = trainer.ckpt_path is not None or trainer.strategy.restore_checkpoint_after_setup
+        if started and not loaded:
+            raise UserError(
+                f"{directory} holds an interrupted run: continue it by ckpt_path={directory / CHECKPOINT}, or"
+                " choose another directory."
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes both files.

@@ -43,6 +43,10 @@ class MeasurementSchedule(Callback):
             if isinstance(callback, EarlyStopping) and callback.monitor.partition("/")[0] in SPLITS:
                 callback._check_on_train_epoch_end = False
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets it for the epoch that a run resumes in, which does not start again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets whether this epoch ends with a validation."""
         epoch = trainer.current_epoch + 1

@@ -71,10 +71,9 @@ def _dispatch(args: list[str]) -> int:
         from deq_collapse.cli.theory.command import theory_main
 
         return theory_main(rest)
-    from deq_collapse.config.run import lightning_main
+    from deq_collapse.cli.fit import fit_main
 
-    lightning_main([command, *rest])
-    return 0
+    return fit_main([command, *rest])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -87,7 +87,8 @@ def _submit(options: argparse.Namespace) -> int:
 
     study, set_by = _read(options.file, options.seeds), read_options(options.set)
     asked = part(study, options.only)
-    plan = plan_study(study, f"deq-collapse study submit {options.file}")
+    seeds = f" --seeds {options.seeds}" if options.seeds else ""
+    plan = plan_study(study, f"deq-collapse study submit {options.file}{seeds}")
     jobs = submit_study(asked, plan, options.cluster, set_by, options.jobs, options.retry)
     for name, job in jobs.items():
         print(f"{name}  job {job}")

@@ -206,6 +206,10 @@ class CollapseCLI(LightningCLI):
     def _check_other_run(self) -> None:
         saved = self.directory / CONFIG
         if not saved.exists():
+            if (self.directory / RESULT).exists():
+                raise UserError(
+                    f"{self.directory} holds a finished run that was made from Python: choose another --name."
+                )
             return
         new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
         differing = first_difference(self.completed(saved), new, ignore=NOT_THE_RUN)

@@ -44,6 +44,16 @@ class Criterion(nn.Module, ABC):
         if weights is not None and not weights.after:
             self.at_epoch(0, 1)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
+        """Follows the network to a device, but not to half precision: logits come in float32 or better."""
+
+        def precisely(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        applied: Criterion = super()._apply(precisely, recurse)  # type: ignore[no-untyped-call]
+        return applied
+
     @abstractmethod
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K), labels (N,) or probabilities (N, K); a scalar."""

@@ -50,4 +50,4 @@ def cross_entropy(
     if weights is None or labels.dim() == 1:
         return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
     total = F.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=label_smoothing)
-    return total / (labels @ weights).sum()
+    return total / (labels * weights).sum()  # autocast would round a product of matrices

@@ -19,7 +19,8 @@ class ClassWeights:
     Args:
         beta: of the effective number, in [0, 1]; see :func:`effective_number_weights`.
         after: share of the training epochs, in [0, 1), with equal weights before these are switched on.
-            Deferred re-weighting (DRW) uses 0.8: epoch 160 of 200.
+            Deferred re-weighting (DRW) uses 0.8: epoch 160 of 200. They are on in the last of several
+            epochs, however few.
     """
 
     beta: float = 0.9999
@@ -48,7 +49,7 @@ class ClassWeights:
                 "class weights that start after a share of the epochs need a run whose length is known"
                 " beforehand: trainer.max_epochs or max_steps, and neither max_time nor early stopping."
             )
-        return epoch >= round(self.after * epochs)
+        return epoch >= min(round(self.after * epochs), max(epochs - 1, 1))
 
 
 def effective_number_weights(class_counts: Sequence[int], beta: float) -> Tensor:

@@ -221,7 +221,7 @@ class CollapseModule(LightningModule):
         x, y = batch
         options: dict[str, Any] = {"on_epoch": True, "on_step": False, "sync_dist": True}
         options["batch_size"] = len(y)
-        loss: Tensor = self.criterion(self(x), y)
+        loss: Tensor = self.criterion(precise(self(x)), y)
         self.log("fit/loss", loss, **options)
         refinement = self.network.refinement
         if isinstance(refinement, Equilibrium | Explicit) and refinement.jacobian is not None:

@@ -32,7 +32,7 @@ def check_study(study: StudyFile) -> list[Planned]:
     """
     cli = lightning_main(arguments(study, study.cells[0]), partial(_Checking, study))
     assert isinstance(cli, _Checking)
-    for first, second in same(cli.planned):
+    for first, second in same(cli.planned, cli.data):
         print(
             f"deq-collapse: {first.name} and {second.name} are one and the same run: the label in which they"
             " differ changes nothing.",
@@ -41,10 +41,16 @@ def check_study(study: StudyFile) -> list[Planned]:
     return cli.planned
 
 
-def same(planned: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
-    """Pairs of cells with the same resolved configuration: the first, and another one."""
-    firsts: dict[str, Planned] = {}
-    return [(first, cell) for cell in planned if (first := firsts.setdefault(cell.hash, cell)) is not cell]
+def same(planned: Sequence[Planned], data: Sequence[str]) -> list[tuple[Planned, Planned]]:
+    """Pairs of cells with the same resolved configuration: the first, and another one.
+
+    Args:
+        planned: the cells.
+        data: the data set of each with its place, which a hash leaves out.
+    """
+    firsts: dict[tuple[str, str], Planned] = {}
+    keyed = [((cell.hash, source), cell) for cell, source in zip(planned, data, strict=True)]
+    return [(first, cell) for key, cell in keyed if (first := firsts.setdefault(key, cell)) is not cell]
 
 
 class _Checking(CollapseCLI):
@@ -57,6 +63,7 @@ class _Checking(CollapseCLI):
     def __init__(self, study: StudyFile, *args: Any, **kwargs: Any) -> None:
         self.study = study
         self.planned: list[Planned] = []
+        self.data: list[str] = []
         self._cell = study.cells[0]
         self._built: set[str] = set()
         self._sources: dict[str, Source] = {}
@@ -104,6 +111,8 @@ class _Checking(CollapseCLI):
         self.planned.append(Planned(cell.name, cell.axes, content_hash(config), epochs))
         kind = content_hash(config | {"seed_everything": 0, "data": config["data"] | {"seed": 0}})
         self._source_key = json.dumps(config["data"]["source"], sort_keys=True)
+        self.data.append(self._source_key)
+        kind += self._source_key
         if kind not in self._built and not (directory / RESULT).exists():
             self._built.add(kind)
             with _named(cell):

@@ -235,7 +235,7 @@ def _is_added(entry: Any) -> bool:
 def _config(path: Path, entry: Any) -> str:
     """The argument of ``--config`` for an entry of a study file."""
     if isinstance(entry, dict):
-        return yaml.safe_dump(_nested(entry), sort_keys=False)
+        return yaml.safe_dump(_nested(path, entry), sort_keys=False)
     if not isinstance(entry, str):
         raise UserError(f"{path}: {entry!r} is neither a file nor a configuration.")
     file = beside(path, entry)
@@ -244,16 +244,24 @@ def _config(path: Path, entry: Any) -> str:
     return os.path.normpath(file)
 
 
-def _nested(entry: dict[Any, Any]) -> dict[str, Any]:
-    """``{a.b: value}`` as ``{a: {b: value}}``."""
+def _nested(path: Path, entry: dict[Any, Any]) -> dict[str, Any]:
+    """``{a.b: value}`` as ``{a: {b: value}}``; keys below one key, however written, stand side by side."""
     nested: dict[str, Any] = {}
     for key, value in entry.items():
-        *outer, inner = str(key).split(".")
-        place = nested
-        for name in outer:
-            place = place.setdefault(name, {})
-        place[inner] = value
+        for name in reversed(str(key).split(".")):
+            value = {name: value}
+        _join(path, nested, value, str(key))
     return nested
+
+
+def _join(path: Path, place: dict[str, Any], more: dict[str, Any], key: str) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(place.get(name), dict):
+            _join(path, place[name], value, key)
+        elif name in place:
+            raise UserError(f"{path}: {key} is given a value twice, or one above it is.")
+        else:
+            place[name] = value
 
 
 def _list(path: Path, content: dict[str, Any], key: str, default: list[Any] | None = None) -> list[Any]:

@@ -10,13 +10,16 @@ from typing import Any
 
 from deq_collapse.config.files import followed, leaves, read_yaml
 from deq_collapse.runs.config import class_label
-from deq_collapse.runs.files import CONFIG
+from deq_collapse.runs.files import CONFIG, MANIFEST
+from deq_collapse.runs.reading import read_json
 from deq_collapse.runs.setting import refinement_of
 from deq_collapse.study.identity import kept
 
 SEEDS = ("seed", "seed_everything")
 """The last part of keys that are seeds."""
 REFINEMENT, SOURCE = "model.refinement", "data.source"
+CONTENT = f"{SOURCE}.content"
+"""The beginning of the checksum of a run's data, whose place does not count."""
 OWN = ("seed", "refinement", "imbalance", "dataset", "data")
 """Axes with a meaning in reports; no other key may have such a name."""
 
@@ -29,9 +32,11 @@ def placed(directories: Sequence[Path], records: Sequence[Mapping[str, Any]]) ->
             by its given axes or, without axes, is a separate setting.
         records: of the same runs.
     """
-    keys = [_keys(directory / CONFIG) for directory in directories]
+    keys = [_keys(directory) for directory in directories]
     known = [found for found in keys if found is not None]
     differing = _differing([{k: v for k, v in found.items() if _last(k) not in SEEDS} for found in known])
+    if _told_by_source(known):
+        differing = [key for key in differing if key != CONTENT]
     names = _names([key for key in differing if not key.startswith(REFINEMENT)])
     told = [key for key in differing if key.startswith(REFINEMENT)]
     return [
@@ -62,12 +67,28 @@ def _axes(
     }
 
 
-def _keys(path: Path) -> dict[str, str] | None:
-    """Every value of a configuration, as text, by its dotted key; ``None`` if there is no configuration."""
-    if not path.exists():
+def _keys(directory: Path) -> dict[str, str] | None:
+    """Every value of a run's configuration, as text, by its dotted key, and `CONTENT`; ``None`` without a
+    configuration.
+    """
+    if not (directory / CONFIG).exists():
         return None
-    config = kept(followed(read_yaml(path)))
-    return {key: _text(key, value) for key, value in leaves(config) if value != {}}
+    config = kept(followed(read_yaml(directory / CONFIG)))
+    found = {key: _text(key, value) for key, value in leaves(config) if value != {}}
+    if (directory / MANIFEST).exists():
+        found[CONTENT] = str(read_json(directory / MANIFEST).get("sha256", ""))[:8]
+    return found
+
+
+def _told_by_source(runs: Sequence[Mapping[str, str]]) -> bool:
+    """Whether runs on different data differ in the configuration of the data set, so that its content need
+    not be named.
+    """
+    contents: dict[tuple[tuple[str, str], ...], set[str | None]] = {}
+    for run in runs:
+        source = tuple((key, run[key]) for key in sorted(run) if key.startswith(SOURCE) and key != CONTENT)
+        contents.setdefault(source, set()).add(run.get(CONTENT))
+    return all(len(found - {None}) <= 1 for found in contents.values())
 
 
 def _text(key: str, value: Any) -> str:

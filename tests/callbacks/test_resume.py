@@ -56,10 +56,11 @@ def test_a_run_killed_and_continued_equals_the_run_without_a_break(finished, rea
     assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
 
 
-def test_a_run_that_goes_on_within_an_epoch_ends_in_the_same_weights(finished, ready, tmp_path):
+@pytest.mark.parametrize("epoch", [3, 4])  # of which one is measured
+def test_a_run_that_goes_on_within_an_epoch_ends_in_the_same_weights(finished, ready, tmp_path, epoch):
     refinement = finished.refinement
     steps = partial(ModelCheckpoint, tmp_path / "steps", "{step}", every_n_train_steps=1)
-    killed = ready(tmp_path, refinement, watching=[steps(), Kill(4)])
+    killed = ready(tmp_path, refinement, watching=[steps(), Kill(epoch)])
     with pytest.raises(Killed):
         killed.trainer.fit(killed.module, killed.data)
     (saved,) = (tmp_path / "steps").iterdir()
@@ -69,11 +70,26 @@ def test_a_run_that_goes_on_within_an_epoch_ends_in_the_same_weights(finished, r
 
     whole, continued = finished.module.state_dict(), goes_on.module.state_dict()
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
-    rates = [run.history.query("metric == 'learning_rate'").value.tolist() for run in (finished, goes_on)]
-    assert rates[0] == rates[1]
+    rows = [run.history.query("metric in ('learning_rate', 'nc1')") for run in (finished, goes_on)]
+    pd.testing.assert_frame_equal(*(found.reset_index(drop=True) for found in rows))
     times = goes_on.callback(Costs).seconds_per_step_of_epoch
     assert len(times) == 4  # not of the epoch that was broken off
     assert max(times) < 60
+
+
+def test_nothing_that_is_there_is_overwritten_from_python(finished, ready, tmp_path):
+    before = {path: path.read_bytes() for path in finished.directory.iterdir()}
+    for again in (finished, ready(finished.directory, finished.refinement)):
+        with pytest.raises(UserError, match="holds a finished run, and nothing is overwritten"):
+            again.trainer.fit(again.module, again.data)
+    assert before == {path: path.read_bytes() for path in finished.directory.iterdir()}
+
+    killed = ready(tmp_path, finished.refinement, watching=[Kill(2)])
+    with pytest.raises(Killed):
+        killed.trainer.fit(killed.module, killed.data)
+    anew = ready(tmp_path, finished.refinement)
+    with pytest.raises(UserError, match=r"holds an interrupted run: continue it by ckpt_path=.*last\.ckpt"):
+        anew.trainer.fit(anew.module, anew.data)
 
 
 def test_the_checkpoint_of_another_architecture_is_refused_in_one_sentence(finished, ready, tmp_path):

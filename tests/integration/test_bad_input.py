@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from deq_collapse.cli import main
+from deq_collapse.study.state import lock
 
 Refused = Callable[..., str]
 STEP = "--data.imbalance.init_args"
@@ -251,6 +252,19 @@ class TestBesideAnotherRun:
         before = {path: path.read_bytes() for path in run.iterdir()}
         assert "finished" in refused(*small_fit(run))
         assert before == {path: path.read_bytes() for path in run.iterdir()}
+
+    def test_a_finished_run_from_python_is_not_overwritten(
+        self, small_fit, run: Path, tmp_path: Path, refused: Refused
+    ):
+        shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("config.yaml"))
+        assert "a finished run that was made from Python" in refused(*small_fit(tmp_path / "run"))
+
+    def test_a_run_that_a_study_trains_is_left_to_it(
+        self, small_fit, run: Path, tmp_path: Path, refused: Refused
+    ):
+        shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("result.json"))
+        with lock(tmp_path / "run"):
+            assert "a study is training" in refused(*small_fit(tmp_path / "run"), "--ckpt_path", "last")
 
     def test_another_configuration_is_told_by_its_first_difference(
         self, small_fit, run: Path, refused: Refused

@@ -35,6 +35,18 @@ def test_weights_have_mean_1_and_never_rise_with_the_count(counts, beta):
     assert (weights.diff() <= 1e-6).all()
 
 
+def test_half_precision_rounds_neither_weights_nor_a_one_hot_label():
+    logits, labels = batch()
+    criterion = CrossEntropy(COUNTS, weights=ClassWeights(0.999))
+    value = criterion(logits, labels)
+    assert criterion.bfloat16()(logits, labels) == value
+    assert criterion.double()(logits.double(), labels) == pytest.approx(float(value))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert criterion.float()(logits, F.one_hot(labels, 3).float()) == pytest.approx(
+            float(value), rel=1e-6
+        )
+
+
 def test_the_effective_number_counted_by_hand():
     """beta = 1/2: one sample covers 1, two cover 3/2."""
     torch.testing.assert_close(effective_number_weights((1, 2), 0.5), torch.tensor([1.2, 0.8]))
@@ -50,7 +62,7 @@ def test_the_mean_is_weighted_as_torchs():
     )
 
 
-@pytest.mark.parametrize(("epochs", "last_without"), [(200, 159), (100, 79), (35, 27), (1, None)])
+@pytest.mark.parametrize(("epochs", "last_without"), [(200, 159), (100, 79), (35, 27), (2, 0), (1, None)])
 def test_deferred_weights_are_switched_on_after_their_share_of_the_epochs(epochs, last_without):
     criterion = CrossEntropy(COUNTS, weights=ClassWeights(after=0.8))
     without = []

@@ -172,6 +172,18 @@ def test_a_shipped_file_keeps_its_name_in_a_study_of_another_directory(
         assert read(tmp_path, config=["conf/data/digits.yaml"]).cells
 
 
+def test_keys_below_one_key_stand_side_by_side_however_they_are_written(tmp_path: Path):
+    together = {"model.optimizer.init_args.lr": 0.1, "model": {"optimizer": {"init_args": {"momentum": 0.5}}}}
+    configs = read(tmp_path, config=[together], axes={"refinement": REFINEMENTS}).cells[0].configs
+    joined = {"model": {"optimizer": {"init_args": {"lr": 0.1, "momentum": 0.5}}}}
+    assert joined in map(yaml.safe_load, configs)
+    for twice in ({"a": 1, "a.b": 2}, {"a.b": 1, "a": {"b": 2}}):
+        with pytest.raises(UserError, match="is given a value twice, or one above it is"):
+            read(tmp_path, config=[twice], axes={"refinement": REFINEMENTS})
+
+
 def test_cells_that_are_one_run_are_found():
-    cells = [Planned(name, {}, hash, 1) for name, hash in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "1"))]
-    assert [(first.name, other.name) for first, other in same(cells)] == [("a", "c"), ("a", "d")]
+    hashes = {"a": "1", "b": "2", "c": "1", "d": "1", "e": "1"}
+    cells = [Planned(name, {}, hash, 1) for name, hash in hashes.items()]
+    found = same(cells, ["folder"] * 4 + ["another folder"])
+    assert [(first.name, other.name) for first, other in found] == [("a", "c"), ("a", "d")]

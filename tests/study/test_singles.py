@@ -1,5 +1,6 @@
 """Runs that no study made are seeds of one setting only if they differ in seeds alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def axes(directory: Path, *runs: dict[str, Any], own: dict[str, str] | None = No
     records, places = [], []
     for number, changes in enumerate(runs):
         place = directory / str(number)
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         config: dict[str, Any] = {}
         for key, value in (BASE | changes).items():
             *outer, inner = key.split(".")
@@ -93,6 +94,18 @@ def test_a_run_without_a_configuration_is_its_own_setting(tmp_path: Path):
     (tmp_path / "old").mkdir()
     (record,) = placed([tmp_path / "old"], [{"name": "old", "axes": {}, "solver": None}])
     assert record["axes"] == {"run": "old"}
+
+
+def test_folders_of_other_images_are_other_settings_wherever_they_are(tmp_path: Path):
+    folder = {"data.source.class_path": "deq_collapse.data.ImageFolder"}
+    runs = [folder | {"data.source.init_args.root": root} for root in ("a", "b", "moved")]
+    for number, content in enumerate(("1234567890", "abcdefghij", "1234567890")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "manifest.json").write_text(json.dumps({"sha256": content}))
+    found = axes(tmp_path, *runs)
+    assert [run["content"] for run in found] == ["12345678", "abcdefgh", "12345678"]
+    (tmp_path / "1" / "manifest.json").write_text(json.dumps({"sha256": "1234567890"}))
+    assert "content" not in axes(tmp_path, *runs)[0]
 
 
 def test_what_follows_the_seed_or_the_epochs_is_no_difference(tmp_path: Path):
