@@ -16,12 +16,11 @@ help:
 
 install: $(INSTALLED)
 
-# A second call finds the stamp newer than the lock file and installs nothing. Python compiles what is imported, a part
-# of 19,000 files, when it first is.
+# A second call finds the stamp newer than the lock file and installs nothing.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "deq-collapse needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: choose another one with make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
