@@ -8,8 +8,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from deq_collapse import callbacks
-from deq_collapse.errors import UserError
-from deq_collapse.runs.files import RESULT
 
 
 def run_callbacks(
@@ -68,10 +66,7 @@ def run_trainer(
         UserError: if the directory holds a finished run.
     """
     place = Path(directory)
-    if (place / RESULT).exists():
-        raise UserError(
-            f"{place} holds a finished run, and nothing is overwritten: choose another directory."
-        )
+    callbacks.keep_finished(place)
     given = options.pop("callbacks", None) or []
     own: Sequence[Callback] = given if isinstance(given, list | tuple) else [given]
     progress = options.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in own)

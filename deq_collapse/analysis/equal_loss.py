@@ -83,12 +83,13 @@ def _sides(
     """
     first, second = map(seeded, fair(one, two, split_of(one[0], measure)))
     sides: tuple[dict[str, float | None], dict[str, float | None]] = ({}, {})
-    for seed in [seed for seed in first if seed in second]:
-        pair = first[seed], second[seed]
-        losses = [run.train.get("loss", math.nan) for run in pair]
-        for side, run, own in zip(sides, pair, losses, strict=True):
-            loss = max(losses)
-            side[seed] = _final(run, measure) if own == loss else at_loss(run, loss, measure)
+    for seed, run in first.items():
+        if seed in second:
+            pair = run, second[seed]
+            losses = [each.train.get("loss", math.nan) for each in pair]
+            highest = max(losses)
+            for side, each, own in zip(sides, pair, losses, strict=True):
+                side[seed] = _final(each, measure) if own == highest else at_loss(each, highest, measure)
     return sides
 
 

@@ -16,7 +16,7 @@ from deq_collapse.callbacks.last_step import LastStep
 from deq_collapse.callbacks.predictions import PredictionWriter
 from deq_collapse.callbacks.pretraining import Pretraining
 from deq_collapse.callbacks.progress import RunProgress
-from deq_collapse.callbacks.record import RunRecord
+from deq_collapse.callbacks.record import RunRecord, keep_finished
 from deq_collapse.callbacks.schedule import MeasurementSchedule
 from deq_collapse.callbacks.spectral_radius import SpectralRadius
 from deq_collapse.callbacks.warm_starts import WarmStarts
@@ -46,5 +46,6 @@ __all__ = [
     "check_averaging",
     "check_whole",
     "damage",
+    "keep_finished",
     "lacks",
 ]

@@ -154,12 +154,13 @@ def places(network: Network, patterns: Sequence[str] | None, images: Tensor) -> 
     """
     h0 = network.encoder(images)
     readout, shape = deepcopy(network.readout), network.refinement(h0).shape[1:]
-    # Copies, since calls of their modules for features are none of the network's.
-    stack = deepcopy(network.refinement) if isinstance(network.refinement, Explicit) else None
-    inside = None if stack is None else stack.lift(h0).shape[1:]
+    stack = network.refinement if isinstance(network.refinement, Explicit) else None
+    inside = stack.lift(h0).shape[1:] if stack else None
+    # A copy, as of the readout, since calls of its modules for features are none of the network's.
+    stack = deepcopy(stack) if inside != h0.shape[1:] else None
 
     def pool(state: Any) -> Tensor:
-        if stack and isinstance(state, Tensor) and state.shape[1:] == inside != h0.shape[1:]:
+        if stack and isinstance(state, Tensor) and state.shape[1:] == inside:
             state = stack.output(state)
         if isinstance(state, Tensor) and state.shape[1:] == shape:
             features: Tensor = readout(state)

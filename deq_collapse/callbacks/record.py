@@ -47,11 +47,8 @@ class RunRecord(Callback):
         Raises:
             UserError: if the directory holds one.
         """
-        directory = Path(trainer.default_root_dir)
-        if stage == "fit" and not trainer.fast_dev_run and (directory / RESULT).exists():  # type: ignore[attr-defined]
-            raise UserError(
-                f"{directory} holds a finished run, and nothing is overwritten: choose another directory."
-            )
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            keep_finished(Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps an interrupted run; only now is it known whether a checkpoint was loaded.
@@ -108,6 +105,18 @@ class RunRecord(Callback):
             "seconds_per_step": costs.seconds_per_step(),
         }
         write_json(directory / RESULT, record)
+
+
+def keep_finished(directory: Path) -> None:
+    """Checks that a directory holds no finished run.
+
+    Raises:
+        UserError: if it does.
+    """
+    if (directory / RESULT).exists():
+        raise UserError(
+            f"{directory} holds a finished run, and nothing is overwritten: choose another directory."
+        )
 
 
 def end(trainer: Trainer) -> dict[str, Any]:

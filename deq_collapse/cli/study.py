@@ -42,7 +42,7 @@ def study_main(args: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    whole = f"deq-collapse study run {options.file}" + (f" --seeds {options.seeds}" if options.seeds else "")
+    whole = _whole(options)
     study = _read(options.file, options.seeds)
     from deq_collapse.study.part import part
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
@@ -58,6 +58,12 @@ def _run(options: argparse.Namespace) -> int:
         again = " ".join([whole, *(f"--only {text}" for text in options.only)])
         print(f"Interrupted; the same command goes on where it stopped: {again}", file=sys.stderr)
         return 130
+
+
+def _whole(options: argparse.Namespace) -> str:
+    """The command for the whole of a study."""
+    seeds = f" --seeds {options.seeds}" if options.seeds else ""
+    return f"deq-collapse study {options.command} {options.file}{seeds}"
 
 
 def _read(file: Path, seeds: int | None) -> "StudyFile":
@@ -87,8 +93,7 @@ def _submit(options: argparse.Namespace) -> int:
 
     study, set_by = _read(options.file, options.seeds), read_options(options.set)
     asked = part(study, options.only)
-    seeds = f" --seeds {options.seeds}" if options.seeds else ""
-    plan = plan_study(study, f"deq-collapse study submit {options.file}{seeds}")
+    plan = plan_study(study, _whole(options))
     jobs = submit_study(asked, plan, options.cluster, set_by, options.jobs, options.retry)
     for name, job in jobs.items():
         print(f"{name}  job {job}")

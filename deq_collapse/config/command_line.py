@@ -204,27 +204,21 @@ class CollapseCLI(LightningCLI):
         return str(previous)
 
     def _check_other_run(self) -> None:
-        saved = self.directory / CONFIG
-        if not saved.exists():
-            if (self.directory / RESULT).exists():
+        saved, run = self.directory / CONFIG, "a run that was made from Python"
+        if saved.exists():
+            new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
+            differing = first_difference(self.completed(saved), new, ignore=NOT_THE_RUN)
+            if differing:
                 raise UserError(
-                    f"{self.directory} holds a finished run that was made from Python: choose another --name."
+                    f"{self.directory} holds a run of another configuration ({differing}): choose another"
+                    " --name, or remove that directory."
                 )
-            return
-        new = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
-        differing = first_difference(self.completed(saved), new, ignore=NOT_THE_RUN)
-        if differing:
-            raise UserError(
-                f"{self.directory} holds a run of another configuration ({differing}): choose another"
-                " --name, or remove that directory."
-            )
+            run = "this run"
         if (self.directory / RESULT).exists():
-            raise FinishedRun(
-                f"{self.directory} holds this run, finished: choose another --name for a new one."
-            )
+            raise FinishedRun(f"{self.directory} holds {run}, finished: choose another --name for a new one.")
         if (self.directory / CHECKPOINT).exists() and not self.settings.ckpt_path:
             raise UserError(
-                f"{self.directory} holds this run, interrupted: continue it with --ckpt_path last, or choose"
+                f"{self.directory} holds {run}, interrupted: continue it with --ckpt_path last, or choose"
                 " another --name."
             )
 

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO
 from typing import Any
 
 import matplotlib
@@ -47,6 +47,9 @@ RC: Any = {
     # Ids are hashed with a random salt unless one is given; the same study must give the same bytes.
     "svg.hashsalt": "deq_collapse",
 }
+
+METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
+"""The kinds of files of a figure, and metadata without anything that changes from one saving to the next."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,14 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> N
     return placed
 
 
+def saved(figure: Figure, kind: str) -> bytes:
+    """A figure made under `matplotlib.rc_context(RC)` as svg, png or pdf; the same gives the same bytes."""
+    buffer = BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=METADATA[kind])
+    return buffer.getvalue()
+
+
 def svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an `<svg>` element for an HTML page, reproducible byte by byte.
 
@@ -133,10 +144,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
         name: prefix of every id, unique on the page.
         description: text for readers who cannot see the figure.
     """
-    buffer = StringIO()
-    with matplotlib.rc_context(RC):
-        figure.savefig(buffer, format="svg", dpi=150)
-    return inline(buffer.getvalue(), name, description)
+    return inline(saved(figure, "svg").decode(), name, description)
 
 
 def inline(text: str, name: str, description: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from deq_collapse.figures.files import METADATA, write_figure
+from deq_collapse.figures.files import write_figure
+from deq_collapse.figures.style import METADATA
 from deq_collapse.report.leftovers import keep_only
 from deq_collapse.report.sections import Section, all_drawings
 

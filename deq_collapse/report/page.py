@@ -65,7 +65,7 @@ def write_report(study_dir: Path, figures: bool = False) -> Path:
     path = study_dir / FILE_NAME
     study = read_study(study_dir)
     sections = figure_sections(study)
-    page = render(study, sections, write_figures(study_dir / FIGURES, sections) if figures else {})
+    page = render(study, sections, write_figures(study_dir / FIGURES, sections) if figures else None)
     write_tables(study, study_dir)
     write_atomically(path, page)
     return path

@@ -30,7 +30,7 @@ from deq_collapse.figures.features import feature_maps
 from deq_collapse.figures.minority import collapse_curve
 from deq_collapse.figures.multiples import metric_multiples
 from deq_collapse.figures.published import published_figure
-from deq_collapse.figures.style import inline, svg
+from deq_collapse.figures.style import inline, saved
 from deq_collapse.report.markup import setting_markup
 from deq_collapse.runs.record import Run
 from deq_collapse.runs.setting import axes_in_words
@@ -84,9 +84,8 @@ class Section:
             drawn: the svg of those that were drawn before, by name.
         """
         for drawing in self.drawings:
-            words = drawing.name, drawing.title
-            known = drawn.get(drawing.name)
-            html = inline(known, *words) if known else svg(drawing.draw(), *words)
+            text = drawn.get(drawing.name) or saved(drawing.draw(), "svg").decode()
+            html = inline(text, drawing.name, drawing.title)
             yield setting_markup(drawing.caption), Markup(html)
 
 

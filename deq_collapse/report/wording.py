@@ -161,13 +161,13 @@ def solver_warning(run: Run) -> str | None:
     solver, sentences = run.solver, []
     if solver is None:
         return None
-    worst, last = solver.unconverged_worst_epoch, solver.unconverged
+    worst = solver.unconverged_worst_epoch
     if worst is None:
         sentences.append("it ended before it solved for any fixed point, in unrolled pre-training.")
     elif worst > MISSED:
         sentences.append(
             f"in its worst epoch {percent(worst)} of the training samples missed the solver's tolerance of"
-            f" {number(solver.tolerance)} ({percent(math.nan if last is None else last)} in the last epoch);"
+            f" {number(solver.tolerance)} ({percent(solver.unconverged or 0.0)} in the last epoch);"
             " such features are not fixed points."
         )
     for split, values in (("training", run.train), ("validation", run.validation), ("test", run.test)):

@@ -109,10 +109,10 @@ class _Checking(CollapseCLI):
         if (directory / CONFIG).exists():
             check_same(directory, self.completed(directory / CONFIG), config)
         self.planned.append(Planned(cell.name, cell.axes, content_hash(config), epochs))
-        kind = content_hash(config | {"seed_everything": 0, "data": config["data"] | {"seed": 0}})
         self._source_key = json.dumps(config["data"]["source"], sort_keys=True)
         self.data.append(self._source_key)
-        kind += self._source_key
+        seedless = config | {"seed_everything": 0, "data": config["data"] | {"seed": 0}}
+        kind = content_hash(seedless) + self._source_key
         if kind not in self._built and not (directory / RESULT).exists():
             self._built.add(kind)
             with _named(cell):

@@ -255,6 +255,7 @@ def _nested(path: Path, entry: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _join(path: Path, place: dict[str, Any], more: dict[str, Any], key: str) -> None:
+    """Adds what `key` gives to `place`; unlike OmegaConf's merge, no value takes another's place."""
     for name, value in more.items():
         if isinstance(value, dict) and isinstance(place.get(name), dict):
             _join(path, place[name], value, key)

@@ -35,8 +35,8 @@ def run_cell(directory: Path, cell: Planned, args: Sequence[str], retry: bool = 
             return free
         start = time.time()
         first = progress(directory).epoch
-        new = {"hash": cell.hash, "started": start, "first_epoch": first, "seconds": None, "reason": None}
-        write_state(directory, "running", **new)
+        ended = {"seconds": None, "reason": None}  # of an earlier attempt
+        write_state(directory, "running", hash=cell.hash, started=start, first_epoch=first, **ended)
         try:
             _fit(args)
         except (KeyboardInterrupt, SystemExit):

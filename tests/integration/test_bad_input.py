@@ -253,11 +253,16 @@ class TestBesideAnotherRun:
         assert "finished" in refused(*small_fit(run))
         assert before == {path: path.read_bytes() for path in run.iterdir()}
 
-    def test_a_finished_run_from_python_is_not_overwritten(
+    def test_a_run_from_python_is_not_overwritten(
         self, small_fit, run: Path, tmp_path: Path, refused: Refused
     ):
         shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("config.yaml"))
-        assert "a finished run that was made from Python" in refused(*small_fit(tmp_path / "run"))
+        before = {path.name for path in (tmp_path / "run").iterdir()}
+        assert "a run that was made from Python, finished" in refused(*small_fit(tmp_path / "run"))
+        (tmp_path / "run" / "result.json").unlink()
+        told = refused(*small_fit(tmp_path / "run"))
+        assert "a run that was made from Python, interrupted: continue it with --ckpt_path last" in told
+        assert {path.name for path in (tmp_path / "run").iterdir()} == before - {"result.json"}
 
     def test_a_run_that_a_study_trains_is_left_to_it(
         self, small_fit, run: Path, tmp_path: Path, refused: Refused

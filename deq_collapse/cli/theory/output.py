@@ -15,7 +15,8 @@ from rich.table import Table
 from deq_collapse.analysis.beside import beside, dot
 from deq_collapse.errors import UserError
 from deq_collapse.figures.beside import distance_figure, grams_figure
-from deq_collapse.figures.files import METADATA, write_figure
+from deq_collapse.figures.files import write_figure
+from deq_collapse.figures.style import METADATA
 from deq_collapse.figures.theory_approach import approach_figure
 from deq_collapse.figures.theory_branches import branch_figure
 from deq_collapse.figures.theory_curve import curve_figure
