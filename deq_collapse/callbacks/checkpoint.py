@@ -14,10 +14,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import distributed
 
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
 from deq_collapse.runs.files import CHECKPOINT, CHECKSUMS, PREVIOUS
+
+RandomState = tuple[torch.Tensor, torch.Tensor | None]
+"""Of torch's generator on the CPU, and of that on the rank's own GPU if it has one."""
 
 
 def damage(path: Path) -> str | None:
@@ -128,37 +132,47 @@ def _sha256(path: Path) -> str:
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt`` in the run's directory, rewritten after every epoch, and the one before it.
 
-    Both hold the state of torch's random number generators, so that a Jacobian term or dropout continues as
-    in an uninterrupted run.
+    Both hold the state of torch's random number generators of every rank, so that a Jacobian term or dropout
+    continues as in an uninterrupted run.
     """
 
     def __init__(self) -> None:
-        self._random: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+        self._random: list[RandomState] = []
+        self._device = torch.device("cpu")
         # Not save_last, which writes only beside other checkpoints; without any, only once, when training
         # ends.
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Sets the directory, which only the trainer knows."""
-        self.dirpath = trainer.default_root_dir
+        """Sets the directory and the rank's device, which only the trainer knows."""
+        self.dirpath, self._device = trainer.default_root_dir, trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restores the random state of the checkpoint, whatever was drawn to build the run."""
         super().on_train_start(trainer, pl_module)
-        if self._random is not None:
-            on_cpu, on_gpus = self._random
+        if self._random:
+            on_cpu, on_gpu = self._random[trainer.global_rank % len(self._random)]
             torch.set_rng_state(on_cpu)
-            for gpu, state in enumerate(on_gpus[: torch.cuda.device_count()]):
-                torch.cuda.set_rng_state(state, gpu)
-            self._random = None
+            if on_gpu is not None and self._device.type == "cuda":
+                torch.cuda.set_rng_state(on_gpu, self._device)
+            self._random = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the random state."""
-        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return super().state_dict() | {"random": (torch.get_rng_state(), on_gpus)}
+        """Adds the random states. Every rank has to call it, as every rank saves a checkpoint."""
+        return super().state_dict() | {"random_of_ranks": _random_of_ranks(self._device)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Reads the random state, which older checkpoints lack."""
+        """Reads the random states, which older checkpoints lack."""
         super().load_state_dict(state_dict)
-        self._random = state_dict.get("random")
+        self._random = state_dict.get("random_of_ranks", [])
+
+
+def _random_of_ranks(device: torch.device) -> list[RandomState]:
+    """The random states of all ranks, for the first one, which saves them, does not see what others draw."""
+    own = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, own)
+    return states

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from deq_collapse.config.run import lightning_main
 from deq_collapse.errors import exit_code
@@ -20,8 +21,18 @@ from deq_collapse.errors import exit_code
 CONF = Path(__file__).parents[2] / "conf" / "ranks"
 WARM = ["--trainer.callbacks+", "deq_collapse.callbacks.WarmStarts"]
 """States that ranks share, and a run that goes on has again."""
+PENALTY = ["--model.refinement.init_args.jacobian_weight", "1.0"]
+UNLIKE = [*PENALTY, "--trainer.callbacks+", f"{__name__}.RanksDraw"]
+"""A Jacobian term, whose random directions are other ones on each rank."""
 LIMIT = 300
 """Seconds after which a rank hangs."""
+
+
+class RanksDraw(Callback):
+    """Draws a number more on every further rank before each step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        torch.rand(trainer.global_rank)
 
 
 def main(args: list[str], environment: dict[str, str], said: Path, values: Path) -> None:
@@ -121,7 +132,7 @@ def alone(small_fit, tmp_path_factory) -> Path:
 def two(small_fit, tmp_path_factory) -> Path:
     """The same on two."""
     run = tmp_path_factory.mktemp("two") / "run"
-    args = small_fit(run, *options(2), *WARM, refinement="equilibrium", epochs=4)
+    args = small_fit(run, *options(2), refinement="equilibrium")
     assert Ranks(args, 2, run.parent / "said").measured()
     return run
 
@@ -155,9 +166,11 @@ def test_whoever_starts_the_ranks_the_run_is_the_same(launcher, small_fit, two: 
     assert losses(tmp_path / "run")[0] == losses(two)[0]
 
 
-def test_a_rank_that_dies_ends_the_others_by_a_sentence_and_the_run_goes_on(small_fit, two: Path, tmp_path):
-    run = tmp_path / "run"
-    args = small_fit(run, *options(2), *WARM, refinement="equilibrium", epochs=4)
+def test_a_rank_that_dies_ends_the_others_by_a_sentence_and_the_run_goes_on(small_fit, tmp_path: Path):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    common = [*options(2), *WARM, *UNLIKE]
+    assert Ranks(small_fit(whole, *common, refinement="equilibrium", epochs=4), 2, tmp_path).measured()
+    args = small_fit(run, *common, refinement="equilibrium", epochs=4)
     ranks = Ranks(args, 2, tmp_path / "said")
     while not (run / "last.ckpt").exists():
         assert None in [process.exitcode for process in ranks.processes]
@@ -170,5 +183,5 @@ def test_a_rank_that_dies_ends_the_others_by_a_sentence_and_the_run_goes_on(smal
     assert "--ckpt_path last" in said
     assert "Traceback" not in said
     assert Ranks([*args, "--ckpt_path", "last"], 2, tmp_path / "again").measured()
-    a, b = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (two, run))
+    a, b = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (whole, run))
     assert all(torch.equal(a[name], b[name]) for name in a)
