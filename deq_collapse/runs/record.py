@@ -60,7 +60,7 @@ class End:
     """How a run ended, and what was planned.
 
     Attributes:
-        by: `epochs` or `steps`, the limit it reached; `time`, `early stopping`, `stopped`, `diverged`.
+        by: `epochs` or `steps`, the limit it reached; `time`, `early stopping`, `stopped`.
         whole_epochs: epochs that had all their batches.
         planned_epochs, planned_steps: None without such a limit.
     """
