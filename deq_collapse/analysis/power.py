@@ -6,13 +6,15 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import integrate, special, stats
 
 from deq_collapse.analysis.pairing import FEWEST, LEVEL
 
 POWER = 0.8
 MOST = 1000
 """Largest number of pairs considered."""
+GRID = 401
+"""Points of the integral over standard deviations."""
 
 
 def power(effect: float, pairs: NDArray[np.int64], level: float = LEVEL) -> NDArray[np.float64]:
@@ -24,10 +26,15 @@ def power(effect: float, pairs: NDArray[np.int64], level: float = LEVEL) -> NDAr
         pairs: numbers of pairs, each at least 2.
         level: of the test, uncorrected.
     """
-    freedom, shift = pairs - 1, abs(effect) * np.sqrt(pairs)
+    freedom, shift = pairs[:, None] - 1, abs(effect) * np.sqrt(pairs[:, None])
     critical = stats.t.ppf(1 - level / 2, freedom)
-    above, below = stats.nct.sf(critical, freedom, shift), stats.nct.cdf(-critical, freedom, shift)
-    return np.asarray(above + below)
+    # Over the distribution of the standard deviation: scipy's non-central t is nan at ordinary arguments.
+    middle = np.sqrt(freedom)
+    low, high = np.maximum(middle - 6, 0), middle + 6  # standard deviations of at most 0.71 lie between
+    chi = low + (high - low) * np.linspace(0, 1, GRID)
+    reached = critical * chi / middle
+    rejects = special.ndtr(shift - reached) + special.ndtr(-shift - reached)
+    return np.asarray(integrate.simpson(stats.chi.pdf(chi, freedom) * rejects, x=chi))
 
 
 def pairs_needed(differences: Collection[float], level: float = LEVEL) -> int | None:

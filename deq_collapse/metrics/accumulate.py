@@ -8,6 +8,7 @@ float64, where the rounding of their squares is negligible.
 import torch
 from torch import Tensor
 
+from deq_collapse.metrics.inputs import finite_rows
 from deq_collapse.metrics.moments import EXTRA, TILE, Moments, add_products
 
 # Below this number of samples, the pivot of a class may be an outlier, and its residuals are multiplied in
@@ -52,7 +53,7 @@ def _tiles(features: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[
 
 def _add_tile(moments: Moments, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     x = features if features.dtype == torch.float64 else features.float()
-    finite = x.sum(1).isfinite()
+    finite = finite_rows(x)
     valid = (labels >= 0) & (labels < num_classes)
     bucket = torch.where(valid, torch.where(finite, labels, num_classes), num_classes + 1)
 

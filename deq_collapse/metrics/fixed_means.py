@@ -7,6 +7,7 @@ from torch import Tensor
 
 from deq_collapse.metrics.functional import decide
 from deq_collapse.metrics.functional.rule import Rule
+from deq_collapse.metrics.inputs import finite_rows
 from deq_collapse.metrics.statistics import ClassStatistics
 
 
@@ -33,7 +34,7 @@ class FixedMeans:
 
         """
         classes = len(self.stats.counts)
-        valid = features.sum(1).isfinite() & (labels >= 0) & (labels < classes)
+        valid = finite_rows(features) & (labels >= 0) & (labels < classes)
         nearest = self._made_for(features).nearest(features, labels.clamp(0, classes - 1))
         differs = valid & (nearest != decide(features, weight, bias))
         return torch.stack([valid.sum(), differs.sum()])

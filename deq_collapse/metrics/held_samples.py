@@ -75,12 +75,15 @@ class HeldSamples(LocalStates):
     def count_held(self, stats: ClassStatistics, spread: bool) -> Tensor:
         """Return `tally_samples` of this rank or, inside `compute`, of all: they exchange only counts."""
         buffers = (self.buffered_features, self.buffered_labels, self.buffered_decisions)
-        if self.buffer_dtype is not None and not self._fits(len(stats.counts)):
-            raise ValueError(f"features are too large for buffer_dtype={self.buffer_dtype}")
         tally = tally_samples(stats, *buffers, spread=spread)
-        if not bool(tally.isfinite().all()):
-            raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
-        return self._over_ranks(tally)
+        if self.buffer_dtype is not None and not self._fits(len(stats.counts)):
+            tally.fill_(torch.nan)  # raising here would leave other ranks waiting
+        tally = self._over_ranks(tally)
+        if bool(tally.isfinite().all()):
+            return tally
+        if self.buffer_dtype is not None:
+            raise ValueError(f"features are too large for buffer_dtype={self.buffer_dtype}")
+        raise ValueError("features are too large for float32 arithmetic; hand them over as float64")
 
     def count_directions(self, stats: ClassStatistics) -> Tensor:
         """Return `tally_directions` of this rank or, inside `compute`, of all ranks."""

@@ -67,7 +67,7 @@ class _Tap:
     def __init__(self, classifier: nn.Module) -> None:
         self.classifier: Any = classifier
         self.features: Tensor | None = None
-        classifier.register_forward_pre_hook(_Hook(self))
+        classifier.register_forward_pre_hook(_Hook(self), with_kwargs=True)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Tap":
         return _Tap(self.classifier)
@@ -82,10 +82,11 @@ class _Hook:
     def __init__(self, tap: _Tap | None = None) -> None:
         self.tap = (lambda: None) if tap is None else ref(tap)
 
-    def __call__(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __call__(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         tap = self.tap()
-        if tap is not None:
-            tap.features = inputs[0].detach()
+        features = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
+        if tap is not None and features is not None:
+            tap.features = features.detach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
         return _Hook()

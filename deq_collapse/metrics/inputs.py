@@ -130,6 +130,11 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
             raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
 
 
+def finite_rows(features: Tensor) -> Tensor:
+    """Whether each of features (N, d) has a finite sum, in float32 or better: half precision overflows."""
+    return features.sum(1, dtype=torch.promote_types(features.dtype, torch.float32)).isfinite()
+
+
 def check_finite(features: Tensor) -> None:
     """Raise ValueError if some of features (N, d) are not finite."""
     spoilt = int((~features.isfinite().all(1)).sum())

@@ -28,7 +28,7 @@ LACKS: dict[Need, str] = {
     "minority": "no majority was given, or one of both groups has no samples",
     "minority_pair": "there are not two minority classes",
     "outside": "no out-of-distribution features were given",
-    "fixed": "no means were fixed by `fix_means`",
+    "fixed": "no means were fixed by `fix_means`, or no sample was decided on since",
 }
 """The reason to report when a need is not met."""
 
@@ -51,7 +51,7 @@ class Known:
         count: returns the counts of `functional.tally_samples` over all ranks.
         count_directions: returns those of `functional.tally_directions`.
         fixed: (2, 1) samples decided on while means were fixed, and those of them that are not nearest to the
-            mean of the decided class; None if no means were fixed.
+            mean of the decided class; None if no means were fixed, or no sample was decided on since.
 
     """
 

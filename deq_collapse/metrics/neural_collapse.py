@@ -23,6 +23,7 @@ from deq_collapse.metrics.inputs import (
     check_majority,
     check_names,
     check_sizes,
+    finite_rows,
     tensor_of,
 )
 from deq_collapse.metrics.known import LACKS, Known, Need
@@ -113,6 +114,8 @@ class NeuralCollapse(HeldSamples):
         self.num_classes = num_classes
         self.num_features = num_features
         self.metrics = check_names(DEFAULT if metrics is None else metrics, TABLE)
+        if "cdnv_directional" in self.metrics and buffer_dtype is not None:
+            raise ValueError("cdnv_directional is read off the features kept: buffer_dtype must be None")
         self.majority = check_majority(majority, num_classes)
         self.class_counts = check_counts(class_counts, num_classes)
         self.decays = check_decays(decays)
@@ -229,7 +232,7 @@ class NeuralCollapse(HeldSamples):
         check_batch(h, nothing, None, None, 1, self.num_features)
         self.make_states_writable()
         self._computed = None
-        finite = h.sum(1).isfinite()
+        finite = finite_rows(h)
         self.outside[0] += finite.sum()
         self.outside[1] += (~finite).sum()
         self.outside[2:] += torch.where(finite[:, None], h, 0).sum(0, dtype=torch.float64)
@@ -328,7 +331,7 @@ class NeuralCollapse(HeldSamples):
             spreads=spreads,
             count=lambda: self.count_held(stats, spreads),
             count_directions=lambda: self.count_directions(stats),
-            fixed=None if self._fixed is None else self.decided[:, None],
+            fixed=self.decided[:, None] if self._fixed is not None and bool(self.decided[0]) else None,
         )
 
     def _outside_mean(self) -> Tensor | None:

@@ -269,7 +269,7 @@ class ClassStatistics:
 
         """
         known = means.present if isinstance(means, ClassStatistics) else (means != 0).any(1)
-        centres = means.means if isinstance(means, ClassStatistics) else means
+        centres = means.means if isinstance(means, ClassStatistics) else means.to(self.means)
         lacking = (self.present & ~known).nonzero().flatten().tolist()
         if lacking:
             raise ValueError(

@@ -38,16 +38,22 @@ TABLE: dict[str, Row] = {
     "nc3_alignment": _row(lambda k: formulas.nc3_alignment(k.weight, k.means), "classifier"),
     "nc4": _row(lambda k: formulas.nc4(k.tally), "classifier", "samples"),
     "minority_cos_weights_mean": _row(
-        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).mean(), "classifier", "minority_pair"
+        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).mean(),
+        "classifier",
+        "minority",
+        "minority_pair",
     ),
     "minority_cos_weights_max": _row(
-        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).max(), "classifier", "minority_pair"
+        lambda k: formulas.minority_cosines(k.rows_gram, k.minority).max(),
+        "classifier",
+        "minority",
+        "minority_pair",
     ),
     "minority_cos_means_mean": _row(
-        lambda k: formulas.minority_cosines(k.gram, k.minority_present).mean(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.gram, k.minority_present).mean(), "minority", "minority_pair"
     ),
     "minority_cos_means_max": _row(
-        lambda k: formulas.minority_cosines(k.gram, k.minority_present).max(), "minority_pair"
+        lambda k: formulas.minority_cosines(k.gram, k.minority_present).max(), "minority", "minority_pair"
     ),
     "majority_minority_norm_weights": _row(
         lambda k: formulas.majority_minority_norm(k.rows, k.minority), "classifier", "minority"

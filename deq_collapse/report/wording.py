@@ -196,8 +196,9 @@ def headline(study: Study) -> str:
     more = f" In {some} more within-class variability alone did." if some else ""
     missed = sum(not run.converged for run in study.runs)
     unconverged = (
-        f" {missed} runs missed fixed points for more than {MISSED:.1%} of a split’s images; what was measured"
-        " there, marked †, enters no comparison, and nothing does of a run that missed them in training."
+        f" {missed} runs missed fixed points for more than {MISSED:.1%} of a split’s images; what was"
+        " measured there, marked †, enters no comparison, and nothing does of a run that missed them in"
+        " training."
         if missed
         else ""
     )

@@ -38,7 +38,7 @@ def critical_ratio(
 
     low, high = 0.0, log(2)
     while excess(high) < 0:
-        low, high = high, 2 * high
-        if high > log(LARGEST):
+        if high == log(LARGEST):
             return inf
+        low, high = high, min(2 * high, log(LARGEST))
     return exp(float(brentq(excess, low, high, xtol=1e-7)))

@@ -1,6 +1,7 @@
 """Minority cosine against the imbalance ratio, and where it reaches 1 (Fang 2021)."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def curve_table(
     points: int = 81,
 ) -> pd.DataFrame:
     """One row per optimum: of the reduced program on a fine grid of R, of the full one on a coarse grid, and
-    at R0 (`program` is "critical").
+    at R0 (`program` is "critical"), unless that is infinite.
 
     Raises:
         ValueError: for a majority that leaves fewer than 2 minority classes, or energies that are not
@@ -36,7 +37,7 @@ def curve_table(
         grids: dict[str, Iterable[float]] = {
             "reduced": np.geomspace(1, largest, points),
             "full": np.geomspace(1, largest, CHECKED + 1),
-            "critical": [critical],
+            "critical": [critical] if isfinite(critical) else [],
         }
         for program, ratios in grids.items():
             solve = full_layer_peeled if program == "full" else layer_peeled

@@ -22,6 +22,23 @@ def test_power_is_the_share_of_rejections_in_a_simulation() -> None:
     assert power(1.0, np.array([8]))[0] == pytest.approx(rejected, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("differences", "level", "pairs"),
+    [([4, 5, 6], 0.05 / 45, 5), ([7, 8, 9], 0.05 / 45, 4), ([2, 3, 4], 0.05 / 20, 6)],
+)
+def test_large_effects_need_few_pairs(differences: list[float], level: float, pairs: int) -> None:
+    # By numerical integration of the non-central t distribution, whose function in scipy is nan there.
+    assert pairs_needed(differences, level) == pairs
+
+
+@pytest.mark.parametrize("effect", [0.5, 3.0, 40.0])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 90])
+def test_power_is_a_probability_that_grows_with_the_pairs(effect: float, level: float) -> None:
+    found = power(effect, np.arange(3, 1001), level)
+    assert ((found > 0) & (found < 1 + 1e-6)).all()
+    assert (np.diff(found) > -1e-6).all()
+
+
 @given(
     differences=st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=12),
     factor=st.sampled_from([-8.0, -1.0, 0.25, 4.0]),

@@ -78,7 +78,34 @@ def _two_passes(
         "relu_ce_weights": float(np.linalg.norm(_normed(W @ W.T) - _normed(relu_w))),
         "relu_ce_logits": float(np.linalg.norm(_normed(W @ means.T) - etf)),
         "nc4": float(np.mean(nearest != (h @ W.T + b).argmax(1))),
-    }
+    } | _two_majority_classes(means, W, v)
+
+
+def _two_majority_classes(means: np.ndarray, W: np.ndarray, v: np.ndarray) -> dict[str, float]:
+    """With 0 and 1 as the majority; v holds the variances of classes."""
+    K, M = len(means), means - means.mean(0)
+
+    def cosine(a: np.ndarray, c: np.ndarray) -> float:
+        return float(a @ c / np.linalg.norm(a) / np.linalg.norm(c))
+
+    def cdnv(a: int) -> float:
+        others = [c for c in range(K) if c != a]
+        return float(np.mean([(v[a] + v[c]) / 2 / ((M[a] - M[c]) ** 2).sum() for c in others]))
+
+    found: dict[str, float] = {}
+    for name, rows in (("means", M), ("weights", W)):
+        among = [cosine(rows[a], rows[c]) for a in range(2, K) for c in range(2, a)]
+        if among:
+            found |= {f"minority_cos_{name}_mean": np.mean(among), f"minority_cos_{name}_max": max(among)}
+        lengths = np.linalg.norm(rows, axis=1)
+        if lengths[2:].any():
+            found[f"majority_minority_norm_{name}"] = lengths[:2].mean() / lengths[2:].mean()
+    found["cdnv_majority"] = np.mean([cdnv(0), cdnv(1)])
+    found["cdnv_minority"] = np.mean([cdnv(a) for a in range(2, K)])
+    unit = M / np.linalg.norm(M, axis=1, keepdims=True)
+    apart = [-np.log(np.linalg.norm(unit[a] - unit[c])) for a in range(K) for c in range(a)]
+    etf = -np.log(np.sqrt(2 * K / (K - 1)))
+    return found | {"uniformity": float(np.mean(apart) - etf)}
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,14 @@ def test_a_collection_by_position_measures_what_the_classifier_received(model, b
     assert both(model(x), y)["nc1"] == pytest.approx(float(expected(model, batches[:1])["nc1"]))
 
 
+def test_a_classifier_that_is_called_by_keyword_is_heard(batches):
+    x, y = batches[0]
+    classifier = nn.Linear(x.shape[1], 3)
+    metric = HookedCollapse(classifier, metrics=["nc1"])
+    metric(classifier(input=x), y)
+    assert metric.compute()["nc1"] == metric(classifier(x), y)["nc1"]
+
+
 def test_a_batch_is_counted_once_and_only_after_a_pass(model, batches):
     metric = HookedCollapse(model[-1])
     x, y = batches[0]

@@ -124,9 +124,9 @@ def test_every_value_matches_two_passes(make, measure, reference, noise, dtype):
     weight = torch.randn(5, WIDTH, generator=generator, dtype=torch.float64)
     bias = torch.randn(5, generator=generator, dtype=torch.float64)
     expected = reference(features, labels, weight, bias, 5)
-    values = measure(features, labels, weight, bias)
+    values = measure(features, labels, weight, bias, majority=[0, 1])
     for name, value in expected.items():
-        within = name in ("nc1", "nc1_trace_ratio", "cdnv") and dtype != torch.float64
+        within = name.startswith(("nc1", "cdnv")) and dtype != torch.float64
         assert values[name] == pytest.approx(value, rel=1e-6 if within else 0, abs=1e-9), name
 
 

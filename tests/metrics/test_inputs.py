@@ -243,6 +243,7 @@ def test_nc4_without_any_decided_sample_is_refused(make, metric):
         ({"nonfinite": "ignore"}, "nonfinite must be 'raise' or 'skip'"),
         ({"buffer_dtype": torch.int8}, "floating type"),
         ({"weighting": "classes", "buffer_dtype": torch.float16}, "must be None"),
+        ({"metrics": ["cdnv_directional"], "buffer_dtype": torch.float16}, "must be None"),
     ],
 )
 def test_choices_that_do_not_exist(arguments, words):
@@ -297,3 +298,24 @@ def test_what_is_left_out_is_said():
     assert set(left_out) == {"nc3", "nc4", "nc5", "minority_cos_means_mean"}
     metric.update(torch.eye(6)[:3], torch.arange(3), torch.eye(6)[:3])
     assert not {"nc3", "nc4"} & set(metric.left_out())
+    assert left_out["minority_cos_means_mean"].startswith("no majority was given")
+    metric = NeuralCollapse(3, 6, metrics=["minority_cos_means_mean"], majority=[0, 1])
+    metric.update(torch.eye(6)[:3], torch.arange(3))
+    assert metric.left_out() == {"minority_cos_means_mean": "there are not two minority classes"}
+
+
+def test_half_precision_features_are_finite_where_their_sum_is_not():
+    generator = torch.Generator().manual_seed(0)
+    h, y = (130 + 20 * torch.rand(40, 512, generator=generator)).half(), torch.arange(40) % 2
+    assert not h.sum(1).isfinite().any()
+    found = []
+    for features in (h, h.float()):
+        metric = NeuralCollapse(2, 512, metrics=["nc1", "nc5", "nc4_fixed"])
+        metric.update(features, y)
+        metric.update_outside(features)
+        metric.fix_means()
+        metric.update(features, y, torch.randn(2, 512, generator=generator.manual_seed(1)).to(features.dtype))
+        assert int(metric.decided[0]) == 40
+        found.append(metric.compute())
+    assert found[0]["nc5"] == found[1]["nc5"]
+    assert found[0]["nc1"] == found[1]["nc1"]

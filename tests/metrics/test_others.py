@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deq_collapse.metrics import ClassStatistics, LayerwiseCollapse, NeuralCollapse, functional
+from deq_collapse.metrics import ClassStatistics, LayerwiseCollapse, NeuralCollapse, functional, known
 
 COUNTS = [60, 25, 90, 8, 40]
 K = len(COUNTS)
@@ -124,6 +124,12 @@ def test_means_that_all_coincide(measure):
     assert not any(math.isnan(value) for value in found.values())
 
 
+def test_collapsed_classes_have_no_variability_however_close_their_means(measure):
+    means = torch.tensor([[0.0, 0, 0], [10, 0, 0], [10, 1e-7, 0]], dtype=torch.float64)
+    found = measure(means.repeat(4, 1), torch.arange(12) % 3, metrics=["vci", "between_rank"])
+    assert found == {"vci": pytest.approx(0, abs=1e-12), "between_rank": 2}
+
+
 def test_a_law_of_separation_is_found_where_it_holds():
     depth = torch.arange(6)
     law = functional.separation_law(3.0 * 0.4**depth)
@@ -167,7 +173,7 @@ def test_a_second_pass_gives_nc4_without_keeping_samples(make, measure):
             metric.update(h, y, weight, bias)
         assert ("nc4_fixed" in metric.compute()) == bool(metric._fixed)
         if metric._fixed is None:
-            assert metric.left_out() == {"nc4_fixed": "no means were fixed by `fix_means`"}
+            assert metric.left_out() == {"nc4_fixed": known.LACKS["fixed"]}
         metric.fix_means()
     # The means of the first pass are those of the second: the value is exact.
     metric.reset()
@@ -175,6 +181,15 @@ def test_a_second_pass_gives_nc4_without_keeping_samples(make, measure):
     values = metric.compute()
     assert float(values["nc4_fixed"]) == measure(features, labels, weight, bias)["nc4"]
     assert not hasattr(metric, "buffered_features")
+
+
+def test_fixing_the_means_of_a_pass_spoils_none_of_its_values(make):
+    features, labels = make(COUNTS, 8, 0.5)
+    metric = NeuralCollapse(K, 8, ["nc1", "nc4_fixed"])
+    metric.update(features, labels, torch.randn(K, 8))
+    metric.fix_means()
+    assert set(metric.compute()) == {"nc1"}
+    assert set(metric.left_out()) == {"nc4_fixed"}
 
 
 def test_samples_of_a_class_without_a_fixed_mean_are_compared_with_the_others(make):

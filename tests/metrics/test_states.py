@@ -198,6 +198,26 @@ def test_class_values(data):
     torch.testing.assert_close(values["counts"], torch.bincount(labels, minlength=4).double())
     torch.testing.assert_close(values["norms_weights"], weight.norm(dim=1))
     assert values["cdnv"].mean() == pytest.approx(float(filled(data).compute()["cdnv"]))
+    means = torch.stack([features[labels == c].mean(0) for c in range(4)])
+    centred = means - means.mean(0)
+    variances = [(features[labels == c] - means[c]).square().sum(1).mean() for c in range(4)]
+    torch.testing.assert_close(values["variances"], torch.stack(variances))
+    between = centred.square().sum(1).mean()
+    torch.testing.assert_close(values["nc1_trace_ratio"], torch.stack(variances) / between)
+    torch.testing.assert_close(values["norms_means"], centred.norm(dim=1))
+    torch.testing.assert_close(values["gram_means"], centred @ centred.T)
+    cosines = torch.cosine_similarity(centred[:, None], centred[None], dim=2)
+    torch.testing.assert_close(values["cos_means"], cosines)
+
+
+def test_class_values_of_classes_that_coincide_or_have_no_samples():
+    metric = NeuralCollapse(3, 4, metrics=["nc1_trace_ratio"])
+    metric.update(torch.tensor([[1.0], [-1.0]]).repeat(2, 4), torch.tensor([0, 0, 1, 1]))
+    assert float(metric.compute()["nc1_trace_ratio"]) == torch.inf
+    values = metric.class_values()
+    assert values["nc1_trace_ratio"][:2].tolist() == [torch.inf] * 2
+    for name in ("variances", "nc1_trace_ratio", "cdnv", "norms_means"):
+        assert values[name].isnan().tolist()[2], name
 
 
 def test_the_training_counts_set_the_targets_of_a_balanced_test_split(data):

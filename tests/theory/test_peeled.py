@@ -1,5 +1,7 @@
 """The layer-peeled programs: reductions, bounds and the ratio at which minority classifiers coincide."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from deq_collapse.metrics.geometry import gram_distance, seli, simplex_etf_gram
 from deq_collapse.theory.closed_forms import cross_entropy_gap
 from deq_collapse.theory.critical import critical_ratio
+from deq_collapse.theory.curve import curve_table
 from deq_collapse.theory.loss import log_cross_entropy
 from deq_collapse.theory.minimise import minimise
 from deq_collapse.theory.peeled import (
@@ -114,6 +117,21 @@ def test_the_critical_ratio_divides_distinct_from_coinciding_minority_classifier
     )
     assert below < 0.97
     assert above > 0.999
+
+
+def test_a_critical_ratio_is_found_up_to_the_largest():
+    critical = critical_ratio(10, 3, 1.0, 20.0)
+    assert critical == pytest.approx(6.36e5, rel=1e-2)
+    below, above = (
+        minority_cosine(layer_peeled(step_counts(10, 3, critical * f), 1, 20).weights, 3) for f in (0.9, 1.1)
+    )
+    assert below < 0.99 < above
+
+
+def test_a_curve_without_a_critical_ratio_has_its_other_rows():
+    table = curve_table(10, [3], 1.0, 200.0, 1e4, 3)
+    assert critical_ratio(10, 3, 1.0, 200.0) == math.inf
+    assert set(table.program) == {"reduced", "full"}
 
 
 def test_the_critical_ratio_grows_with_energy_falls_with_the_majority_and_knows_only_the_product():

@@ -96,7 +96,8 @@ def vci(within: Tensor, stats: ClassStatistics) -> Tensor:
     values, vectors = torch.linalg.eigh(torch.addmm(within, rows.T, rows))
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
     explained = (rows @ vectors[:, kept]).square().sum(0) / values[kept]
-    index: Tensor = 1 - explained.sum() / rank
+    # Where the means are all there is, the smallest of their directions may be lost to rounding.
+    index: Tensor = 1 - explained.sum() / min(rank, int(kept.sum()))
     return index.clamp(0, 1)
 
 
