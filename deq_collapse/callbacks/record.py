@@ -194,7 +194,9 @@ def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -
         **{f"class_means_{split}": _array(means) for split, means in module.class_means.items()},
         "weight": _array(weight),
         "bias": np.zeros(len(weight)) if bias is None else _array(bias),
-        "test_features": network.features(images).float().cpu().numpy(),
+        "test_features": torch.cat(
+            [network.features(part).float().cpu() for part in images.split(data.eval_batch_size)]
+        ).numpy(),
         "test_labels": data.source.test.labels[_kept(data)].numpy(),
         "class_names": np.array(data.class_names),
         "majority": np.array(data.majority or (), dtype=np.int64),

@@ -46,14 +46,16 @@ def _run(options: argparse.Namespace) -> int:
     study = _read(options.file, options.seeds)
     from deq_collapse.study.part import part
     from deq_collapse.study.runner import Runner, plan_study, sigterm_as_exit
+    from deq_collapse.study.state import state_of
 
     asked = part(study, options.only)
     try:
         with sigterm_as_exit():
             Runner(asked, plan_study(study, whole), options.jobs, options.retry).run()
-            code = _report(study.directory)
+            _report(study.directory)
             _tell_unsent(asked)
-            return code
+            states = [state_of(study.directory / cell.name) for cell in asked.cells]
+            return 1 if "failed" in states else 0
     except (KeyboardInterrupt, SystemExit):
         again = " ".join([whole, *(f"--only {text}" for text in options.only)])
         print(f"Interrupted; the same command goes on where it stopped: {again}", file=sys.stderr)

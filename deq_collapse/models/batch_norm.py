@@ -18,9 +18,13 @@ class BatchNormOverRanks(_BatchNorm):
         """The layers it replaces take 2 to 5 dimensions; this one takes any number."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises ``(N, C, ...)``; in eval mode or on a single rank, as any batch normalisation does."""
+        """Normalises ``(N, C, ...)``, in float32 or better; in eval mode or on a single rank, as any batch
+        normalisation does.
+        """
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
+        dtype = input.dtype
+        input = input.to(torch.promote_types(dtype, torch.float32))
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *(1 for _ in axes[1:])]
         count = torch.tensor([float(input.numel() // input.shape[1])])
@@ -33,7 +37,8 @@ class BatchNormOverRanks(_BatchNorm):
         if self.track_running_stats:
             self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normed = centred * (variance + self.eps).rsqrt().view(shape)
-        return normed * self.weight.view(shape) + self.bias.view(shape) if self.affine else normed
+        normed = normed * self.weight.view(shape) + self.bias.view(shape) if self.affine else normed
+        return normed.to(dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

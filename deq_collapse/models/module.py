@@ -185,11 +185,17 @@ class CollapseModule(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Converts the weights to the trainer's precision, and compiles if requested.
+        """Converts the weights to the trainer's precision, turns TF32 off, and compiles if requested.
 
         Raises:
-            UserError: on a CPU without a C++ compiler, and for an explicit refinement with a Jacobian term.
+            UserError: on a device without float64, on a CPU without a C++ compiler, and for an explicit
+                refinement with a Jacobian term.
         """
+        if self.trainer.strategy.root_device.type == "mps":
+            raise UserError("geometry is measured in float64, which mps has not: --trainer.accelerator cpu.")
+        # By default GPUs round what convolutions take to ten bits, in which few states reach a residual of
+        # 1e-4. For explicit twins, too.
+        torch.backends.cudnn.allow_tf32 = False
         # Lightning converts only after it has loaded a checkpoint, which would round 64-bit weights to 32
         # bits.
         self.trainer.precision_plugin.convert_module(self)

@@ -66,6 +66,7 @@ class _Checking(CollapseCLI):
         self.data: list[str] = []
         self._cell = study.cells[0]
         self._built: set[str] = set()
+        self._made: dict[str, Source] = {}
         self._sources: dict[str, Source] = {}
         super().__init__(*args, **kwargs)
 
@@ -121,8 +122,10 @@ class _Checking(CollapseCLI):
         _check_data(directory, self._sources.get(self._source_key))
 
     def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
-        """Makes a data set once for all cells."""
-        return self._sources.setdefault(self._source_key, kind(*args, **kwargs))
+        """Makes a data set once for all cells. One that takes another is made last, and is the cell's."""
+        key = repr((kind, args, kwargs))
+        self._sources[self._source_key] = made = self._made.get(key) or kind(*args, **kwargs)
+        return self._made.setdefault(key, made)
 
 
 @contextmanager

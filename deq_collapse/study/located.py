@@ -11,6 +11,7 @@ from deq_collapse.config.files import read_yaml
 from deq_collapse.errors import UserError
 from deq_collapse.runs.files import CONFIG, RESULTS
 from deq_collapse.study.grid import read_study_file
+from deq_collapse.study.plan import read_plan
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,16 @@ def locate(path: Path) -> Located:
     """
     if not path.is_dir():
         study = read_study_file(path)
-        return Located(study.name, study.directory, {cell.name: cell.axes for cell in study.cells}, True)
+        runs = {cell.name: cell.axes for cell in study.cells}
+        with suppress(UserError):  # a damaged plan is written anew by the next `study run`
+            plan = read_plan(study.directory)
+            planned = {cell.name: cell.axes for cell in plan.cells} if plan else {}
+            if runs.keys() <= planned.keys():  # more seeds were asked for than the file has
+                runs = planned
+        return Located(study.name, study.directory, runs, True)
+    with suppress(UserError):  # a damaged plan is written anew by the next `study run`
+        if plan := read_plan(path):
+            return Located(plan.study, path, {cell.name: cell.axes for cell in plan.cells}, True)
     with suppress(OSError, ValueError):  # written only after the first run
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
         if cells := results.get("cells"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,7 +72,7 @@ def _log(run: Run, name: str, directory: Path) -> None:
         content[FIGURES] = [wandb.Image(str(path), caption=path.stem) for path in pictures]
     if content:
         run.log(content)
-    artifact = wandb.Artifact(f"report-{name}", REPORT)
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", f"report-{name}", flags=re.ASCII), REPORT)
     for path in (directory / "report.html", directory / "results.json"):
         if path.exists():
             artifact.add_file(str(path), skip_cache=True)

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy
 
 from deq_collapse.callbacks import History
-from deq_collapse.callbacks.record import summary
+from deq_collapse.callbacks.record import solver, summary
 from deq_collapse.metrics import NeuralCollapse
 
 
@@ -65,6 +65,32 @@ def test_only_an_equilibrium_has_a_solver(finished):
     else:
         assert (solver["gradient"], solver["tolerance"]) == ("ift", 1e-4)
         assert solver["unconverged"] == solver["unconverged_worst_epoch"] == 0
+
+
+def test_the_worst_epoch_of_a_solver_is_kept_beside_the_last(finished):
+    history = History()
+    history.rows = [
+        (epoch, epoch, "fit", "forward_unconverged", share) for epoch, share in ((1, 0.02), (2, 0.0))
+    ]
+    found = solver(finished.module, history)
+    if finished.refinement == "explicit":
+        assert found is None
+        return
+    assert (found["unconverged"], found["unconverged_worst_epoch"]) == (0, 0.02)
+    nothing = solver(finished.module, History())
+    assert nothing["unconverged"] is nothing["unconverged_worst_epoch"] is None
+
+
+def test_no_batch_is_larger_than_asked_for_and_convolutions_are_exact(ready, tmp_path):
+    sizes = []
+    run = ready(tmp_path, "equilibrium", epochs=1)
+    run.data.eval_batch_size = 100
+    run.module.network.encoder.register_forward_hook(lambda _, images, __: sizes.append(len(images[0])))
+    torch.backends.cudnn.allow_tf32 = True
+    run.trainer.fit(run.module, run.data)
+    assert max(sizes) <= 128  # that of training
+    assert len(np.load(tmp_path / "geometry.npz")["test_features"]) > 128
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @torch.no_grad()

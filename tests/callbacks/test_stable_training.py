@@ -158,3 +158,25 @@ def test_an_explicit_refinement_is_left_alone(ready, tmp_path, make):
         each.trainer.fit(each.module, each.data)
     assert_same(plain.module.state_dict(), run.module.state_dict())
     assert plain.callback(History).rows == run.callback(History).rows
+
+
+class FirstLoss(Callback):
+    """Keeps the loss of the first step and its Jacobian term, and ends the run."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.loss = outputs["loss"]
+        self.term = pl_module.network.refinement.jacobian
+        raise Stopped
+
+
+@pytest.mark.parametrize("refinement", ["explicit", "equilibrium"])
+def test_the_jacobian_term_is_part_of_the_loss(ready, tmp_path, refinement):
+    seen = {}
+    for weight in (1e-9, 0.5):
+        seen[weight] = FirstLoss()
+        run = ready(tmp_path / str(weight), refinement, watching=[seen[weight]])
+        run.module.network.refinement.jacobian_weight = weight
+        with pytest.raises(Stopped):
+            run.trainer.fit(run.module, run.data)
+    assert seen[0.5].term > 0
+    torch.testing.assert_close(seen[0.5].loss, seen[1e-9].loss + 0.5 * seen[0.5].term)

@@ -104,6 +104,20 @@ def test_another_run_may_have_exactly_the_images_of_this_one(tmp_path):
     begin(tmp_path / "again", imbalance=replay(tmp_path / "first"), seed=8)
 
 
+def test_a_replay_trains_on_no_image_that_it_holds_out(tmp_path):
+    begin(tmp_path / "first", imbalance=Step(1, 10.0, n_max=10), seed=3)
+
+    def again(seed):
+        data = CollapseDataModule(Stripes(), replay(tmp_path / "first"), validation=5, seed=seed)
+        return data, data.validation_indices
+
+    data, held_out = again(3)
+    assert len(held_out) == 10
+    assert not set(held_out.tolist()) & set(data.indices.tolist())
+    with pytest.raises(UserError, match="use the seed of the manifest, not 4"):
+        again(4)
+
+
 def test_a_replay_of_other_data_is_refused(tmp_path):
     begin(tmp_path / "first")
     with pytest.raises(

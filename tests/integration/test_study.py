@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deq_collapse.cli import main
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +73,35 @@ def test_a_directory_of_single_runs_gets_a_report_too(study: Path, tmp_path: Pat
         (tmp_path / run).symlink_to(study / run)
     assert main(["study", "report", str(tmp_path)]) == 0
     assert "equilibrium-seed0" in (tmp_path / "report.html").read_text()
+
+
+NOISY = """
+from deq_collapse.data import Source
+
+
+class Noisy(Source):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def load(self, split):
+        images, labels = self.source.load(split)
+        return images, 9 - labels
+"""
+
+
+def test_a_study_on_a_data_set_of_a_data_set_goes_on(
+    tiny_study: Callable[..., Path], tmp_path: Path, monkeypatch, capsys
+):
+    (tmp_path / "noisy_digits.py").write_text(NOISY)
+    monkeypatch.chdir(tmp_path)
+    inner = {"class_path": "deq_collapse.data.Digits"}
+    model = str(CONF / "model" / "explicit.yaml")
+    axes = {"refinement": {"once": model, "twice": [model, {"model.refinement.init_args.depth": 2}]}}
+    source = {"class_path": "noisy_digits.Noisy", "init_args": {"source": inner}}
+    file = tiny_study(tmp_path / "study", epochs=1, axes=axes, seeds=[0])
+    content = yaml.safe_load(file.read_text())
+    content["override"].append({"data": {"source": source, "imbalance": {"class_path": "Natural"}}})
+    file.write_text(yaml.safe_dump(content))
+    for seeds in ("1", "2"):
+        assert main(["study", "run", str(file), "--seeds", seeds]) == 0, capsys.readouterr()
+    assert len(json.loads((tmp_path / "study/tiny/results.json").read_text())["runs"]) == 4

@@ -150,7 +150,7 @@ def test_a_failed_run_is_kept_with_its_reason_until_it_is_retried(
     log = (directory / "e-diverging-seed0/log.txt").read_text()
 
     capsys.readouterr()
-    run(path)
+    assert main(["study", "run", str(path)]) == 1
     assert "--retry runs it again" in capsys.readouterr().out
     assert (directory / "e-diverging-seed0/log.txt").read_text() == log
     run(path, retry=True)

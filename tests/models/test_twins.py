@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from deq_collapse.callbacks.costs import flops_per_image, saved_activation_bytes
 from deq_collapse.errors import UserError
-from deq_collapse.models import Cell, ConvCell, Equilibrium, Explicit, LinearCell, ResidualCell
+from deq_collapse.models import (
+    Cell,
+    ConvCell,
+    Equilibrium,
+    Explicit,
+    LinearCell,
+    ResidualCell,
+)
 
 FREE = partial(ConvCell, lipschitz=None)
 

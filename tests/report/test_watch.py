@@ -1,5 +1,6 @@
 """Watching a study: a page that shows what is finished and what is not, and a command that ends cleanly."""
 
+import json
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ from deq_collapse.cli import main
 from deq_collapse.errors import UserError
 from deq_collapse.report.watch import Watch, watch
 from deq_collapse.runs.along import write_along
+from deq_collapse.study.plan import Plan, Planned, write_plan
 
 RELOADS = "location.reload()"
 MakeStudy = Callable[..., Path]
@@ -157,3 +159,19 @@ def test_a_port_that_is_taken_is_told(study: Path) -> None:
         taken.listen()
         with pytest.raises(UserError, match="cannot be served"):
             watch(study, port=taken.getsockname()[1])
+
+
+def test_a_study_that_is_given_more_seeds_is_not_over_before_they_are(make_study: MakeStudy) -> None:
+    directory = make_study(imbalances=("balanced",))
+    runs = json.loads((directory / "results.json").read_text())["runs"]
+    file = directory.parent / "demo.yaml"
+    axes = {"imbalance": {"balanced": {}}, "refinement": {"explicit": {}, "equilibrium": {}}}
+    file.write_text(yaml.safe_dump({"name": "demo", "output": str(directory.parent), "axes": axes}))
+    assert Watch(file, 0.1).over
+    names = [run["name"] for run in runs] + [run["name"].replace("seed0", "seed1") for run in runs]
+    plan = [Planned(name, {}, "", 60) for name in names]
+    write_plan(directory, Plan("demo", "deq-collapse study run demo.yaml --seeds 2", tuple(plan)))
+    for path in (file, directory):
+        watched = Watch(path, 0.1)
+        assert len(watched.study.runs) == 4
+        assert not watched.over
