@@ -195,7 +195,7 @@ def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -
         "weight": _array(weight),
         "bias": np.zeros(len(weight)) if bias is None else _array(bias),
         "test_features": torch.cat(
-            [network.features(part).float().cpu() for part in images.split(data.eval_batch_size)]
+            [network.features(part).float().cpu() for part in torch.split(images, data.eval_batch_size)]
         ).numpy(),
         "test_labels": data.source.test.labels[_kept(data)].numpy(),
         "class_names": np.array(data.class_names),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deq_collapse.cli.cite import cite_parser
+from deq_collapse.cli.conf import folders
 from deq_collapse.config.commands import COMMANDS as LIGHTNING
 from deq_collapse.config.early import KEYS
 from deq_collapse.config.files import SHIPPED
@@ -108,13 +109,19 @@ def _add_keys(parser: argparse.ArgumentParser, with_checkpoint: bool) -> None:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Completes positional arguments that are files as configurations, mostly those of studies."""
+    """Completes positional arguments: study files, directories, and the folders of `conf`."""
+    import shtab
+
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_files(command)
-        elif not action.option_strings and action.choices is None:
+        elif action.dest == "folder":
+            action.choices = folders()
+        elif action.dest in ("file", "study"):
             _completes(action)
+        elif not action.option_strings and action.choices is None:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
 
 
 def _completes(action: Any) -> None:

@@ -18,9 +18,9 @@ def conf_main(args: Sequence[str]) -> int:
     Raises:
         UserError: for a folder that does not exist.
     """
-    folder, folders = conf_parser().parse_args(args).folder, _folders()
-    if folder is not None and folder not in folders:
-        raise UserError(f"there is no folder {folder} of configurations; there are {', '.join(folders)}.")
+    folder, known = conf_parser().parse_args(args).folder, folders()
+    if folder is not None and folder not in known:
+        raise UserError(f"there is no folder {folder} of configurations; there are {', '.join(known)}.")
     from rich.console import Console
     from rich.table import Table
 
@@ -39,11 +39,12 @@ def conf_parser() -> argparse.ArgumentParser:
         description="Lists the configurations that come with the package. Each works under its name from any"
         " directory; a file of that name in the working directory is used instead.",
     )
-    parser.add_argument("folder", nargs="?", help=f"one of {', '.join(_folders())}; all of them by default")
+    parser.add_argument("folder", nargs="?", help=f"one of {', '.join(folders())}; all of them by default")
     return parser
 
 
-def _folders() -> list[str]:
+def folders() -> list[str]:
+    """The folders of shipped configurations."""
     return sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 
 

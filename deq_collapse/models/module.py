@@ -188,8 +188,8 @@ class CollapseModule(LightningModule):
         """Converts the weights to the trainer's precision, turns TF32 off, and compiles if requested.
 
         Raises:
-            UserError: on a device without float64, on a CPU without a C++ compiler, and for an explicit
-                refinement with a Jacobian term.
+            UserError: on a device without float64, without the compiler that the device needs, and for an
+                explicit refinement with a Jacobian term.
         """
         if self.trainer.strategy.root_device.type == "mps":
             raise UserError("geometry is measured in float64, which mps has not: --trainer.accelerator cpu.")
@@ -206,10 +206,7 @@ class CollapseModule(LightningModule):
                     "model.compile and the jacobian_weight of an explicit refinement exclude each other: the"
                     " term needs a second derivative, which compiled code does not have."
                 )
-            compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
-            on_cpu = self.trainer.strategy.root_device.type == "cpu"
-            if on_cpu and not any(map(shutil.which, compilers)):
-                raise UserError("model.compile needs a C++ compiler on a CPU, and none is installed.")
+            _check_compiler(self.trainer.strategy.root_device.type)
             # Each batch size on its own: with dynamic=None the gradients of a smaller last batch were 25% off
             # for a ConvCell in channels_last (torch 2.14.1 on a CPU).
             torch._dynamo.config.recompile_limit = 32  # sizes, each with and without a gradient
@@ -399,3 +396,13 @@ class _Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
         return self
+
+
+def _check_compiler(device: str) -> None:
+    """Raises UserError if the compiler is missing that torch.compile calls for code of a device."""
+    language, names = {
+        "cpu": ("C++", (os.environ.get("CXX", "c++"), "g++", "clang++")),
+        "cuda": ("C", (os.environ.get("CC", "cc"), "gcc", "clang")),  # of triton, for what starts a kernel
+    }.get(device, ("", ()))
+    if names and not any(map(shutil.which, names)):
+        raise UserError(f"model.compile needs a {language} compiler on {device}, and none is installed.")

@@ -35,14 +35,17 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("study run --jo", ["--jobs"]),
         ("fit --trainer.max_", ["--trainer.max_epochs", "--trainer.max_steps", "--trainer.max_time"]),
         ("fit --config conf/data/dig", ["conf/data/digits.yaml"]),
-        ("fit --config conf/run/digits.yaml --config ow", ["own.yaml"]),
+        ("fit --config conf/run/digits.yaml --config own.", ["own.yaml"]),
         ("study run conf/study/dem", ["conf/study/demo.yaml"]),
         ("theory cu", ["curve"]),
+        ("conf da", ["data"]),
+        ("init own", ["own_folder"]),
     ],
 )
 def test_bash_offers_commands_options_and_configurations(
     typed: str, offered: list[str], script: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "own_folder").mkdir()
     (tmp_path / "own.yaml").touch()  # beside it there is no conf/: shipped names complete anywhere
     text = TRY.format(script=script, words=" ".join(f"'{word}'" for word in ["deq-collapse", *typed.split()]))
     done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
