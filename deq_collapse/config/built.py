@@ -13,7 +13,8 @@ from deq_collapse.config.files import sentence
 from deq_collapse.config.monitors import check_monitors
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
-from deq_collapse.models import CollapseModule, Equilibrium, Unfolded
+from deq_collapse.models import CollapseModule, Equilibrium, MonotoneCell, Unfolded
+from deq_collapse.models.cells.bounded import Bounded
 from deq_collapse.models.precision import refuse_half
 
 
@@ -23,12 +24,32 @@ def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModu
     Raises:
         UserError: if it cannot.
     """
+    _check_steps(trainer, data)
     _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
     _check_precision(trainer, module)
     _check_statistics(trainer, module)
     _check_optimizer(module)
     check_monitors(trainer, module, data)
     _check_smallest_batch(trainer, module, data)
+
+
+def _check_steps(trainer: Trainer, data: CollapseDataModule) -> None:
+    if trainer.accumulate_grad_batches < 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but a step takes at least"
+            " one batch."
+        )
+    if 0 in (trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches):
+        raise UserError(
+            "trainer.max_epochs, max_steps and limit_train_batches are at least 1 in a fit: a run without a"
+            " step has no record; `deq-collapse validate` measures weights as they are."
+        )
+    batches, every = data.batches(trainer), trainer.val_check_interval
+    if isinstance(every, int) and every > batches:
+        raise UserError(
+            f"trainer.val_check_interval is {every}, but an epoch has {batches} batches: give a share of an"
+            " epoch, such as 0.5, or leave it out."
+        )
 
 
 def _check_callbacks(callbacks: Sequence[Callback], logged: bool) -> None:
@@ -44,6 +65,13 @@ def _check_precision(trainer: Trainer, module: CollapseModule) -> None:
     refinement = module.network.refinement
     if isinstance(refinement, Equilibrium | Unfolded) and trainer.precision in ("16-true", "bf16-true"):
         refuse_half()
+    if trainer.precision in ("16-true", "bf16-true") and any(
+        isinstance(part, Bounded | MonotoneCell) for part in refinement.modules()
+    ):
+        raise UserError(
+            "the bound of a cell is followed in float32, but its weights are of half precision;"
+            " trainer.precision is one of 32-true, 64-true, bf16-mixed and 16-mixed."
+        )
 
 
 def _check_statistics(trainer: Trainer, module: CollapseModule) -> None:

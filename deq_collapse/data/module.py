@@ -183,7 +183,7 @@ class CollapseDataModule(LightningDataModule):
             first = augment(first, torch.Generator())
         if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
             return
-        self.sampler.check(fit_end.length(self.trainer, self._batches(self.trainer)))
+        self.sampler.check(fit_end.length(self.trainer, self.batches(self.trainer)))
         if self.trainer.default_root_dir == os.getcwd():  # noqa: PTH109 - Lightning's own, where none was given
             return
         path = Path(self.trainer.default_root_dir) / MANIFEST
@@ -234,7 +234,7 @@ class CollapseDataModule(LightningDataModule):
             return True
         return fit_end.is_over(trainer)
 
-    def _batches(self, trainer: Trainer) -> int:
+    def batches(self, trainer: Trainer) -> int:
         """Batches of one epoch on this rank."""
         every = -(-(len(self.train_set.labels) // trainer.world_size) // self.batch_size)
         limit = trainer.limit_train_batches
@@ -243,7 +243,7 @@ class CollapseDataModule(LightningDataModule):
     def smallest_batch(self, trainer: Trainer) -> int:
         """Images in the smallest training batch of a rank."""
         share = len(self.train_set.labels) // trainer.world_size
-        left = share - (self._batches(trainer) - 1) * self.batch_size
+        left = share - (self.batches(trainer) - 1) * self.batch_size
         return min(self.batch_size, left)
 
     def _evaluation(self, split: Measured) -> EvaluationBatches:

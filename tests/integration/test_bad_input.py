@@ -39,6 +39,14 @@ MISTAKES = {
     "loss": (["--model.criterion", "CrossEntropi"], ["model.criterion", "did you mean CrossEntropy?"]),
     "encoder": (["--model.encoder", "PatchEncoda"], ["model.encoder", "did you mean PatchEncoder"]),
     "readout": (["--model.readout", "TokenAvarage"], ["model.readout", "did you mean TokenAverage?"]),
+    "no accumulation": (["--trainer.accumulate_grad_batches", "0"], ["at least one batch"]),
+    "no epoch": (["--trainer.max_epochs", "0"], ["at least 1 in a fit"]),
+    "no batch": (["--trainer.limit_train_batches", "0"], ["at least 1 in a fit"]),
+    "interval": (["--trainer.val_check_interval", "1000"], ["is 1000, but an epoch has", "a share"]),
+    "half precision": (
+        ["--config", str(CONF / "family/contraction/once.yaml"), "--trainer.precision", "bf16-true"],
+        ["bound of a cell", "32-true"],
+    ),
     "key": (["--trainer.max_epoch", "3"], ["trainer.max_epoch;", "did you mean trainer.max_epochs"]),
     "key in YAML": (
         ["--config", "{modle: {metrics: null}}"],
