@@ -193,8 +193,8 @@ class CollapseModule(LightningModule):
         """
         if self.trainer.strategy.root_device.type == "mps":
             raise UserError("geometry is measured in float64, which mps has not: --trainer.accelerator cpu.")
-        # By default GPUs round what convolutions take to ten bits, in which few states reach a residual of
-        # 1e-4. For explicit twins, too.
+        # By default GPUs round what convolutions take to ten bits, with which residuals end near 1e-4. It is
+        # off for explicit twins, too.
         torch.backends.cudnn.allow_tf32 = False
         # Lightning converts only after it has loaded a checkpoint, which would round 64-bit weights to 32
         # bits.
