@@ -63,15 +63,12 @@ def _check_callbacks(callbacks: Sequence[Callback], logged: bool) -> None:
 
 def _check_precision(trainer: Trainer, module: CollapseModule) -> None:
     refinement = module.network.refinement
-    if isinstance(refinement, Equilibrium | Unfolded) and trainer.precision in ("16-true", "bf16-true"):
+    if trainer.precision not in ("16-true", "bf16-true"):
+        return
+    if isinstance(refinement, Equilibrium | Unfolded):
         refuse_half()
-    if trainer.precision in ("16-true", "bf16-true") and any(
-        isinstance(part, Bounded | MonotoneCell) for part in refinement.modules()
-    ):
-        raise UserError(
-            "the bound of a cell is followed in float32, but its weights are of half precision;"
-            " trainer.precision is one of 32-true, 64-true, bf16-mixed and 16-mixed."
-        )
+    if any(isinstance(part, Bounded | MonotoneCell) for part in refinement.modules()):
+        refuse_half("the bound of a cell is followed")
 
 
 def _check_statistics(trainer: Trainer, module: CollapseModule) -> None:

@@ -1,8 +1,6 @@
 """The LightningModule: trains the network and measures its collapse. Wiring only."""
 
 import math
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +19,7 @@ from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import ConvCell, Shape
 from deq_collapse.models.classifiers import linear_map
+from deq_collapse.models.device import check_compiler, prepare_device
 from deq_collapse.models.encoders import ConvEncoder
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.explicit import Explicit
@@ -191,11 +190,8 @@ class CollapseModule(LightningModule):
             UserError: on a device without float64, without the compiler that the device needs, and for an
                 explicit refinement with a Jacobian term.
         """
-        if self.trainer.strategy.root_device.type == "mps":
-            raise UserError("geometry is measured in float64, which mps has not: --trainer.accelerator cpu.")
-        # By default GPUs round what convolutions take to ten bits, with which residuals end near 1e-4. It is
-        # off for explicit twins, too.
-        torch.backends.cudnn.allow_tf32 = False
+        device = self.trainer.strategy.root_device.type
+        prepare_device(device)
         # Lightning converts only after it has loaded a checkpoint, which would round 64-bit weights to 32
         # bits.
         self.trainer.precision_plugin.convert_module(self)
@@ -206,7 +202,7 @@ class CollapseModule(LightningModule):
                     "model.compile and the jacobian_weight of an explicit refinement exclude each other: the"
                     " term needs a second derivative, which compiled code does not have."
                 )
-            _check_compiler(self.trainer.strategy.root_device.type)
+            check_compiler(device)
             # Each batch size on its own: with dynamic=None the gradients of a smaller last batch were 25% off
             # for a ConvCell in channels_last (torch 2.14.1 on a CPU).
             torch._dynamo.config.recompile_limit = 32  # sizes, each with and without a gradient
@@ -396,13 +392,3 @@ class _Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
         return self
-
-
-def _check_compiler(device: str) -> None:
-    """Raises UserError if the compiler is missing that torch.compile calls for code of a device."""
-    language, names = {
-        "cpu": ("C++", (os.environ.get("CXX", "c++"), "g++", "clang++")),
-        "cuda": ("C", (os.environ.get("CC", "cc"), "gcc", "clang")),  # of triton, for what starts a kernel
-    }.get(device, ("", ()))
-    if names and not any(map(shutil.which, names)):
-        raise UserError(f"model.compile needs a {language} compiler on {device}, and none is installed.")

@@ -21,13 +21,13 @@ def widened(cell: nn.Module, h0: Tensor) -> Tensor:
     return h0.float() if h0.dtype in HALF else h0
 
 
-def refuse_half() -> NoReturn:
-    """Refuses weights in half precision.
+def refuse_half(what: str = "a cell is solved") -> NoReturn:
+    """Refuses weights in half precision, because of what is done in float32.
 
     Raises:
         UserError: always.
     """
     raise UserError(
-        "a cell is solved in float32, but its weights are of half precision; trainer.precision is one of"
+        f"{what} in float32, but its weights are of half precision; trainer.precision is one of"
         " 32-true, 64-true, bf16-mixed and 16-mixed."
     )

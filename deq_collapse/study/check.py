@@ -15,6 +15,7 @@ from deq_collapse.callbacks import check_whole
 from deq_collapse.config.command_line import CollapseCLI
 from deq_collapse.config.files import expand_parts, sentence
 from deq_collapse.config.run import lightning_main
+from deq_collapse.config.sources import made_once
 from deq_collapse.data import Source
 from deq_collapse.errors import UserError
 from deq_collapse.runs.files import CONFIG, MANIFEST, RESULT
@@ -123,9 +124,8 @@ class _Checking(CollapseCLI):
 
     def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
         """Makes a data set once for all cells. One that takes another is made last, and is the cell's."""
-        key = repr((kind, args, kwargs))
-        self._sources[self._source_key] = made = self._made.get(key) or kind(*args, **kwargs)
-        return self._made.setdefault(key, made)
+        self._sources[self._source_key] = made = made_once(self._made, kind, *args, **kwargs)
+        return made
 
 
 @contextmanager

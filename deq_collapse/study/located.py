@@ -40,15 +40,12 @@ def locate(path: Path) -> Located:
     if not path.is_dir():
         study = read_study_file(path)
         runs = {cell.name: cell.axes for cell in study.cells}
-        with suppress(UserError):  # a damaged plan is written anew by the next `study run`
-            plan = read_plan(study.directory)
-            planned = {cell.name: cell.axes for cell in plan.cells} if plan else {}
-            if runs.keys() <= planned.keys():  # more seeds were asked for than the file has
-                runs = planned
+        planned = _planned(study.directory)
+        if planned and runs.keys() <= planned.runs.keys():  # more seeds were asked for than the file has
+            runs = planned.runs
         return Located(study.name, study.directory, runs, True)
-    with suppress(UserError):  # a damaged plan is written anew by the next `study run`
-        if plan := read_plan(path):
-            return Located(plan.study, path, {cell.name: cell.axes for cell in plan.cells}, True)
+    if planned := _planned(path):
+        return planned
     with suppress(OSError, ValueError):  # written only after the first run
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
         if cells := results.get("cells"):
@@ -59,3 +56,13 @@ def locate(path: Path) -> Located:
     names = {config.get("study") for config in configs.values()} - {None}
     name = str(names.pop()) if len(names) == 1 else path.resolve().name
     return Located(name, path, {run: config.get("axes") or {} for run, config in configs.items()}, False)
+
+
+def _planned(directory: Path) -> Located | None:
+    """The study that was last run in a directory; ``None`` if its plan is missing or damaged, which the next
+    `study run` writes anew.
+    """
+    with suppress(UserError):
+        if plan := read_plan(directory):
+            return Located(plan.study, directory, {cell.name: cell.axes for cell in plan.cells}, True)
+    return None

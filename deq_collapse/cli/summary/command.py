@@ -15,6 +15,7 @@ from deq_collapse.cli.summary.table import cost_table, remarks
 from deq_collapse.config.command_line import CollapseCLI
 from deq_collapse.config.files import is_configuration
 from deq_collapse.config.run import lightning_main
+from deq_collapse.config.sources import made_once
 from deq_collapse.data import Source
 from deq_collapse.errors import UserError
 
@@ -53,7 +54,7 @@ class SummaryCLI(CollapseCLI):
         self.parser.add_instantiator(self._source, Source)
 
     def _source(self, kind: type[Source], *args: Any, **kwargs: Any) -> Source:
-        return self.sources.setdefault(repr((kind, args, kwargs)), kind(*args, **kwargs))
+        return made_once(self.sources, kind, *args, **kwargs)
 
     def instantiate_classes(self) -> None:
         """Builds only data and model."""
