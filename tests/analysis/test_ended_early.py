@@ -1,5 +1,7 @@
 """Runs that ended before their plan are marked, and compared only with runs that trained equally long."""
 
+from dataclasses import replace
+
 import pytest
 
 from deq_collapse.analysis.measures import FAMILIES
@@ -34,6 +36,15 @@ def test_a_pair_that_trained_equally_long_is_compared(made_up):
     _, line = lines(made_up, {("explicit", 0), ("equilibrium", 0)})
     assert set(line.entries[0].comparison.differences) == {"0", "1", "2"}
     assert runs_text(line) == "n = 3, ‡ 2"
+
+
+def test_as_many_epochs_of_fewer_steps_are_not_as_long(made_up):
+    """A batch size of its own, or gradients accumulated, make other steps of the same epochs."""
+    cut, fewer, whole = made_up(lambda *cell: (CUT, CUT | {"steps": 69}, WHOLE)[cell[2]]).runs[:3]
+    assert cut.as_long(replace(cut, name="another"))
+    assert not cut.as_long(fewer)
+    assert not cut.as_long(whole)
+    assert whole.as_long(replace(whole, epochs=9, steps=9))  # each did what it planned
 
 
 def test_a_run_that_ended_early_counts_for_no_share_of_collapsed_runs(made_up):

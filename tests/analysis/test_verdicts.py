@@ -101,6 +101,31 @@ def test_collapse_is_a_share_of_runs_with_its_exact_interval(
     assert share.word == said
 
 
+def test_a_run_that_missed_its_fixed_points_is_no_run_that_collapsed_or_not(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        missed = 0.002 * (seed < 2)
+        return {
+            "solver": replace(SOLVER, unconverged_worst_epoch=missed) if refinement == "equilibrium" else None
+        }
+
+    shares = verdicts(made_up(values, imbalances=("balanced",), seeds=6)).collapse
+    assert [(share.refinement, share.n) for share in shares] == [("equilibrium", 4), ("explicit", 6)]
+
+
+def test_of_a_long_tail_the_minority_are_its_few_classes(made_up: MakeUp) -> None:
+    def values(imbalance: str, refinement: str, seed: int) -> dict:
+        better = (0.05 + NOISE[seed]) * (refinement == "equilibrium")
+        return {
+            "class_counts": (100, 50, 30, 18, 11, 7, 4, 2, 2, 1),
+            "test": {"accuracy_many": 0.9, "accuracy_few": 0.3 + better},
+        }
+
+    found = verdicts(made_up(values, imbalances=("long_tailed_r100",))).single
+    (verdict,) = (verdict for verdict in found if verdict.claim.key == "minority_accuracy")
+    assert verdict.comparison.effect == pytest.approx(0.05 + sum(NOISE[:3]) / 3)
+    assert verdict.word == "supported"
+
+
 def test_a_run_whose_training_error_never_was_0_did_not_collapse(made_up: MakeUp) -> None:
     study = made_up(
         lambda *cell: {"terminal_epoch": None, "train": {"nc1": 0.0}}, imbalances=("balanced",), seeds=6

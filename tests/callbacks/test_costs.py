@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from deq_collapse.callbacks import Costs, costs
@@ -166,6 +167,23 @@ def test_time_is_that_of_a_step_of_the_optimizer_however_many_batches_it_takes(r
     run.trainer.fit(run.module, run.data)
     assert run.trainer.num_training_batches == 4
     assert run.callback(Costs).seconds_per_step_of_epoch == [1 / 2]
+
+
+def test_the_clock_stands_still_while_an_epoch_is_interrupted_by_a_measurement(ready, tmp_path, monkeypatch):
+    seconds = {"now": 0.0}
+    monkeypatch.setattr(costs, "_now", lambda device: seconds["now"])
+
+    class Clock(Callback):
+        def on_train_batch_end(self, *args):
+            seconds["now"] += 1.0
+
+        def on_validation_batch_end(self, *args):
+            seconds["now"] += 1000.0
+
+    run = ready(tmp_path, "explicit", epochs=1, watching=[Clock()], val_check_interval=2)
+    run.trainer.fit(run.module, run.data)
+    assert seconds["now"] > 2000
+    assert run.callback(Costs).seconds_per_step_of_epoch == [1.0]
 
 
 def test_activations_are_those_of_the_precision_of_the_run(ready, tmp_path):

@@ -89,19 +89,19 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-MOMENTS: dict[str, Callable[[Start, Path, random.Random], None]] = {
-    "importing": lambda start, _, draw: start.until(after(draw.uniform(0, 5))),
-    "training or measuring": lambda start, run, draw: (
+MOMENTS: dict[str, Callable[[Start, Path, random.Random, float], None]] = {
+    "importing": lambda start, _, draw, seconds: start.until(after(draw.uniform(0, 5))),
+    "training or measuring": lambda start, run, draw, seconds: (
         start.until(changed(run / "history.csv")),
-        start.until(after(draw.uniform(0, 0.5))),
+        start.until(after(draw.uniform(0, seconds / 2))),
     ),
-    "saving": lambda start, run, _: start.until((run / "last.ckpt.part").exists),
-    "recording": lambda start, run, draw: (
+    "saving": lambda start, run, *_: start.until((run / "last.ckpt.part").exists),
+    "recording": lambda start, run, draw, seconds: (
         start.until(changed(run / "along.csv")),
         start.until(after(draw.uniform(0, 0.1))),
     ),
 }
-"""Waits for a moment of a run, each."""
+"""Waits for a moment of a run, each; the seconds are from an undisturbed run's first epoch to its end."""
 
 
 def moments(draw: random.Random) -> list[str]:
@@ -118,13 +118,19 @@ def test_whatever_kills_a_run_its_end_is_that_of_an_undisturbed_one(kind, small_
     whole, killed = (tmp_path / name for name in ("whole", "killed"))
     epochs = max(EPOCHS, KILLS)
     undisturbed = Start(small_fit(whole, *more, refinement=refinement, epochs=epochs), importing=False)
+    undisturbed.until((whole / "history.csv").exists)
+    began = time.monotonic()
     undisturbed.until((whole / "result.json").exists)
+    seconds = time.monotonic() - began
     undisturbed.until(lambda: False)
     args, draw = small_fit(killed, *more, refinement=refinement, epochs=epochs), random.Random(kind)
+    disturbed = 0
     for moment in moments(draw):
         start = Start([*args, "--ckpt_path", "last"], importing=moment == "importing")
-        MOMENTS[moment](start, killed, draw)
+        MOMENTS[moment](start, killed, draw, seconds)
         start.kill()
+        disturbed += not (killed / "result.json").exists()
+    assert disturbed
     if not (killed / "result.json").exists():
         Start([*args, "--ckpt_path", "last"], importing=False).until(lambda: False)
     a, b = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, killed))

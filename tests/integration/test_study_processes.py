@@ -36,10 +36,10 @@ def start(path: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
-def run(path: Path, retry: bool = False) -> None:
+def run(path: Path, jobs: int = 1, retry: bool = False) -> None:
     """What the command does before it draws the report."""
     study = read_study_file(path)
-    Runner(study, plan_study(study, f"{COMMAND} {path}"), retry=retry).run()
+    Runner(study, plan_study(study, f"{COMMAND} {path}"), jobs, retry).run()
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
@@ -102,6 +102,14 @@ def test_an_interrupted_study_goes_on_to_the_same_bits(
     assert all(same_bits(each, whole / each.name) for each in runs)
     results = json.loads((tmp_path / "tiny/results.json").read_text())
     assert [run["name"] for run in results["runs"]] == list(RUNS)
+
+
+def test_runs_at_one_time_share_the_cores(tiny_study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+    run(tiny_study(tmp_path, epochs=1), jobs=2)
+    told = [json.loads((tmp_path / "tiny" / name / "environment.json").read_text()) for name in RUNS]
+    assert [environment["threads"] for environment in told] == [max(1, cores // 2)] * 2
 
 
 def test_a_study_terminated_while_it_checks_says_so_and_writes_nothing(

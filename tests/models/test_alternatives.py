@@ -28,12 +28,18 @@ def test_the_nearest_mean_is_nearest_by_angle():
 
 def test_accuracies_add_up_over_batches_and_start_anew_after_a_reset():
     alternatives = Alternatives(2, tau=1.0)
-    labels = torch.tensor([0, 0, 1])
+    labels, means = (
+        torch.tensor([0, 0, 1]),
+        torch.tensor([[1.0, 2.0], [-1.0, 0.0]]),
+    )  # all H point to the first
     assert alternatives.compute() == {}
     for rows in (slice(0, 2), slice(2, 3)):
-        alternatives.update(H[rows], labels[rows], WEIGHT, WEIGHT)
+        alternatives.update(H[rows], labels[rows], WEIGHT, means)
     values = {name: float(value) for name, value in alternatives.compute().items()}
     assert values == pytest.approx({"accuracy_tau": 2 / 3, "accuracy_ncm": 2 / 3})
+    alternatives.update(H[2:], labels[2:], WEIGHT, means)  # right by its row, wrong by its mean
+    values = {name: float(value) for name, value in alternatives.compute().items()}
+    assert values == pytest.approx({"accuracy_tau": 3 / 4, "accuracy_ncm": 2 / 4})
     alternatives.reset()
     alternatives.update(H[:1], labels[:1], WEIGHT, None)
     assert {name: float(value) for name, value in alternatives.compute().items()} == {"accuracy_tau": 1.0}

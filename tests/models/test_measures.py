@@ -98,6 +98,19 @@ def test_the_loss_is_summed_in_float64_wherever_it_was_moved():
     assert float(measures.compute()["loss"]) == pytest.approx(1 / 3, rel=1e-15)
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_loss_and_a_residual_that_are_no_number_count_as_infinite(broken):
+    """A sample that left the numbers must not be left out of a mean or of a maximum."""
+    classifier, h, y = data()
+    measures = SplitMeasures(3, 4, (17, 17, 16), None, ("nc1",), {})
+    for value in (1.0, broken, 2.0):
+        solve = Solve(10, torch.tensor([1e-6, value, 1e-6]), torch.zeros(3, dtype=torch.bool))
+        measures.update(h[:3], classifier(h[:3]), y[:3], torch.tensor(value), classifier, solve)
+    values = measures.compute()
+    assert values["loss"] == math.inf
+    assert values["residual"] == math.inf
+
+
 def test_the_worst_residual_and_the_mean_evaluations_of_a_solver_are_told():
     classifier, h, y = data()
     measures = SplitMeasures(3, 4, (17, 17, 16), None, None, {})

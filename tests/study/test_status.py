@@ -161,6 +161,14 @@ class TestTimeLeft:
         assert time_left(cells) == pytest.approx(2 * 10 * 1.0 + 2 * 10 * 3.0)
         assert time_left(cells, jobs=2) == pytest.approx(40.0)
 
+    def test_the_pace_of_a_run_that_went_on_is_that_of_its_last_attempt(self, tmp_path: Path, plan: Plan):
+        """Of ten epochs eight were done before, and how long these took is not known any more."""
+        name = plan.cells[0].name
+        history(tmp_path / name, 10)
+        (tmp_path / name / "result.json").write_text("{}")
+        write_state(tmp_path / name, "finished", first_epoch=8, started=0.0, seconds=6.0)
+        assert standings(tmp_path, plan)[0].pace == pytest.approx(3.0)
+
     def test_a_running_one_goes_at_its_own_and_no_run_is_split(self, cells: list[Standing]):
         cells = cells[:2]
         cells[0] = replace(cells[0], state="running", epoch=5, pace=2.0)
