@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from deq_collapse.report.table_files import write_tables
 from deq_collapse.runs.study import read_study
@@ -73,7 +74,24 @@ def intervals() -> np.ndarray:
     columns = ["effect", "low", "high"]
     tables = [pd.read_csv(path) for path in RESULTS.glob("*/tables/*.csv")]
     found = pd.concat([table[columns] for table in tables if set(columns) <= set(table)]).to_numpy(float)
-    return np.concatenate([found, -found[:, [0, 2, 1]]])
+    return np.concatenate([found, -found[:, [0, 2, 1]], over_the_settings()])
+
+
+def over_the_settings() -> np.ndarray:
+    """Of an equilibrium in five settings, averaged within each of five seeds: a section of gradient.md."""
+    tables = (RESULTS / name / "tables/runs.csv" for name in ("gradient", "gradient_grid"))
+    runs = pd.concat([pd.read_csv(path).query("axis_seed < 5") for path in tables])
+    rows = []
+    for measure, ratio in (("nc1", True), ("nc2_etf_means", False), ("nc3", False), ("loss", True)):
+        values = runs.pivot_table(f"train_{measure}", ["axis_seed", "setting"], "axis_refinement")
+        sides = np.log(values) if ratio else values
+        effects = (sides.equilibrium_phantom - sides.tied_phantom).unstack()
+        assert effects.shape == (5, 5)
+        assert not effects.isna().any(axis=None)
+        seeds = effects.mean(axis=1)
+        row = np.array([seeds.mean(), *stats.ttest_1samp(seeds, 0).confidence_interval()])
+        rows.append(np.exp(row) if ratio else row)
+    return np.stack(rows)
 
 
 @cache
