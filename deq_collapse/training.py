@@ -76,7 +76,7 @@ def run_trainer(
     plugins = options.pop("plugins", None) or []
     return Trainer(
         default_root_dir=place,
-        callbacks=[*own, *ours, *measured],
+        callbacks=[*own, *measured, *ours],  # the record, which marks a run as finished, comes last
         plugins=[*(plugins if isinstance(plugins, list) else [plugins]), callbacks.AtomicCheckpointIO()],
         **(defaults | options),
     )

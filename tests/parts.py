@@ -19,3 +19,20 @@ class Failing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return {}["a key that is not there"]
+
+
+class NoCell(nn.Module):
+    """A module, but no cell."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+
+
+class EachSample(nn.Module):
+    """The loss of every sample, of which nobody took the mean."""
+
+    def __init__(self, class_counts: tuple[int, ...]) -> None:
+        super().__init__()
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, reduction="none")

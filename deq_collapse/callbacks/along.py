@@ -12,9 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from deq_collapse.callbacks.averaging import settle
+from deq_collapse.callbacks.root_device import on_its_device
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.metrics.layers import LayerwiseCollapse, spaced
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.metrics.taps import Pool, Taps, average, named_modules
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
@@ -53,11 +55,8 @@ class Along(Callback):
         Raises:
             UserError: see `places`.
         """
-        training = network.training
-        try:
-            places(network.eval(), self.modules, torch.zeros(1, *image_shape))
-        finally:
-            network.train(training)
+        with evaluating(network):
+            places(network, self.modules, torch.zeros(1, *image_shape))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures, and writes the table."""
@@ -84,9 +83,8 @@ class Along(Callback):
             UserError: see `places`.
             ValueError: if collapse cannot be measured on the features.
         """
-        home = module.device
-        network = module.to(trainer.strategy.root_device).network.eval()
-        try:
+        network = module.network
+        with on_its_device(trainer, module), evaluating(network):
             with trainer.precision_plugin.forward_context():
                 (image,) = _moved(trainer, torch.zeros(1, *data.image_shape))
                 names, pool = places(network, self.modules, image)
@@ -95,8 +93,6 @@ class Along(Callback):
                 for split, batches in data.val_dataloader().items()
                 for row in _measure(trainer, network, data, names, pool, batches)
             ]
-        finally:
-            module.to(home)
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from deq_collapse.data import CollapseDataModule
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.models.module import CollapseModule
 
 TOTAL = "total"
@@ -179,13 +180,12 @@ def flops_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see fused attention
     try:
         for name, part in parts.items():
-            training = part.training
-            part.eval()(x[:1])  # leaves out what is computed once for the weights
-            # The counter does not see inside compiled modules.
-            eager = torch.compiler.set_stance("force_eager")
-            with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-                x = part(x)
-            part.train(training)
+            with evaluating(part):
+                part(x[:1])  # leaves out what is computed once for the weights
+                # The counter does not see inside compiled modules.
+                eager = torch.compiler.set_stance("force_eager")
+                with eager, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                    x = part(x)
             counts[name] = int(counter.get_total_flops())
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -14,9 +14,11 @@ from deq_collapse.callbacks.averaging import settle
 from deq_collapse.callbacks.costs import Costs, cost_images, flops_per_image, spread
 from deq_collapse.callbacks.ending import Ending
 from deq_collapse.callbacks.history import History
+from deq_collapse.callbacks.root_device import on_its_device
 from deq_collapse.data import CollapseDataModule
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_json
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.models.classifiers import linear_map
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.measures import precise
@@ -87,11 +89,11 @@ class RunRecord(Callback):
         settle(trainer, pl_module)
         directory = Path(trainer.default_root_dir)
         precision = trainer.precision_plugin
-        of_test, of_costs = (
-            precision.convert_input(images)
-            for images in (_test_images(data, pl_module.device), cost_images(data, pl_module.device))
-        )
-        with precision.forward_context():
+        with on_its_device(trainer, pl_module), precision.forward_context():
+            of_test, of_costs = (
+                precision.convert_input(images)
+                for images in (_test_images(data, pl_module.device), cost_images(data, pl_module.device))
+            )
             write_geometry(geometry(pl_module, data, of_test), directory)
             flops = flops_per_image(pl_module.network, of_costs)
         record: dict[str, Any] = {"name": self.name, "axes": self.axes, "study": self.study}
@@ -188,15 +190,15 @@ def geometry(module: CollapseModule, data: CollapseDataModule, images: Tensor) -
     """Arrays for the figures: class means, classifier, some test features. Half precision becomes float32,
     because numpy has no bfloat16.
     """
-    network = module.network.eval()
+    network = module.network
     weight, bias = linear_map(network.classifier)
+    with evaluating(network):
+        features = [network.features(part) for part in torch.split(images, data.eval_batch_size)]
     return {
         **{f"class_means_{split}": _array(means) for split, means in module.class_means.items()},
         "weight": _array(weight),
         "bias": np.zeros(len(weight)) if bias is None else _array(bias),
-        "test_features": torch.cat(
-            [network.features(part).float().cpu() for part in torch.split(images, data.eval_batch_size)]
-        ).numpy(),
+        "test_features": torch.cat([part.float().cpu() for part in features]).numpy(),
         "test_labels": data.source.test.labels[_kept(data)].numpy(),
         "class_names": np.array(data.class_names),
         "majority": np.array(data.majority or (), dtype=np.int64),

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from deq_collapse.callbacks.diagnostics import equilibrium_of, largest, probes
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.models.equilibrium import Equilibrium
 from deq_collapse.models.solution import Solution
 
@@ -73,11 +74,8 @@ class SpectralRadius(Callback):
 def _measure(refinement: Equilibrium, h0: Tensor, state: Tensor) -> Tensor:
     if not len(state):
         return largest(state.new_empty(0))
-    refinement.eval()  # so that a bounded cell keeps its singular vectors
-    try:
+    with evaluating(refinement):  # so that a bounded cell keeps its singular vectors
         return largest(refinement.spectral_radius(h0, state))
-    finally:
-        refinement.train()
 
 
 def _of_rank(places: list[int], rank: int, ranks: int) -> list[int]:

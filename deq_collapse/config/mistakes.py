@@ -138,10 +138,29 @@ def _missing(found: re.Match[str], keys: list[str]) -> str:
     return f"the configuration lacks {names}; compose it by --config, from what `deq-collapse conf` lists."
 
 
+def _missing_option(found: re.Match[str], keys: list[str]) -> str:
+    first, owner = found["names"].split(", ")[0], found["path"].split(".")[-1]
+    return f"{found['key']}: {owner} needs {found['names']}: set {found['key']}.init_args.{first}."
+
+
+def _wrong_base(found: re.Match[str], keys: list[str]) -> str:
+    base = found["base"]
+    home = next((f"{room.__name__}." for room in (models, data, losses) if hasattr(room, base)), "")
+    return f"{found['key']}: {found['inner']} is {found['path']}, but it takes a subclass of {home}{base}."
+
+
 BASES = ("torch.optim.optimizer.Optimizer", "torch.optim.Optimizer", "torch.nn.modules.module.Module")
 """The classes that the parser assumes for options given before any class is named."""
 
 RULES = {
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '(?P<path>[\w.]+)':"
+    r" the following arguments are required: (?P<names>\w+(?:, \w+)*)": _missing_option,
+    r"Parser key \"(?P<key>[^\"]+)\": .*the following arguments are required: (?P<names>\w+(?:, \w+)*)"
+    r".*class_path='(?P<path>[\w.]+)'": _missing_option,
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '[\w.]+': Parser key \"(?P<inner>\w+)\":"
+    r" (?P<kinds>Expected a <class '\w+'>)\. Got value: (?P<value>.+)": _wrong_option,
+    r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": .*Expected '(?P<path>[\w.]+)' to be a"
+    r" subclass of <class '(?P<base>\w+)'>": _wrong_base,
     r"arguments are required: (?P<names>.*)": _missing,
     r"(?:does not accept option|[Uu]nrecognized arguments:) '?(?P<key>[^' ]+)": _unknown_key,
     r"No action for (?:key|destination) \"(?P<key>[^\"]+)\"": _unknown_key,

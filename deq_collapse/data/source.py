@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +128,13 @@ class Source(ABC):
         return self.train.sha256()
 
     def _checked(self, split: Split) -> ImageSet:
-        images, labels = self.load(split)
         who = f"the {split} split of {self.name}"
+        images, labels = _pair(self.load(split), who)
+        if images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] > 4 >= images.shape[3]:
+            raise UserError(
+                f"{who} gives images of shape {tuple(images.shape)}, but channels come second, (N, C, H, W):"
+                " images.permute(0, 3, 1, 2)"
+            )
         allowed = images.ndim == 4 if images.dtype == torch.uint8 else images.ndim >= 2
         if images.dtype not in (torch.uint8, torch.float32) or not allowed or 0 in images.shape:
             raise UserError(
@@ -148,6 +154,24 @@ class Source(ABC):
             place = int((~images.isfinite()).flatten(1).any(1).nonzero()[0])
             raise UserError(f"{who} has a value that is no finite number, in sample {place}")
         return ImageSet(images, labels)
+
+
+def _pair(loaded: Any, who: str) -> tuple[Any, Tensor]:
+    """Images and labels as `load` gives them, or numpy's arrays of them.
+
+    Raises:
+        UserError: for anything else.
+    """
+    parts = [torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in _parts(loaded)]
+    if len(parts) != 2 or not (isinstance(parts[0], Tensor | ImageFiles) and isinstance(parts[1], Tensor)):
+        got = ", ".join(type(part).__name__ for part in _parts(loaded))
+        raise UserError(f"{who} is ({got}), but load gives two tensors, (images, labels)")
+    images, labels = parts
+    return images.detach() if isinstance(images, Tensor) else images, labels.detach()
+
+
+def _parts(loaded: Any) -> list[Any]:
+    return list(loaded) if isinstance(loaded, tuple | list) else [loaded]
 
 
 def _histogram(images: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def curve_figure(table: pd.DataFrame) -> Figure:
                 clip_on=False,
                 zorder=4,
             )
-            ratio = float(critical["ratio"].iloc[0])
+            ratio = float(critical["ratio"].min())  # nan where there is no critical ratio
             if ratio <= line["ratio"].max():
                 axes.axvline(ratio, color=colour, linewidth=0.7, alpha=0.6, zorder=0.5)
                 axes.annotate(

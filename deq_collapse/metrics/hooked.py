@@ -1,7 +1,7 @@
 """`NeuralCollapse` with features from the classifier itself, for loops that pass metrics only predictions."""
 
 from typing import Any
-from weakref import ref
+from weakref import finalize, ref
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ class HookedCollapse(NeuralCollapse):
     """`NeuralCollapse` with the `update(preds, target)` of other metrics, e.g. for a positional collection.
 
     A hook on the classifier records its input; `update` counts that input once, with the classifier's weight
-    and bias. A copy of the metric hooks the same classifier.
+    and bias. A copy of the metric hooks the same classifier. The hook goes with the metric, or by `unhook`.
 
     Args:
         classifier: has a `weight` (K, d) and a `bias` (K,) or None, and is called on features (N, d).
@@ -60,6 +60,10 @@ class HookedCollapse(NeuralCollapse):
         classifier = self._tap.classifier
         super().update(features, target, classifier.weight, classifier.bias)
 
+    def unhook(self) -> None:
+        """Leave the classifier as it was; `update` has nothing to count then."""
+        self._tap.remove()
+
 
 class _Tap:
     """A classifier and its latest input. Not a module, so that the metric does not own the classifier."""
@@ -67,7 +71,8 @@ class _Tap:
     def __init__(self, classifier: nn.Module) -> None:
         self.classifier: Any = classifier
         self.features: Tensor | None = None
-        classifier.register_forward_pre_hook(_Hook(self), with_kwargs=True)
+        handle = classifier.register_forward_pre_hook(_Hook(self), with_kwargs=True)
+        self.remove = finalize(self, handle.remove)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Tap":
         return _Tap(self.classifier)

@@ -1,6 +1,7 @@
 """A torchmetrics Metric with states that stay on their rank and sums that stay in float64."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
@@ -66,6 +67,16 @@ class LocalStates(Metric):
             super()._sync_dist(dist_sync_fn, process_group)
         finally:
             self._reductions = reductions
+
+    @contextmanager
+    def sync_context(self, *, should_unsync: bool = True, **how: Any) -> Iterator[None]:  # type: ignore[override]
+        """Torchmetrics' own, but an error within it leaves no counts of other ranks behind."""
+        try:
+            with super().sync_context(should_unsync=should_unsync, **how):
+                yield
+        except Exception:
+            self.unsync(should_unsync=self._is_synced and should_unsync)
+            raise
 
     def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
         """Torchmetrics' own, but a batch that raises leaves the earlier counts intact."""

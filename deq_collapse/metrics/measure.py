@@ -1,6 +1,7 @@
 """All values of a trained classifier in one call."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from deq_collapse.metrics.hooked import HookedCollapse
 from deq_collapse.metrics.layers import LayerwiseCollapse
+from deq_collapse.metrics.modes import evaluating
 
 
 def measure(
@@ -19,7 +21,7 @@ def measure(
         model: called on a batch's inputs, moved to the device of its parameters; its mode is restored.
         loader: yields batches whose first two entries are inputs and labels (N,), integers in 0..K-1.
         classifier: name of the linear layer whose input is the features, as in ``model.named_modules()``; the
-            last `torch.nn.Linear` by default.
+            last `torch.nn.Linear` by default, which must be the last one called, too.
         kwargs: passed to `NeuralCollapse`: ``metrics``, ``majority``, ``class_counts`` (of training, if the
             loader has test images), ...
 
@@ -27,8 +29,8 @@ def measure(
         Values by the names of `TABLE`.
 
     Raises:
-        ValueError: if there is no linear layer (of that name), for batches of another kind, and for what
-            `NeuralCollapse` refuses.
+        ValueError: if there is no linear layer (of that name), if another is called last, for batches of
+            another kind, and for what `NeuralCollapse` refuses.
 
     Example:
         >>> from torch.utils.data import DataLoader, TensorDataset
@@ -41,8 +43,11 @@ def measure(
     """
     last = _linear(model, classifier)
     metric = HookedCollapse(last, **kwargs).to(last.weight.device)
-    for _, labels in _passes(model, loader):
-        metric.update(None, labels)
+    try:
+        for _, labels in _passes(model, loader, last if classifier is None else None):
+            metric.update(None, labels)
+    finally:
+        metric.unhook()
     return {name: float(value) for name, value in metric.compute().items()}
 
 
@@ -72,7 +77,7 @@ def measure_along(
     """
     last = _linear(model, classifier)
     with LayerwiseCollapse(model, modules, num_classes=last.out_features, **kwargs) as layers:
-        for _, labels in _passes(model, loader):
+        for _, labels in _passes(model, loader, last if classifier is None else None):
             layers.update(labels, last.weight, last.bias)
     return {
         point.module + (f"#{point.call}" if point.call > 1 else ""): {
@@ -93,19 +98,35 @@ def _linear(model: nn.Module, name: str | None) -> nn.Linear:
 
 
 @torch.no_grad()
-def _passes(model: nn.Module, loader: Iterable[Any]) -> Iterable[tuple[Any, Tensor]]:
-    """Calls the model on every batch in eval mode; yields its outputs and the labels."""
-    device, training = (
-        next(model.parameters()).device,
-        [module for module in model.modules() if module.training],
-    )
-    model.eval()
-    try:
-        for batch in loader:
+def _passes(model: nn.Module, loader: Iterable[Any], last: nn.Linear | None) -> Iterable[tuple[Any, Tensor]]:
+    """Calls the model on every batch in eval mode; yields its outputs and the labels. Where a layer was taken
+    for the classifier because it is the last, the first batch must call it last.
+    """
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for place, batch in enumerate(loader):
             if not isinstance(batch, Sequence) or len(batch) < 2:
                 raise ValueError(f"a batch is (inputs, labels, ...), got {type(batch).__name__}")
             inputs, labels = batch[:2]
-            yield model(inputs.to(device)), torch.as_tensor(labels).to(device)
+            if not hasattr(inputs, "to"):
+                raise ValueError(f"a batch's inputs are a tensor, got {type(inputs).__name__}")
+            with _must_be_last(model, last) if place == 0 and last is not None else nullcontext():
+                outputs = model(inputs.to(device))
+            yield outputs, torch.as_tensor(labels).to(device)
+
+
+@contextmanager
+def _must_be_last(model: nn.Module, last: nn.Linear) -> Iterator[None]:
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    called: list[nn.Module] = []
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: called.append(layer)) for layer in names]
+    try:
+        yield
     finally:
-        for module in training:
-            module.training = True
+        for hook in hooks:
+            hook.remove()
+    if called and called[-1] is not last:
+        raise ValueError(
+            f"the last torch.nn.Linear of the model is {names[last]!r}, but {names[called[-1]]!r} is the last"  # type: ignore[index]
+            " one called: say which is the classifier, classifier=..."
+        )

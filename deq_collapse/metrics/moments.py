@@ -141,11 +141,15 @@ def mirror_(upper: Tensor) -> Tensor:
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
     """Disable autocast, TF32 and bfloat16 matmuls, which would cost three digits."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    # Not torch's older get_float32_matmul_precision, which raises where its user has set one of these.
+    kinds = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
     try:
         available = torch.amp.is_autocast_available(device_type)
         with torch.autocast(device_type, enabled=False) if available else nullcontext():
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision

@@ -42,9 +42,12 @@ def named_modules(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Return the names of the modules that the patterns match, each once, in the order of the patterns.
 
     Raises:
-        ValueError: for a pattern that matches none; the message lists the nearest names.
+        ValueError: for a pattern that matches none, with the nearest names; and for one pattern alone instead
+            of some.
 
     """
+    if isinstance(patterns, str):
+        raise ValueError(f"modules are a list, got {patterns!r}: give [{patterns!r}]")  # noqa: TRY004
     names = [name for name, _ in model.named_modules()]
     found: dict[str, None] = {}
     for pattern in patterns:

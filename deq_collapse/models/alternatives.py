@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from deq_collapse.metrics.functional import decide
+
 
 class Alternatives(nn.Module):
     """Accumulates the accuracies of both rules over batches and ranks.
@@ -47,7 +49,7 @@ class Alternatives(nn.Module):
 
 
 def decide_tau_normalised(h: Tensor, weight: Tensor, tau: float) -> Tensor:
-    """``argmax_c w_c h / ||w_c||^tau``, without bias; Kang et al. 2020, section 4.
+    """``argmax_c w_c h / ||w_c||^tau``, without bias, in float32 or better; Kang et al. 2020, section 4.
 
     Frequent classes tend to have longer rows. tau = 0 is the classifier without its bias; tau = 1 gives all
     rows the same length. The paper chooses tau on a validation split.
@@ -61,11 +63,12 @@ def decide_tau_normalised(h: Tensor, weight: Tensor, tau: float) -> Tensor:
         Classes (N,).
     """
     lengths = weight.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return F.linear(h, (weight / lengths**tau).to(h)).argmax(1)
+    return decide(h, weight / lengths**tau, None)
 
 
 def decide_nearest_mean(h: Tensor, means: Tensor) -> Tensor:
-    """``argmax_c cos(mu_c, h)``, nearest by angle; the nearest class mean of Kang et al. 2020, section 4.
+    """``argmax_c cos(mu_c, h)``, nearest by angle, in float32 or better; the nearest class mean of Kang et
+    al. 2020, section 4.
 
     Unlike NC4, which uses distances, because features of rare classes are short.
 
@@ -76,4 +79,4 @@ def decide_nearest_mean(h: Tensor, means: Tensor) -> Tensor:
     Returns:
         Classes (N,).
     """
-    return F.linear(h, F.normalize(means).to(h)).argmax(1)
+    return decide(h, F.normalize(means), None)

@@ -68,8 +68,8 @@ class Equilibrium(nn.Module):
         self,
         shape: Shape,
         cell: CellFactory,
-        solver: str | Solver = "anderson_relative",
-        backward_solver: str | Solver | None = None,
+        solver: Solver | str = "anderson_relative",  # in this order a bare import path is one of a class
+        backward_solver: Solver | str | None = None,
         gradient: str | Gradient = "ift",
         tol: float | Tolerance = 1e-4,
         backward_tol: float | Tolerance = 1e-4,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deq_collapse.errors import UserError
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.models.cells import Shape
 from deq_collapse.models.readouts import UnitLength
 
@@ -103,16 +104,15 @@ class Network(nn.Module):
     @torch.no_grad()
     def _probe(module: nn.Module, x: Tensor, name: str, vectors: bool = False) -> Tensor:
         """The output of a part for one sample, in eval mode."""
-        training = module.training
         try:
-            y = module.eval()(x)
+            with evaluating(module):
+                y = module(x)
         except UserError:
             raise
         except Exception as error:  # torch's errors about shapes, or any error of a user's part
             raise UserError(
                 f"the {name} cannot take an input of shape {tuple(x.shape)}: {_reason(error)}"
             ) from error
-        module.train(training)
         if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != 1 or (vectors and y.dim() > 2):
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             wanted = "(N, d)" if vectors else "(N, d) or (N, C, ...)"

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights, list_models
 
 from deq_collapse.errors import UserError
+from deq_collapse.metrics.modes import evaluating
 from deq_collapse.models.cells import Shape
 
 SOME = (
@@ -83,7 +84,8 @@ class TorchvisionEncoder(nn.Module):
         hooks = [layer.register_forward_hook(partial(note, key)) for key, layer in linear]
         size = f"{image_shape[1]} x {image_shape[2]}"
         try:
-            logits = self.eval()(torch.zeros(1, *image_shape))
+            with evaluating(self):
+                logits = self(torch.zeros(1, *image_shape))
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -96,7 +98,6 @@ class TorchvisionEncoder(nn.Module):
             raise UserError(f"{name} does not end in a linear layer, whose input would be the features.")
         parent, _, child = head.rpartition(".")
         setattr(self.model.get_submodule(parent), child, nn.Identity())
-        self.train()
 
 
 def _build(name: str, weights: str | None, options: dict[str, Any]) -> nn.Module:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deq_collapse.errors import UserError
 from deq_collapse.files import write_atomically
+from deq_collapse.runs.files import THEORY, THEORY_GRAMS
 
 TARGETS = ("ETF", "SELI", "layer-peeled", "GOF")
 GRAMS = {"weights": "classifier rows", "means": "class means", "logits": "logits"}
@@ -66,8 +67,8 @@ def write_beside(directory: Path, beside: Beside) -> None:
     """
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **beside.grams)
-    write_atomically(directory / "theory.csv", beside.table.to_csv(index=False))
-    write_atomically(directory / "theory.npz", buffer.getvalue())
+    write_atomically(directory / THEORY, beside.table.to_csv(index=False))
+    write_atomically(directory / THEORY_GRAMS, buffer.getvalue())
 
 
 def read_beside(directory: Path, name: str, refinement: str, majority: Sequence[int] | None) -> Beside | None:
@@ -76,7 +77,7 @@ def read_beside(directory: Path, name: str, refinement: str, majority: Sequence[
     Raises:
         UserError: if a file is damaged, or one of the two is missing.
     """
-    paths = directory / "theory.csv", directory / "theory.npz"
+    paths = directory / THEORY, directory / THEORY_GRAMS
     if not paths[1].exists():
         return None
     again = f"lay the run beside the theory again: deq-collapse theory compare {directory}"

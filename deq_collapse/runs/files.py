@@ -11,6 +11,8 @@ ALONG, CONFUSION, GEOMETRY, RESULT = "along.csv", "confusion.csv", "geometry.npz
 """Written when a run ends; the last of them marks it as finished."""
 ALONG_MODULES = "along-modules.csv"
 """Written by ``deq-collapse along --modules``."""
+THEORY, THEORY_GRAMS = "theory.csv", "theory.npz"
+"""Written by ``deq-collapse theory compare``."""
 RESULTS = "results.json"
 """In a study: the records of its finished runs."""
 PUBLISHED = "published.csv"

@@ -18,6 +18,8 @@ from deq_collapse.runs.files import (
     PUBLISHED,
     RESULT,
     RESULTS,
+    THEORY,
+    THEORY_GRAMS,
 )
 from deq_collapse.runs.finished import runs_below
 from deq_collapse.runs.geometry import without_features
@@ -25,7 +27,7 @@ from deq_collapse.study.plan import PLAN
 from deq_collapse.study.results import gather
 
 OF_A_STUDY = (PLAN, RESULTS, PUBLISHED)
-OF_A_RUN = (CONFIG, MANIFEST, ENVIRONMENT, HISTORY, ALONG, CONFUSION, RESULT)
+OF_A_RUN = (CONFIG, MANIFEST, ENVIRONMENT, HISTORY, ALONG, CONFUSION, RESULT, THEORY, THEORY_GRAMS)
 
 
 def pack(directory: Path, archive: Path) -> None:

@@ -1,6 +1,7 @@
 """The imbalance ratio at which minority classifiers coincide, in the layer-peeled model (Fang 2021)."""
 
 from math import exp, inf, log
+from sys import float_info
 
 from scipy.optimize import brentq
 
@@ -34,7 +35,8 @@ def critical_ratio(
         counts = step_counts(num_classes, majority, ratio)
         share = 1 / sum(counts)
         root = (num_classes * share) ** 0.5 if weighting == "samples" else 1.0
-        return log(layer_peeled(counts, weight_energy, feature_energy, weighting).price * root / share)
+        price = layer_peeled(counts, weight_energy, feature_energy, weighting).price
+        return log(max(price * root / share, float_info.min))  # of large energies the loss may underflow
 
     low, high = 0.0, log(2)
     while excess(high) < 0:

@@ -126,6 +126,8 @@ def test_an_equilibrium_iterate_by_iterate():
     solve = partial(Equilibrium, cell=Pull, solver="fixed_point_relative", eval_tol=TOLERANCE)
     trainer, module, data = parts(solve)
     table = Along().measure(trainer, module, data)
+    assert module.network.encoder.training
+    module.eval()  # what follows is to move no running statistics
     assert set(table["module"]) == {"encoder", "refinement.iterate"}
     calls = {
         len(iterate_by_iterate(module.network, module.network.encoder(x)))

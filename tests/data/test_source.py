@@ -25,6 +25,11 @@ class Own(Source):
         return self.images, self.labels[split]
 
 
+class Triple(Own):
+    def load(self, split):
+        return *super().load(split), 1
+
+
 class Named(Own):
     name = "mine"
     class_names = ("cat", "dog", "owl")
@@ -37,6 +42,15 @@ def test_an_own_source_has_everything_from_load_alone():
     source = Own(IMAGES, torch.tensor([0, 1, 2, 0, 1, 2]))
     assert (source.name, source.num_classes, source.class_names) == ("Own", 3, ("0", "1", "2"))
     assert source.image_shape == (3, 4, 5)
+
+
+def test_arrays_of_numpy_are_taken_too():
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    ours, theirs = Own(IMAGES, labels), Own(IMAGES.numpy(), labels.numpy())
+    assert torch.equal(theirs.train.images, ours.train.images)
+    assert theirs.sha256 == ours.sha256
+    values = torch.rand(6, 4, requires_grad=True)
+    assert Own(values, labels).sha256 == Own(values.detach(), labels).sha256
 
 
 def test_mean_and_std_are_those_of_the_training_pixels():
@@ -70,6 +84,12 @@ def test_a_channel_without_variation_is_centred_and_not_blown_up():
         (Own(IMAGES / 0, torch.arange(6)), "no finite number, in sample"),
         (Own(IMAGES[:, 0], torch.arange(6)), "uint8 tensor"),
         (Own(IMAGES[:0], torch.arange(0)), "non-empty"),
+        (
+            Own(IMAGES.permute(0, 2, 3, 1)[:, :, :, :3].repeat(1, 2, 1, 1), torch.arange(6)),
+            "channels come second",
+        ),
+        (Own(IMAGES, list(range(6))), r"\(Tensor, list\), but load gives two tensors"),
+        (Triple(IMAGES, torch.arange(6)), r"\(Tensor, Tensor, int\), but load gives two tensors"),
     ],
 )
 def test_what_is_no_labelled_image_is_refused(source, sentence):

@@ -62,6 +62,26 @@ MISTAKES = {
         [*EQUILIBRIUM, "--config", _refinement("solver", "Broyden", windw=3)],
         ["Broyden has no option windw", "window?"],
     ),
+    "an option of another kind": (
+        ["--data.source", "GaussianMixture", "--data.source.init_args.num_classes", "ten"],
+        ["data.source.init_args.num_classes is ten", "a whole number"],
+    ),
+    "an option left out": (
+        ["--data.source", "ImageFolder"],
+        ["ImageFolder needs root: set data.source.init_args.root"],
+    ),
+    "an option of a schedule left out": (
+        ["--model.lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR"],
+        ["OneCycleLR needs max_lr: set model.lr_scheduler.init_args.max_lr"],
+    ),
+    "a module for a cell": (
+        [*EQUILIBRIUM, "--model.refinement.init_args.cell", "tests.parts.NoCell"],
+        ["cell is tests.parts.NoCell", "a subclass of deq_collapse.models.Cell"],
+    ),
+    "a loss of every sample": (
+        ["--model.criterion", "tests.parts.EachSample"],
+        ["EachSample", "shape (", "the mean"],
+    ),
     "solver's window": (
         [*EQUILIBRIUM, "--config", _refinement("solver", "Broyden", window=0)],
         ["window is 0"],

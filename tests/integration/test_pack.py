@@ -1,5 +1,6 @@
 """A packed study: small, the same report after unpacking, open to more seeds."""
 
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_unpacked_it_has_all_figures_but_those_of_features(study: Path, packed: 
     assert gone == [name for name in before if name.endswith("-features")] != []
     angles = next(name for name in left if name.endswith("-angles"))
     assert svg(left[angles].draw(), "a", "a") == svg(before[angles].draw(), "a", "a")
+
+
+def test_it_keeps_what_was_compared_with_theory(study: Path, tmp_path: Path):
+    run = shutil.copytree(study / "explicit-seed0", tmp_path / "tiny" / "explicit-seed0")
+    assert main(["theory", "compare", str(run)]) == 0
+    assert main(["study", "pack", str(run.parent)]) == 0
+    again = unpacked(tmp_path / "tiny.tar.xz", tmp_path / "again")
+    drawn = [name for name in figures(again) if name.endswith("-theory")]
+    assert drawn == [name for name in figures(run.parent) if name.endswith("-theory")] != []
 
 
 def test_an_unpacked_study_gets_more_seeds_and_keeps_its_runs(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from deq_collapse.metrics import LayerwiseCollapse, NeuralCollapse, measure, measure_along
+from deq_collapse.metrics import HookedCollapse, LayerwiseCollapse, NeuralCollapse, measure, measure_along
 
 
 class Network(nn.Module):
@@ -46,15 +46,42 @@ def test_one_call_gives_the_values_of_the_metric_in_eval_mode(loader: DataLoader
     assert model.training
     assert model.body[4].training
     assert not model.body[3].training
-    assert not model.head._forward_pre_hooks or found == measure(model, loader, "head", majority=[0])
+    assert found == measure(model, loader, "head", majority=[0])
 
 
 def test_the_last_linear_layer_is_the_classifier_where_none_is_named(loader: DataLoader) -> None:
     model = Network()
-    with pytest.raises(ValueError, match="was not called"):
+    other = "the last .* is 'unused', but 'head' is the last one called"
+    with pytest.raises(ValueError, match=other):
         measure(model, loader)
+    with pytest.raises(ValueError, match=other):
+        measure_along(model, loader, ["body.*"])
+    with pytest.raises(ValueError, match=r"give \['body.\*'\]"):
+        measure_along(model, loader, "body.*", "head")
     del model.unused
     assert measure(model, loader) == measure(model, loader, "head")
+
+
+def test_a_head_that_is_registered_before_the_body_is_not_taken_for_it(loader: DataLoader) -> None:
+    model = Network()
+    model.body, model.head = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)), model.body  # the names say nothing
+    model.forward = lambda x: model.body(model.head(x))
+    del model.unused
+    with pytest.raises(ValueError, match=r"is 'head\.1', but 'body\.1' is the last one called"):
+        measure(model, loader)
+
+
+def test_nothing_stays_on_the_model(loader: DataLoader) -> None:
+    model = Network()
+    measure(model, loader, "head")
+    measure_along(model, loader, ["body.*"], "head")
+    with pytest.raises(ValueError, match="labels"):
+        measure(model, [(torch.ones(2, 1, 4, 4), torch.tensor([0, 7]))], "head")
+    assert not [part for part in model.modules() if part._forward_pre_hooks or part._forward_hooks]
+    metric = HookedCollapse(model.head)
+    assert model.head._forward_pre_hooks
+    metric.unhook()
+    assert not model.head._forward_pre_hooks
 
 
 def test_along_named_modules_the_last_place_has_the_models_own_values(loader: DataLoader) -> None:
@@ -78,6 +105,7 @@ def test_along_named_modules_the_last_place_has_the_models_own_values(loader: Da
         (nn.Conv2d(1, 3, 4), (torch.ones(2, 1, 4, 4), torch.arange(2)), None, "no torch.nn.Linear"),
         (Network(), (torch.ones(2, 1, 4, 4), torch.arange(2)), "haed", "there are 'body.1', 'head'"),
         (Network(), {"x": 1}, "head", "got dict"),
+        (Network(), ((1, 2), torch.arange(2)), "head", "inputs are a tensor, got tuple"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(

@@ -308,6 +308,42 @@ def test_a_forward_that_raises_takes_nothing_with_it(data, rows):
     assert metric(features, labels, weight)["nc1"] == pytest.approx(float(expected["nc1"]))
 
 
+def test_an_error_while_ranks_share_their_counts_leaves_each_its_own(data):
+    features, labels, weight, bias = data
+
+    def twice(state, group=None):
+        return [state, state]
+
+    metric = NeuralCollapse(4, 6, dist_sync_fn=twice, distributed_available_fn=lambda: True)
+    metric.update(features[:3], labels[:3] * 0, weight, bias)
+    with pytest.raises(ValueError, match="at least 2 need samples"):
+        metric.compute()
+    assert not metric._is_synced
+    metric.update(features, labels, weight, bias)
+    alone = NeuralCollapse(4, 6)
+    alone.update(torch.cat([features[:3], features]), torch.cat([labels[:3] * 0, labels]), weight, bias)
+    assert metric.compute()["nc1"] == pytest.approx(float(alone.compute()["nc1"]))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mkldnn"])
+def test_either_way_of_asking_torch_for_faster_products_is_left_as_it_was(data, kind, monkeypatch):
+    """`torch.get_float32_matmul_precision` raises after the newer one."""
+    matmul = getattr(torch.backends, kind).matmul
+    expected, before = filled(data).compute(), matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        same(filled(data).compute(), expected)
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+    torch.set_float32_matmul_precision("high")
+    try:
+        same(filled(data).compute(), expected)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_group_of_a_collection_measures_batches_without_a_classifier_too(data):
     features, labels, weight, _ = data
     both = MetricCollection(

@@ -26,6 +26,23 @@ def test_the_nearest_mean_is_nearest_by_angle():
     assert decide_nearest_mean(torch.tensor([[9.0, 8.0], [9.0, 1.0]]), means).tolist() == [1, 0]
 
 
+def test_half_precision_around_it_does_not_round_the_decision():
+    """Cosines near 1 differ by less than a step of bfloat16, and ties go to the first classes, the frequent
+    ones.
+    """
+    torch.manual_seed(0)
+    means = 1 + 0.05 * torch.randn(10, 64)
+    h = (means[torch.arange(400) % 10] + 0.1 * torch.randn(400, 64)).bfloat16()
+    exact = torch.nn.functional.normalize(means.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nearest, tau = decide_nearest_mean(h, means), decide_tau_normalised(h, means, 1.0)
+        rounded = torch.nn.functional.linear(h, exact.bfloat16()).argmax(1)
+    expected = (h.double() @ exact.T).argmax(1)
+    assert (nearest == expected).all()
+    assert (tau == expected).all()
+    assert (rounded != expected).float().mean() > 0.1
+
+
 def test_accuracies_add_up_over_batches_and_start_anew_after_a_reset():
     alternatives = Alternatives(2, tau=1.0)
     labels, means = (

@@ -147,6 +147,29 @@ def test_a_direction_that_all_followed_vectors_avoid_is_found_once_it_grows(trai
     assert largest(scaled, (40,)) <= 0.9 * (1 + 1e-3)
 
 
+def test_autocast_around_it_neither_loosens_the_bound_nor_reaches_what_cuda_lacks(monkeypatch):
+    """An explicit network computes its cell under autocast, and CUDA has no `eigh` of bfloat16."""
+    eigh = torch.linalg.eigh
+
+    def in_full(matrix, *args, **options):
+        assert matrix.dtype != torch.bfloat16
+        with torch.autocast("cpu", enabled=False):  # which would convert it here, and does not on CUDA
+            return eigh(matrix, *args, **options)
+
+    monkeypatch.setattr(torch.linalg, "eigh", in_full)
+    torch.manual_seed(0)
+    plain, cast = (copy.deepcopy(cell) for cell in [ConvCell((3, 6, 6), 0.9)] * 2)
+    with torch.no_grad():
+        for weight in (*plain.parameters(), *cast.parameters()):
+            weight.copy_(torch.linspace(-1, 1, weight.numel()).sin().view_as(weight))
+    expected = [bounded_weight(plain.train().inner), bounded_weight(plain.eval().outer)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [bounded_weight(cast.train().inner), bounded_weight(cast.eval().outer)]
+        certificate = cast.lipschitz_bound()
+    assert all(map(torch.equal, found, expected))
+    assert certificate == plain.lipschitz_bound()
+
+
 def test_weights_of_zero_have_gradients_and_are_bounded_once_they_grow():
     """A last convolution that starts at zero is a common choice."""
     shape = (2, 4, 4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from deq_collapse.callbacks import Along
 from deq_collapse.callbacks.costs import flops_per_image
 from deq_collapse.errors import UserError
 from deq_collapse.models import (
@@ -124,6 +125,24 @@ def test_making_a_network_changes_no_running_statistics(refinement):
     assert not norm.running_mean.any()
     assert norm.num_batches_tracked == 0
     assert norm.training
+
+
+class Frozen(nn.Module):
+    """An encoder whose norm its user keeps in eval mode."""
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(image_shape[0], 6, 3, padding=1), nn.BatchNorm2d(6).eval()
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+def test_a_norm_that_its_user_froze_stays_frozen():
+    net = Network((1, 8, 8), 3, Frozen, lambda shape: nn.Identity(), GlobalAverage(), nn.Linear)
+    flops_per_image(net, torch.zeros(2, 1, 8, 8))
+    Along().check(net, (1, 8, 8))
+    assert [name for name, part in net.named_modules() if not part.training] == ["encoder.norm"]
 
 
 class Pair(nn.Module):

@@ -1,5 +1,8 @@
 """The solvers: what they reach, what it costs, and what becomes of each sample."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deq_collapse.errors import UserError
+from deq_collapse.models import Equilibrium, LinearCell
 from deq_collapse.models.solvers import (
     CAPPED,
     CONVERGED,
@@ -16,6 +20,7 @@ from deq_collapse.models.solvers import (
     Broyden,
     FixedPoint,
     mixing_weights,
+    name_of,
     norms,
     relative_residual,
 )
@@ -426,3 +431,32 @@ def test_the_residual_of_two_zeros_is_zero_and_of_tiny_vectors_is_relative():
     fx = torch.tensor([[0.0, 0.0], [2e-12, 0.0], [3.0, 4.0]])
     x = torch.tensor([[0.0, 0.0], [1e-12, 0.0], [3.0, 4.0]])
     torch.testing.assert_close(relative_residual(norms(fx - x), fx), torch.tensor([0.0, 0.5, 0.0]))
+
+
+def _named_alike(factor):
+    @dataclass(frozen=True)
+    class Own(FixedPoint):
+        def __call__(self, func, x0, **options):
+            return FixedPoint.__call__(self, lambda z: factor * func(z), x0, **options)
+
+    return Own
+
+
+def test_solvers_of_one_name_from_two_modules_stay_apart():
+    one, two = _named_alike(1.0), _named_alike(0.5)
+    two.__module__ = "another.module"
+    assert repr(one()) == repr(two())
+    solved = [
+        Equilibrium((3,), partial(LinearCell, lipschitz=0.5), solver=solver()).eval() for solver in (one, two)
+    ]
+    solved[1].load_state_dict(solved[0].state_dict())
+    first, second = (equilibrium(torch.ones(2, 3)) for equilibrium in solved)
+    assert not torch.allclose(first, second)
+
+
+def test_a_solver_without_a_text_of_its_own_is_named_by_its_import_path():
+    class Bare(FixedPoint):
+        __repr__ = object.__repr__
+
+    assert name_of(Bare()) == f"{__name__}.{Bare.__qualname__}"
+    assert name_of(FixedPoint()) == "fixed_point_relative"

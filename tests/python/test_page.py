@@ -79,3 +79,9 @@ def test_the_root_exports_what_it_lists_and_imports_nothing_before() -> None:
         " sys.exit('lightning.pytorch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_record_that_marks_a_run_as_finished_is_written_last(tmp_path: Path) -> None:
+    order = [type(callback).__name__ for callback in run_trainer(tmp_path / "run", max_epochs=1).callbacks]
+    assert order.index("Along") < order.index("RunRecord")
+    assert order.index("MeasurementSchedule") < order.index("RunRecord")

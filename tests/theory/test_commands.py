@@ -86,6 +86,16 @@ def test_curve_leaves_its_table_and_figure(tmp_path, capsys):
     assert "Written" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("energy", ["50", "1000"])
+def test_curve_draws_where_no_ratio_is_critical(tmp_path, energy):
+    """With energies this large minority rows stay apart at every ratio, and losses underflow."""
+    energies = ["--weight-energy", energy, "--feature-energy", energy]
+    arguments = ["--classes", "4", "--majority", "2", "--largest", "10", *energies]
+    assert main(["theory", "curve", *arguments, "--directory", str(tmp_path)]) == 0
+    assert left_in(tmp_path) == SUFFIXES
+    assert "critical" not in set(pd.read_csv(tmp_path / "curve.csv")["program"])
+
+
 @pytest.mark.parametrize("bound", ["operator", "energy"])
 def test_branches_say_where_the_equilibrium_is_ahead(tmp_path, capsys, bound):
     arguments = ["--classes", "3", "--majority", "1", "--largest", "1", "--starts", "1", "--bound", bound]

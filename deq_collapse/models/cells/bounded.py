@@ -66,7 +66,8 @@ class Bounded(nn.Module):
 
     def power_iteration(self, steps: int = 10, tol: float = 1e-3) -> None:
         """Turns the stored singular vectors towards the leading ones, in at most ``steps`` steps."""
-        vectors = leading_vectors(self.linear, self.adjoint, self.singular_vectors, steps, tol)
+        with self._not_rounded():
+            vectors = leading_vectors(self.linear, self.adjoint, self.singular_vectors, steps, tol)
         self.singular_vectors.copy_(vectors)
 
     def operator_norm(self) -> Tensor:
@@ -92,8 +93,13 @@ class Bounded(nn.Module):
 
     def _norm_along(self, leading: Tensor) -> Tensor:
         leading = leading.clone()  # the next pass moves the vectors, and this graph may still be used
-        norm: Tensor = torch.linalg.vector_norm(self.linear(leading))
+        with self._not_rounded():
+            norm: Tensor = torch.linalg.vector_norm(self.linear(leading))
         return norm
+
+    def _not_rounded(self) -> torch.autocast:
+        """Autocast off: in half precision the bound would not hold, and CUDA has no `eigh`."""
+        return torch.autocast(self.singular_vectors.device.type, enabled=False)
 
     @torch.no_grad()
     def _settle(self) -> tuple[Tensor, float | None]:
@@ -105,6 +111,10 @@ class Bounded(nn.Module):
             return self._settled[1:]
 
     def _lead(self) -> tuple[Tensor, float | None]:
+        with self._not_rounded():
+            return self._lead_in_full()
+
+    def _lead_in_full(self) -> tuple[Tensor, float | None]:
         if self.singular_vectors[0].numel() <= DENSE:
             norm, leading = dense_norm(self.linear, self.singular_vectors)
             return leading, norm

@@ -53,11 +53,18 @@ def solver_of(given: str | Solver) -> Solver:
 
 
 def name_of(solver: Solver) -> str:
-    """Its name in tables or, if its settings differ from the defaults, all of them."""
-    return next((name for name, usual in SOLVERS.items() if usual == solver), repr(solver))
+    """Its name in tables or, if its settings differ from the defaults, all of them; of a class that shows
+    none, its import path.
+    """
+    kind = type(solver)
+    shown = f"{kind.__module__}.{kind.__qualname__}" if kind.__repr__ is object.__repr__ else repr(solver)
+    return next((name for name, usual in SOLVERS.items() if usual == solver), shown)
 
 
 def registered(solver: Solver) -> str:
-    """Registers a solver with torchdeq under the text that this returns."""
-    register_solver(repr(solver), solver)
-    return repr(solver)
+    """Registers a solver with torchdeq under the text that this returns: its settings, and its module, since
+    classes of one name may be two.
+    """
+    name = f"{type(solver).__module__}.{solver!r}"
+    register_solver(name, solver)
+    return name
