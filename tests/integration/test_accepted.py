@@ -60,3 +60,13 @@ def test_a_label_of_a_study_may_be_written_as_a_power_of_ten(tmp_path: Path):
     assert [cell.axes["lr"] for cell in planned] == ["1e-2", "1e-05"]
     assert planned[0].hash != planned[1].hash
     assert planned[0].name == "-v-lr1e-2-seed0"
+
+
+@pytest.mark.parametrize("solver", ["Broyden", "deq_collapse.models.Broyden"])
+def test_a_solver_may_be_given_by_its_path_alone(solver: str, small_fit, tmp_path: Path, capsys):
+    args = small_fit(tmp_path, "--model.refinement.init_args.solver", solver, refinement="equilibrium")
+    with pytest.raises(SystemExit) as ended:
+        main([*args, "--print_config"])
+    assert ended.value.code == 0
+    chosen = yaml.safe_load(capsys.readouterr().out)["model"]["refinement"]["init_args"]["solver"]
+    assert chosen["class_path"].endswith(".Broyden")

@@ -20,6 +20,10 @@ class Solver(ABC):
             func: the map; its value for a sample must depend on that sample alone.
             x0: start, shape ``(N, ...)``.
             options: ``max_iter``, ``tol`` and the other options that every solver takes.
+
+        Returns:
+            What :func:`~deq_collapse.models.solvers.loop.solve` returns: the solution, the states that
+            ``indexing`` asks for, and torchdeq's statistics with those per sample.
         """
 
     def check(self) -> None:  # noqa: B027 - user-defined ones may have none
