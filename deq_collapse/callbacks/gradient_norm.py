@@ -18,7 +18,7 @@ class GradientNorm(Callback):
     The exact gradient of a fixed point has no bound where the Jacobian comes near 1, an approximate one has;
     so two networks under one rate may take steps of different lengths. The norms tell at which length a clip
     (``trainer.gradient_clip_val``) would bite. Of several ranks it is the averaged gradient's. Training is
-    not changed.
+    not changed. Under 16-mixed, a step that overflows, and that the scaler skips, counts as infinite.
 
     In a configuration: ``conf/trainer/gradient_norm.yaml``.
 
