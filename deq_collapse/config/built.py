@@ -45,7 +45,7 @@ def _check_steps(trainer: Trainer, data: CollapseDataModule) -> None:
             " step has no record; `deq-collapse validate` measures weights as they are."
         )
     batches, every = data.batches(trainer), trainer.val_check_interval
-    if isinstance(every, int) and every > batches:
+    if isinstance(every, int | float) and (every <= 0 or (isinstance(every, int) and every > batches)):
         raise UserError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} batches: give a share of an"
             " epoch, such as 0.5, or leave it out."

@@ -87,6 +87,9 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
             f"{path}: the study's name is {content['name']!r}, but it is that of a directory in output: not"
             " empty, and without '.' or '..' as a part."
         )
+    output = content.get("output", "outputs/studies")
+    if not isinstance(output, str):
+        raise UserError(f"{path}: output is {output!r}, but it is the directory that holds studies.")
     grids = _list(path, content, "grids", [{}])
     if not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"{path}: grids is a list, and each grid has some of {', '.join(GRID_KEYS)}.")
@@ -101,7 +104,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
             " tells them apart."
         )
     _check_words(path, cells)
-    directory = Path(content.get("output", "outputs/studies"), content["name"])
+    directory = Path(output, content["name"])
     return StudyFile(content["name"], directory, cells, _contrasts(path, content.get("contrasts"), cells))
 
 

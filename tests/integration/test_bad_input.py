@@ -42,6 +42,7 @@ MISTAKES = {
     "no accumulation": (["--trainer.accumulate_grad_batches", "0"], ["at least one batch"]),
     "no epoch": (["--trainer.max_epochs", "0"], ["at least 1 in a fit"]),
     "no batch": (["--trainer.limit_train_batches", "0"], ["at least 1 in a fit"]),
+    "no interval": (["--trainer.val_check_interval", "0"], ["is 0, but an epoch has", "a share"]),
     "interval": (["--trainer.val_check_interval", "1000"], ["is 1000, but an epoch has", "a share"]),
     "half precision": (
         ["--config", str(CONF / "family/contraction/once.yaml"), "--trainer.precision", "bf16-true"],

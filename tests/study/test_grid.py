@@ -121,6 +121,8 @@ def test_later_configurations_stand_later(tmp_path: Path):
         ({"axes": {"R": {"a.b": [1], "c": [2]}}}, "the axis R has more than one key"),
         ({"axes": {"R": {"a.b": []}}}, "the axis R has no labels"),
         ({"seeds": []}, "no seeds"),
+        ({"output": 5}, "output is 5, but it is the directory"),
+        ({"output": None}, "output is None, but it is the directory"),
         ({"override": {"a": 1}}, "override is a list"),
     ],
 )
