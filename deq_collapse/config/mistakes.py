@@ -157,8 +157,6 @@ RULES = {
     r" the following arguments are required: (?P<names>\w+(?:, \w+)*)": _missing_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*the following arguments are required: (?P<names>\w+(?:, \w+)*)"
     r".*class_path='(?P<path>[\w.]+)'": _missing_option,
-    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '[\w.]+': Parser key \"(?P<inner>\w+)\":"
-    r" (?P<kinds>Expected a <class '\w+'>)\. Got value: (?P<value>.+)": _wrong_option,
     r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": .*Expected '(?P<path>[\w.]+)' to be a"
     r" subclass of <class '(?P<base>\w+)'>": _wrong_base,
     r"arguments are required: (?P<names>.*)": _missing,
@@ -174,6 +172,8 @@ RULES = {
     ),
     r"Parser key \"(?P<key>[^\"]+)\": .*Parser key \"(?P<inner>\w+)\": (?P<kinds>Expected a <class '\w+'>)\."
     r" Got value: (?P<value>.+?)(?:\. Got value| - Expected)": _wrong_inner_type,
+    r"Parser key \"(?P<key>[^\"]+)\": .*class_path '[\w.]+': Parser key \"(?P<inner>\w+)\":"
+    r" (?P<kinds>Expected a <class '\w+'>)\. Got value: (?P<value>.+)": _wrong_option,
     r"Parser key \"(?P<key>[^\"]+)\": Type .*Parser key \"(?P<inner>\w+)\": .*"
     r"(?P<kinds>Subtypes: \[.*?\]) Errors:.*Given value: (?P<value>\S+)\. Got value: Namespace": (
         _wrong_option

@@ -108,7 +108,8 @@ def test_a_splits_unconverged_is_the_share_of_its_samples_that_missed_eval_tol(r
 
     @torch.no_grad()
     def residual():
-        refinement.eval()(run.module.network.encoder(images))
+        run.module.eval()
+        refinement(run.module.network.encoder(images))
         return refinement.latest.forward.residual
 
     refinement.eval_tol = Tolerance(float(residual().median()), 3)
