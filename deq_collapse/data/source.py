@@ -16,6 +16,9 @@ from deq_collapse.errors import UserError
 Split = Literal["train", "test"]
 """The splits of a source; a validation split is held out of its training split."""
 
+CHANNELS = range(1, 5)
+"""Numbers of channels by which the axis of channels is recognised."""
+
 IMAGES_FOR_MEAN = 10_000
 """Largest number of images read for mean and standard deviation if they are in files."""
 
@@ -130,7 +133,7 @@ class Source(ABC):
     def _checked(self, split: Split) -> ImageSet:
         who = f"the {split} split of {self.name}"
         images, labels = _pair(self.load(split), who)
-        if images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] > 4 >= images.shape[3]:
+        if images.dtype == torch.uint8 and channels_last(images.shape):
             raise UserError(
                 f"{who} gives images of shape {tuple(images.shape)}, but channels come second, (N, C, H, W):"
                 " images.permute(0, 3, 1, 2)"
@@ -156,22 +159,24 @@ class Source(ABC):
         return ImageSet(images, labels)
 
 
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether a shape is (N, H, W, C); if both readings are possible, the second axis is the channels."""
+    return len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS
+
+
 def _pair(loaded: Any, who: str) -> tuple[Any, Tensor]:
     """Images and labels as `load` gives them, or numpy's arrays of them.
 
     Raises:
         UserError: for anything else.
     """
-    parts = [torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in _parts(loaded)]
+    given = list(loaded) if isinstance(loaded, tuple | list) else [loaded]
+    parts = [torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in given]
     if len(parts) != 2 or not (isinstance(parts[0], Tensor | ImageFiles) and isinstance(parts[1], Tensor)):
-        got = ", ".join(type(part).__name__ for part in _parts(loaded))
+        got = ", ".join(type(part).__name__ for part in given)
         raise UserError(f"{who} is ({got}), but load gives two tensors, (images, labels)")
     images, labels = parts
     return images.detach() if isinstance(images, Tensor) else images, labels.detach()
-
-
-def _parts(loaded: Any) -> list[Any]:
-    return list(loaded) if isinstance(loaded, tuple | list) else [loaded]
 
 
 def _histogram(images: Tensor) -> Tensor:

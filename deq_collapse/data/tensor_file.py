@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deq_collapse.data.source import Source, Split
+from deq_collapse.data.source import CHANNELS, Source, Split, channels_last
 from deq_collapse.errors import UserError
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-CHANNELS = range(1, 5)
-"""Numbers of channels by which the axis of channels is recognised."""
 
 
 class TensorFile(Source):
@@ -70,10 +68,10 @@ class TensorFile(Source):
             return images  # every source refuses it
         if images.ndim == 3:
             return images.unsqueeze(1)
+        if channels_last(images.shape):
+            return images.permute(0, 3, 1, 2).contiguous()
         if images.ndim != 4 or images.shape[1] in CHANNELS:
             return images
-        if images.shape[3] in CHANNELS:
-            return images.permute(0, 3, 1, 2).contiguous()
         raise UserError(
             f"{self.path} has images of shape {tuple(images.shape)}, but images are (N, H, W), (N, C, H, W)"
             f" or (N, H, W, C) with 1 to {CHANNELS[-1]} channels C"
@@ -82,7 +80,7 @@ class TensorFile(Source):
     def _floats(self, samples: Tensor) -> Tensor:
         """Channels second; there may be many, as in a feature map."""
         shape = samples.shape
-        if samples.ndim != 4 or shape[1] in CHANNELS or shape[3] not in CHANNELS or shape[2] == shape[3]:
+        if not channels_last(shape) or shape[2] == shape[3]:
             return samples
         if shape[1] == shape[2]:
             return samples.permute(0, 3, 1, 2).contiguous()

@@ -117,7 +117,9 @@ def _passes(model: nn.Module, loader: Iterable[Any], last: nn.Linear | None) -> 
 
 @contextmanager
 def _must_be_last(model: nn.Module, last: nn.Linear) -> Iterator[None]:
-    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    names: dict[nn.Module, str] = {
+        layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+    }
     called: list[nn.Module] = []
     hooks = [layer.register_forward_pre_hook(lambda layer, _: called.append(layer)) for layer in names]
     try:
@@ -127,6 +129,6 @@ def _must_be_last(model: nn.Module, last: nn.Linear) -> Iterator[None]:
             hook.remove()
     if called and called[-1] is not last:
         raise ValueError(
-            f"the last torch.nn.Linear of the model is {names[last]!r}, but {names[called[-1]]!r} is the last"  # type: ignore[index]
+            f"the last torch.nn.Linear of the model is {names[last]!r}, but {names[called[-1]]!r} is the last"
             " one called: say which is the classifier, classifier=..."
         )

@@ -7,13 +7,12 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Puts modules in eval mode; at the end each submodule is in its own mode again, as one that its user
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module in eval mode; at the end each submodule is in its own mode again, as one that its user
     keeps in eval mode, such as a frozen batch norm, has another than the rest.
     """
-    training = [part for module in modules for part in module.modules() if part.training]
-    for module in modules:
-        module.eval()
+    training = [part for part in module.modules() if part.training]
+    module.eval()
     try:
         yield
     finally:

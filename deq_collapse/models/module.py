@@ -15,6 +15,7 @@ from torch.optim import SGD
 from deq_collapse import fit_end
 from deq_collapse.errors import UserError
 from deq_collapse.losses import Criterion, CriterionFactory, CrossEntropy
+from deq_collapse.losses.trial import check_loss
 from deq_collapse.metrics.functional.imbalance import FEW, MANY
 from deq_collapse.models.alternatives import Alternatives
 from deq_collapse.models.cells import ConvCell, Shape
@@ -114,7 +115,7 @@ class CollapseModule(LightningModule):
             channels_last,
         )
         self.criterion = make("criterion", criterion, class_counts)
-        _check_loss(self.criterion, num_classes)
+        check_loss(self.criterion, num_classes)
         if isinstance(self.criterion, Criterion):
             self.criterion.check(self.network.classifier)
         self.groups = class_groups(class_counts, majority, many, few)
@@ -378,27 +379,6 @@ class CollapseModule(LightningModule):
         for split in SPLITS:
             self._split(split).reset()
         self.alternatives.reset()
-
-
-def _check_loss(criterion: nn.Module, num_classes: int) -> None:
-    """Tries a criterion on a sample of each class.
-
-    Raises:
-        UserError: if its value cannot be trained on.
-    """
-    with torch.enable_grad():
-        value: Any = criterion(
-            torch.zeros(num_classes, num_classes).requires_grad_(), torch.arange(num_classes)
-        )
-    if isinstance(value, Tensor) and not value.ndim and value.requires_grad:
-        return
-    got = f"a {type(value).__name__}"
-    if isinstance(value, Tensor):
-        got = f"values of shape {tuple(value.shape)}" if value.ndim else "a number that no logit changes"
-    raise UserError(
-        f"the criterion {type(criterion).__name__} returns {got}, but a loss is one number that depends on"
-        " the logits, a tensor without dimensions: take the mean over the batch."
-    )
 
 
 class _Shared:

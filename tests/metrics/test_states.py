@@ -326,7 +326,7 @@ def test_an_error_while_ranks_share_their_counts_leaves_each_its_own(data):
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mkldnn"])
-def test_either_way_of_asking_torch_for_faster_products_is_left_as_it_was(data, kind, monkeypatch):
+def test_either_way_of_asking_torch_for_faster_products_is_left_as_it_was(data, kind):
     """`torch.get_float32_matmul_precision` raises after the newer one."""
     matmul = getattr(torch.backends, kind).matmul
     expected, before = filled(data).compute(), matmul.fp32_precision

@@ -45,10 +45,8 @@ def test_half_precision_around_it_does_not_round_the_decision():
 
 def test_accuracies_add_up_over_batches_and_start_anew_after_a_reset():
     alternatives = Alternatives(2, tau=1.0)
-    labels, means = (
-        torch.tensor([0, 0, 1]),
-        torch.tensor([[1.0, 2.0], [-1.0, 0.0]]),
-    )  # all H point to the first
+    labels = torch.tensor([0, 0, 1])
+    means = torch.tensor([[1.0, 2.0], [-1.0, 0.0]])  # all of H point to the first
     assert alternatives.compute() == {}
     for rows in (slice(0, 2), slice(2, 3)):
         alternatives.update(H[rows], labels[rows], WEIGHT, means)

@@ -104,17 +104,16 @@ class Bounded(nn.Module):
     @torch.no_grad()
     def _settle(self) -> tuple[Tensor, float | None]:
         """The leading singular vector for the current weights, and the norm if it is exact."""
-        with torch.inference_mode(False):  # what is stored may be used with a gradient later
+        with (
+            torch.inference_mode(False),
+            self._not_rounded(),
+        ):  # what is stored may be used with a gradient later
             weights = torch.cat([weight.detach().flatten() for weight in self.parameters()])
             if self._settled is None or not _same(self._settled[0], weights):
                 self._settled = weights, *self._lead()
             return self._settled[1:]
 
     def _lead(self) -> tuple[Tensor, float | None]:
-        with self._not_rounded():
-            return self._lead_in_full()
-
-    def _lead_in_full(self) -> tuple[Tensor, float | None]:
         if self.singular_vectors[0].numel() <= DENSE:
             norm, leading = dense_norm(self.linear, self.singular_vectors)
             return leading, norm
