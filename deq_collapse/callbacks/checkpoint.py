@@ -30,6 +30,8 @@ def damage(path: Path) -> str | None:
     A run's own checkpoints are compared with the checksums beside them. For others, torch's archive has a
     CRC-32 of every tensor, which does not detect all damage to its index.
     """
+    if not path.is_file():
+        return "it is no file"
     sums = _sums(path.parent) if path.name in (CHECKPOINT, PREVIOUS) else []
     if sums:
         return None if _sha256(path) in sums else "its checksum is not the one it was saved with"

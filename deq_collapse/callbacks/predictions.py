@@ -38,7 +38,9 @@ class PredictionWriter(Callback):
         self._batches.append({name: values.cpu() for name, values in outputs.items()})
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the table."""
+        """Writes the table, but not of the one batch of a ``fast_dev_run``."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         columns = {
             name: torch.cat([batch[name] for batch in self._batches]).numpy() for name in self._batches[0]
         }

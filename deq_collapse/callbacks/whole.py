@@ -5,6 +5,15 @@ from typing import Any
 from deq_collapse.errors import UserError
 
 
+PARTS = {
+    "overfit_batches": 0.0,
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "limit_predict_batches": 1.0,
+}
+"""Options that take a part of a split, each with the value that takes all of it."""
+
+
 def check_whole(trainer: Any) -> None:
     """Checks that every measurement covers whole splits, after the epochs set by ``schedule``.
 
@@ -12,13 +21,13 @@ def check_whole(trainer: Any) -> None:
         trainer: a trainer, or its configuration, in which ``None`` means that an option was not given.
 
     Raises:
-        UserError: for ``limit_val_batches``, ``limit_test_batches``, ``overfit_batches`` and
-            ``check_val_every_n_epoch``.
+        UserError: for ``limit_val_batches``, ``limit_test_batches``, ``limit_predict_batches``,
+            ``overfit_batches`` and ``check_val_every_n_epoch``.
     """
     if trainer.fast_dev_run:
         return
     # The first one sets the others.
-    for name, given in (("overfit_batches", 0.0), ("limit_val_batches", 1.0), ("limit_test_batches", 1.0)):
+    for name, given in PARTS.items():
         value = getattr(trainer, name)
         if value is not None and not _is(value, given):
             raise UserError(

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
@@ -28,9 +29,9 @@ from deq_collapse.config.checks import (
     check_writable,
 )
 from deq_collapse.config.commands import COMMANDS
-from deq_collapse.config.files import dump_yaml, first_difference, linked, sentence
+from deq_collapse.config.files import dump_yaml, first_difference, linked, read_yaml, sentence
 from deq_collapse.config.inherited import inherited
-from deq_collapse.config.mistakes import explain
+from deq_collapse.config.mistakes import explain, explain_link
 from deq_collapse.config.ranks import limit_patience
 from deq_collapse.errors import Diverged, UserError
 from deq_collapse.files import write_atomically
@@ -119,10 +120,13 @@ class CollapseCLI(LightningCLI):
         """Parses; a mistake is reported in one sentence."""
         try:
             super().parse_arguments(parser, args)
-        except ArgumentError as error:
+        except (ArgumentError, OmegaConfBaseException, RecursionError) as error:
             command = next((arg for arg in args[:1] if arg in COMMANDS), None)
             keys = self._parser(command).get_defaults().keys()
-            raise UserError(explain(str(error), keys)) from error
+            told = (
+                explain(str(error), keys) if isinstance(error, ArgumentError) else explain_link(error, keys)
+            )
+            raise UserError(told) from error
         settings = self.config.get(str(self.config.get("subcommand")), self.config)
         check_seed(settings.seed_everything)
         self._inherited = inherited([str(arg) for arg in args or ()])
@@ -225,15 +229,17 @@ class CollapseCLI(LightningCLI):
     def completed(self, saved: Path) -> dict[str, Any]:
         """The configuration that a run has saved. A key that did not exist then has its current default; a
         new key must not change runs without it.
+
+        Raises:
+            UserError: if the file is damaged.
         """
+        content = read_yaml(saved)
         try:
             config = self.parser.parse_args(["fit", "--config", str(saved)])["fit"]
         except ArgumentError:  # a key no longer exists: reported as a difference
-            text = saved.read_text(encoding="utf-8")
-        else:
-            text = self._parser("fit").dump(config, skip_none=False)
-        content: dict[str, Any] = yaml.safe_load(text) or {}
-        return content
+            return content
+        completed: dict[str, Any] = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        return completed
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the callbacks of every run.

@@ -47,10 +47,33 @@ def expand_parts(args: Sequence[str]) -> list[str]:
         value = value if equals else next(rest, "")
         for part in [_once(value)] if is_configuration(value) else _parts(Path(value)):
             expanded += ["--config", part]
+    expanded = _links_in_files(expanded)
     for arg in expanded:
         if any(suffix in arg for suffix in SUFFIXES):
             _check_files(yaml.safe_load(arg) if is_configuration(arg) else arg.rpartition("=")[2], Path())
     return expanded
+
+
+def _links_in_files(arguments: Sequence[str]) -> list[str]:
+    """Replaces each ``--KEY VALUE`` that links to another key by a configuration: the parser would look for
+    that key beside the subcommands, not among the subcommand's.
+    """
+    replaced: list[str] = []
+    rest = list(arguments)
+    while rest:
+        arg = rest.pop(0)
+        key, equals, value = arg.removeprefix("--").partition("=")
+        option = arg.startswith("--") and key != "config"
+        if option and not equals and rest and "${" in rest[0]:
+            value = rest.pop(0)
+        if option and "${" in value:
+            content: Any = value
+            for part in reversed(key.split(".")):
+                content = {part: content}
+            replaced += ["--config", dump_yaml(content)]
+        else:
+            replaced.append(arg)
+    return replaced
 
 
 def _parts(path: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pydoc import locate
 from types import ModuleType
 
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from deq_collapse import data, losses, models
@@ -35,6 +36,22 @@ def explain(message: str, keys: Iterable[str]) -> str:
         if found:
             return rule(found, sorted(set(keys)))
     return message if len(message) <= LONGEST else message[:LONGEST].rsplit(" ", 1)[0] + " ..."
+
+
+def explain_link(error: OmegaConfBaseException | RecursionError, keys: Iterable[str]) -> str:
+    """One sentence for a value such as ``${seed_everything}`` that cannot be followed.
+
+    Args:
+        error: from OmegaConf, or of a value that leads back to itself.
+        keys: all keys of the subcommand.
+    """
+    if isinstance(error, RecursionError):
+        return "a link such as ${seed_everything} leads back to its own key."
+    key = str(error.full_key or "").partition(".")[2]
+    reason = sentence(str(error).partition("full_key:")[0])
+    if lacking := re.search(r"[Ii]nterpolation key '\.*(?P<key>[^']+)' not found", reason):
+        return f"{key} follows {lacking['key']}, but {unknown_key(lacking['key'], sorted(set(keys)))}"
+    return f"the link {key} cannot be followed, as ${{seed_everything}} can: {reason}."
 
 
 def _unknown_key(found: re.Match[str], keys: list[str]) -> str:

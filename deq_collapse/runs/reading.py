@@ -33,6 +33,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Reads the ``result.json`` of a run.
+
+    Raises:
+        UserError: if it is damaged, or something else.
+    """
+    cure = "remove it, and the run's command finishes the run again"
+    try:
+        record = read_json(path)
+    except UserError as error:
+        raise UserError(f"{str(error).removesuffix('.')}: {cure}.") from error
+    lacking = [name for name in ("name", "axes", "class_counts", "majority", "solver") if name not in record]
+    if lacking:
+        raise UserError(f"{path} is not the record of a run, for it lacks {', '.join(lacking)}: {cure}.")
+    return record
+
+
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Reads a table with these columns, and any others.
 

@@ -19,6 +19,7 @@ from deq_collapse.config.sources import made_once
 from deq_collapse.data import Source
 from deq_collapse.errors import UserError
 from deq_collapse.runs.files import CONFIG, MANIFEST, RESULT
+from deq_collapse.runs.reading import read_json
 from deq_collapse.study.grid import Cell, StudyFile
 from deq_collapse.study.identity import check_same, content_hash
 from deq_collapse.study.plan import Planned, arguments
@@ -148,7 +149,7 @@ def _check_data(directory: Path, source: Source | None) -> None:
     manifest = directory / MANIFEST
     if source is None or not manifest.exists():
         return
-    if json.loads(manifest.read_text(encoding="utf-8")).get("sha256") != source.sha256:
+    if read_json(manifest).get("sha256") != source.sha256:
         raise UserError(
             f"{directory} holds a run on other data than {source.name} as it is now: restore the data, give"
             " the changed study another name, or move that directory away."

@@ -1,12 +1,11 @@
 """``results.json``: the records of a study's finished runs, and the reasons of failed ones."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from deq_collapse.files import write_json
 from deq_collapse.runs.files import RESULT, RESULTS
-from deq_collapse.runs.reading import read_json
+from deq_collapse.runs.reading import read_json, read_record
 from deq_collapse.study.plan import Plan, read_plan
 from deq_collapse.study.singles import placed
 from deq_collapse.study.state import lock, read_state, state_of
@@ -30,7 +29,9 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
     return {
         "study": plan.study,
         "command": plan.command,
-        "runs": [_read(directory / name / RESULT) for name, state in states.items() if state == "finished"],
+        "runs": [
+            read_record(directory / name / RESULT) for name, state in states.items() if state == "finished"
+        ],
         "contrasts": list(plan.contrasts),
         "failed": [{"name": name, "reason": read_state(directory / name).get("reason")} for name in failed],
         "cells": [
@@ -67,9 +68,5 @@ def gathered(directory: Path) -> dict[str, Any]:
         return kept
     alone = directory / RESULT
     records = [alone] if alone.exists() else sorted(directory.glob(f"*/{RESULT}"))
-    runs = placed([record.parent for record in records], [_read(record) for record in records])
+    runs = placed([record.parent for record in records], [read_record(record) for record in records])
     return {"study": directory.absolute().name, "command": SINGLE, "runs": runs, "failed": []}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

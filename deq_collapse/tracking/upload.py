@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from deq_collapse.files import write_atomically
 from deq_collapse.runs.files import RESULT
+from deq_collapse.runs.reading import read_record
 from deq_collapse.tracking.logger import ID_FILE, SETTINGS
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _log(run: Run, name: str, directory: Path) -> None:
 
 def runs_table(directory: Path) -> pd.DataFrame | None:
     """One row per finished run: its name, its axes, and every measure of a split as ``split/name``."""
-    records = [json.loads(path.read_text()) for path in sorted(directory.glob(f"*/{RESULT}"))]
+    records = [read_record(path) for path in sorted(directory.glob(f"*/{RESULT}"))]
     if not records:
         return None
     return pd.json_normalize([{key: record.get(key) for key in KEPT} for record in records], sep="/")

@@ -129,6 +129,17 @@ MISTAKES = {
         ["--trainer.check_val_every_n_epoch", "5"],
         ["check_val_every_n_epoch is 5", "--schedule.dense"],
     ),
+    "a part of the predictions": (["--trainer.limit_predict_batches", "1"], ["limit_predict_batches is 1"]),
+    "a link to nowhere": (
+        ["--data.seed", "${seed_everythin}"],
+        ["data.seed follows seed_everythin", "did you mean seed_everything?"],
+    ),
+    "links in a circle": (
+        ["--data.seed", "${seed_everything}", "--seed_everything", "${data.seed}"],
+        ["the link", "${seed_everything}", "ecursive"],
+    ),
+    "a link to no variable": (["--name", "${oc.env:NO_SUCH}"], ["the link", "NO_SUCH' not found"]),
+    "half a link": (["--name", "${seed_everything"], ["the link name cannot be followed"]),
     "batch size": (["--data.batch_size", "0"], ["0", "at least 1 image"]),
     "config file": (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
     "checkpoint": (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint at nowhere.ckpt"]),

@@ -128,6 +128,40 @@ def test_a_damaged_run_is_named(packed: Path, tmp_path: Path, refused: Callable[
     assert not again.with_name("tiny.tar.xz").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "file", "content", "word"),
+    [
+        ("run", "result.json", "{", "cannot be read as JSON"),
+        (
+            "report",
+            "result.json",
+            "[]",
+            "not a list: remove it, and the run's command finishes the run again",
+        ),
+        ("pack", "result.json", "{}", "lacks name, axes"),
+        ("run", "config.yaml", "", "holds no keys"),
+        ("run", "config.yaml", "a: [", "not valid YAML"),
+        ("run", "manifest.json", "{", "cannot be read as JSON"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_told_in_a_sentence(
+    command: str,
+    file: str,
+    content: str,
+    word: str,
+    packed: Path,
+    tiny_study: Callable[..., Path],
+    tmp_path: Path,
+    refused: Callable[..., str],
+):
+    study = tiny_study(tmp_path, "data/step.yaml", epochs=1)
+    damaged = unpacked(packed, tmp_path) / "explicit-seed0" / file
+    damaged.write_text(content)
+    said = refused("study", command, str(study))
+    assert str(damaged) in said
+    assert word in said
+
+
 def test_a_single_run_is_packed_too(study: Path, tmp_path: Path):
     archive = tmp_path / "run.tar.xz"
     assert main(["study", "pack", str(study / "explicit-seed0"), str(archive)]) == 0

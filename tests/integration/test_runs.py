@@ -94,6 +94,17 @@ def test_predictions_agree_with_the_accuracy(run: Path, tmp_path: Path):
     record = json.loads((run / "result.json").read_text())
     assert (table.label == table.predicted).mean() == pytest.approx(record["test"]["accuracy"])
     assert table.probability.between(0.1, 1).all()
+    quick = ["--trainer.fast_dev_run", "true"]
+    assert main(["predict", *args, "--trainer.default_root_dir", str(tmp_path), *quick]) == 0
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == len(table)  # not of the one batch
+
+
+def test_a_link_on_the_command_line_is_one_in_the_file(small_fit, tmp_path: Path):
+    assert main(small_fit(tmp_path, "--name", "run${seed_everything}", "--data.seed=${seed_everything}")) == 0
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["name"] == "run${seed_everything}"
+    assert config["data"]["seed"] == "${seed_everything}"
+    assert json.loads((tmp_path / "result.json").read_text())["name"] == "run0"
 
 
 def test_a_killed_run_resumes_to_the_same_bits(small_fit, tmp_path: Path):
