@@ -4,7 +4,6 @@ from typing import Any
 
 from deq_collapse.errors import UserError
 
-
 PARTS = {
     "overfit_batches": 0.0,
     "limit_val_batches": 1.0,

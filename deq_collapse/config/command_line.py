@@ -31,7 +31,7 @@ from deq_collapse.config.checks import (
 from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, first_difference, linked, read_yaml, sentence
 from deq_collapse.config.inherited import inherited
-from deq_collapse.config.mistakes import explain, explain_link
+from deq_collapse.config.mistakes import explain
 from deq_collapse.config.ranks import limit_patience
 from deq_collapse.errors import Diverged, UserError
 from deq_collapse.files import write_atomically
@@ -120,13 +120,10 @@ class CollapseCLI(LightningCLI):
         """Parses; a mistake is reported in one sentence."""
         try:
             super().parse_arguments(parser, args)
-        except (ArgumentError, OmegaConfBaseException, RecursionError) as error:
+        except (ArgumentError, OmegaConfBaseException) as error:
             command = next((arg for arg in args[:1] if arg in COMMANDS), None)
             keys = self._parser(command).get_defaults().keys()
-            told = (
-                explain(str(error), keys) if isinstance(error, ArgumentError) else explain_link(error, keys)
-            )
-            raise UserError(told) from error
+            raise UserError(explain(error, keys)) from error
         settings = self.config.get(str(self.config.get("subcommand")), self.config)
         check_seed(settings.seed_everything)
         self._inherited = inherited([str(arg) for arg in args or ()])

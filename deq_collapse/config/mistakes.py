@@ -23,14 +23,16 @@ LONGEST = 300
 """Largest number of characters of a message without a rule here."""
 
 
-def explain(message: str, keys: Iterable[str]) -> str:
+def explain(error: Exception, keys: Iterable[str]) -> str:
     """One sentence for an error of the parser.
 
     Args:
-        message: from jsonargparse.
+        error: from jsonargparse, or from OmegaConf of a link.
         keys: all keys of the subcommand, e.g. ``trainer.max_epochs``.
     """
-    message = sentence(message)
+    if isinstance(error, OmegaConfBaseException):
+        return _wrong_link(error, keys)
+    message = sentence(str(error))
     for pattern, rule in RULES.items():
         found = re.search(pattern, message)
         if found:
@@ -38,15 +40,8 @@ def explain(message: str, keys: Iterable[str]) -> str:
     return message if len(message) <= LONGEST else message[:LONGEST].rsplit(" ", 1)[0] + " ..."
 
 
-def explain_link(error: OmegaConfBaseException | RecursionError, keys: Iterable[str]) -> str:
-    """One sentence for a value such as ``${seed_everything}`` that cannot be followed.
-
-    Args:
-        error: from OmegaConf, or of a value that leads back to itself.
-        keys: all keys of the subcommand.
-    """
-    if isinstance(error, RecursionError):
-        return "a link such as ${seed_everything} leads back to its own key."
+def _wrong_link(error: OmegaConfBaseException, keys: Iterable[str]) -> str:
+    """One sentence for a value such as ``${seed_everything}`` that cannot be followed."""
     key = str(error.full_key or "").partition(".")[2]
     reason = sentence(str(error).partition("full_key:")[0])
     if lacking := re.search(r"[Ii]nterpolation key '\.*(?P<key>[^']+)' not found", reason):

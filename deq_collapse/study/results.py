@@ -25,13 +25,12 @@ def results(directory: Path, plan: Plan) -> dict[str, Any]:
     cells, so that tables can show what is missing.
     """
     states = {cell.name: state_of(directory / cell.name) for cell in plan.cells}
+    finished = [name for name, state in states.items() if state == "finished"]
     failed = [name for name, state in states.items() if state == "failed"]
     return {
         "study": plan.study,
         "command": plan.command,
-        "runs": [
-            read_record(directory / name / RESULT) for name, state in states.items() if state == "finished"
-        ],
+        "runs": [read_record(directory / name / RESULT) for name in finished],
         "contrasts": list(plan.contrasts),
         "failed": [{"name": name, "reason": read_state(directory / name).get("reason")} for name in failed],
         "cells": [

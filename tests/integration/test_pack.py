@@ -136,12 +136,11 @@ def test_a_damaged_run_is_named(packed: Path, tmp_path: Path, refused: Callable[
             "report",
             "result.json",
             "[]",
-            "not a list: remove it, and the run's command finishes the run again",
+            "not a list: remove it",
         ),
         ("pack", "result.json", "{}", "lacks name, axes"),
         ("run", "config.yaml", "", "holds no keys"),
         ("run", "config.yaml", "a: [", "not valid YAML"),
-        ("run", "manifest.json", "{", "cannot be read as JSON"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_told_in_a_sentence(
@@ -160,6 +159,16 @@ def test_a_damaged_file_of_a_run_is_told_in_a_sentence(
     said = refused("study", command, str(study))
     assert str(damaged) in said
     assert word in said
+
+
+def test_a_damaged_manifest_of_an_interrupted_run_is_told(
+    packed: Path, tiny_study: Callable[..., Path], tmp_path: Path, refused: Callable[..., str]
+):
+    study = tiny_study(tmp_path, "data/step.yaml", epochs=1)
+    run = unpacked(packed, tmp_path) / "explicit-seed0"
+    (run / "result.json").unlink()
+    (run / "manifest.json").write_text("{")
+    assert f"{run}/manifest.json cannot be read as JSON" in refused("study", "run", str(study))
 
 
 def test_a_single_run_is_packed_too(study: Path, tmp_path: Path):
