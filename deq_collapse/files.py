@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ def write_atomically(path: Path, content: str | bytes, through: bool = True) -> 
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def check_writable(directory: Path) -> None:
+    """Checks that files can be written into a directory, or into the one where it would be created.
+
+    Raises:
+        UserError: if not.
+    """
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"the output directory {directory} cannot be written: {error.strerror}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,6 +2,7 @@
 Regularization", 2021, raise it during training).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ class JacobianSchedule(Callback):
             UserError: for no weight at all, a weight below 0, and an epoch below 0.
         """
         weights = self.weights
-        if not weights or min(weights) < 0 or not all(weight >= 0 for weight in weights.values()):
+        if not weights or min(weights) < 0 or not all(0 <= weight < math.inf for weight in weights.values()):
             raise UserError(
                 f"the weights of a Jacobian schedule are {weights}, but they are one or more numbers of at"
                 " least 0, each at a completed epoch of at least 0."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deq_collapse.errors import UserError
+from deq_collapse.files import check_writable
 
 
 def along_main(args: Sequence[str]) -> int:
@@ -66,6 +67,8 @@ def draw(runs: Sequence[Path], modules: list[str] | None, figure: Path | None) -
 
     for directory in runs:
         check_run(directory)
+    if figure is not None:
+        check_writable(figure.parent)
     settings = lines([measure(load(directory, modules), modules) for directory in runs])
     if not settings:
         raise UserError("no run has a finite value of NC1, NC2 or NC3: there is nothing to draw.")

@@ -17,9 +17,9 @@ def cite_main(args: Sequence[str]) -> int:
     options = cite_parser().parse_args(args)
     from deq_collapse.citations.collect import package_entry, references, uses
 
-    entries = references()
+    entries, used = references(), uses(options.path)
     print(package_entry(__version__))
-    for key, what in uses(options.path).items():
+    for key, what in used.items():
         print(f"\n% for {', '.join(what)}" if what else "")
         print(entries[key])
     return 0

@@ -1,5 +1,6 @@
 """Mistakes that show once a run is built, found before anything is written."""
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -25,6 +26,7 @@ def check_built(trainer: Trainer, module: CollapseModule, data: CollapseDataModu
         UserError: if it cannot.
     """
     _check_steps(trainer, data)
+    _check_clipping(trainer)
     _check_callbacks(trainer.callbacks, bool(trainer.loggers))  # type: ignore[attr-defined]
     _check_precision(trainer, module)
     _check_statistics(trainer, module)
@@ -44,11 +46,29 @@ def _check_steps(trainer: Trainer, data: CollapseDataModule) -> None:
             "trainer.max_epochs, max_steps and limit_train_batches are at least 1 in a fit: a run without a"
             " step has no record; `deq-collapse validate` measures weights as they are."
         )
+    for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
+        low, high = getattr(trainer, least), getattr(trainer, most)
+        if low is not None and high is not None and low > high >= 0:
+            raise UserError(f"trainer.{least} is {low}, but trainer.{most} is {high}, which is less.")
     batches, every = data.batches(trainer), trainer.val_check_interval
     if isinstance(every, int | float) and (every <= 0 or (isinstance(every, int) and every > batches)):
         raise UserError(
             f"trainer.val_check_interval is {every}, but an epoch has {batches} batches: give a share of an"
             " epoch, such as 0.5, or leave it out."
+        )
+
+
+def _check_clipping(trainer: Trainer) -> None:
+    largest = trainer.gradient_clip_val
+    if largest is None and trainer.gradient_clip_algorithm is not None:
+        raise UserError(
+            "trainer.gradient_clip_algorithm is set, but nothing is clipped: set trainer.gradient_clip_val,"
+            " or leave it out."
+        )
+    if largest is not None and not 0 <= largest < math.inf:
+        raise UserError(
+            f"trainer.gradient_clip_val is {largest}, but it is a number of at least 0, at which nothing is"
+            " clipped."
         )
 
 
@@ -87,12 +107,16 @@ def _check_statistics(trainer: Trainer, module: CollapseModule) -> None:
 
 def _check_optimizer(module: CollapseModule) -> None:
     try:
-        module.configure_optimizers()
+        made = module.configure_optimizers()
     except UserError:
         raise
     except Exception as error:  # any error of torch's or the user's classes
         reason = sentence(str(error)).rstrip(".")
         raise UserError(f"model.optimizer and model.lr_scheduler: {reason}.") from error
+    for optimizer in made[0] if isinstance(made, tuple) else ():
+        for name, value in optimizer.defaults.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"model.optimizer: {name} is {value}, but it is a finite number.")
 
 
 def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: CollapseDataModule) -> None:

@@ -1,8 +1,6 @@
 """Mistakes that would surface late in a run, found before anything is built or written."""
 
 import os
-import tempfile
-from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -41,6 +39,23 @@ def check_devices(trainer: Any, oversubscribe: bool = False) -> None:
         raise UserError(
             f"{asked} GPUs are asked for, but this machine has {gpus}: --trainer.accelerator cpu."
         )
+
+
+def check_checkpoints(trainer: Any) -> None:
+    """Checks that a run keeps the checkpoint from which it goes on, and which is measured later.
+
+    Args:
+        trainer: the configuration.
+
+    Raises:
+        UserError: if it would not.
+    """
+    for name, kept in (("barebones", False), ("enable_checkpointing", True)):
+        if trainer[name] == (not kept):
+            raise UserError(
+                f"trainer.{name} is {str(trainer[name]).lower()}, but a run keeps the checkpoint from which"
+                " it goes on: leave it out."
+            )
 
 
 def check_strategy(strategy: Any) -> None:
@@ -97,20 +112,6 @@ def check_seed(seed: Any) -> None:
     """
     if not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed_everything is {seed}, but a seed is a whole number from 0 to {LARGEST_SEED}.")
-
-
-def check_writable(directory: Path) -> None:
-    """Checks that files can be written into a directory, or into the one where it would be created.
-
-    Raises:
-        UserError: if not.
-    """
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(f"the output directory {directory} cannot be written: {error.strerror}.") from error
 
 
 def check_name(name: str) -> None:

@@ -21,12 +21,12 @@ from rich.table import Table
 from deq_collapse import callbacks
 from deq_collapse.config.built import check_built
 from deq_collapse.config.checks import (
+    check_checkpoints,
     check_devices,
     check_name,
     check_seed,
     check_slurm,
     check_strategy,
-    check_writable,
 )
 from deq_collapse.config.commands import COMMANDS
 from deq_collapse.config.files import dump_yaml, first_difference, linked, read_yaml, sentence
@@ -34,12 +34,15 @@ from deq_collapse.config.inherited import inherited
 from deq_collapse.config.mistakes import explain
 from deq_collapse.config.ranks import limit_patience
 from deq_collapse.errors import Diverged, UserError
-from deq_collapse.files import write_atomically
+from deq_collapse.files import check_writable, write_atomically
 from deq_collapse.models.batch_norm import SynchronisedBatchNorm
 from deq_collapse.runs.files import (
+    ALONG,
     CHECKPOINT,
     CONFIG,
+    CONFUSION,
     ENVIRONMENT,
+    GEOMETRY,
     HISTORY,
     MANIFEST,
     PREVIOUS,
@@ -167,6 +170,7 @@ class CollapseCLI(LightningCLI):
         check_slurm()
         check_devices(self.settings.trainer, bool(self.settings.oversubscribe))
         check_strategy(self.settings.trainer.strategy)
+        check_checkpoints(self.settings.trainer)
         callbacks.check_whole(self.settings.trainer)
         self._resolve_checkpoint()
         if self.subcommand == "fit" and not self.settings.trainer.fast_dev_run:
@@ -282,7 +286,7 @@ class CollapseCLI(LightningCLI):
         except (UserError, MisconfigurationException) as error:
             trained = (self.directory / CHECKPOINT).exists() or isinstance(error, Diverged)
             if new and not trained and self.trainer.is_global_zero:
-                for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY):
+                for name in (CONFIG, MANIFEST, ENVIRONMENT, HISTORY, ALONG, CONFUSION, GEOMETRY):
                     (self.directory / name).unlink(missing_ok=True)
                 with suppress(OSError):  # other files are in one of them
                     for path in made:

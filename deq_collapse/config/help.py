@@ -14,6 +14,9 @@ SHOWN = 12
 ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
 """What a docstring links to, for the site: the last part is the name."""
 
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+"""A negative number, as the value of an option."""
+
 
 class ShortHelp(DefaultHelpFormatter):
     """jsonargparse's help with short lists of the classes that a key takes, and without a page's markup."""
@@ -46,6 +49,7 @@ class Parser(LightningArgumentParser):
         self, *args: Any, prog: str = "deq-collapse", formatter_class: type = ShortHelp, **kwargs: Any
     ) -> None:
         super().__init__(*args, prog=prog, formatter_class=formatter_class, **kwargs)
+        self._negative_number_matcher = NEGATIVE  # argparse takes -1e-3 for an option
 
 
 def plain(text: str) -> str:

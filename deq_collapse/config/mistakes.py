@@ -135,7 +135,10 @@ def _kinds(found: re.Match[str]) -> str:
         "bool": "true or false",
     }
     named = re.findall(r"\b(Sequence|list|tuple|dict)(?=\[)|<class '(?:\w+\.)*(\w+)'>", found["kinds"])
-    words = " or ".join(dict.fromkeys(kinds.get(name, name) for pair in named for name in pair if name))
+    literals = re.findall(r"Literal\[([^]]*)\]", found["kinds"])
+    choices = dict.fromkeys(choice.strip(" '") for listed in literals for choice in listed.split(","))
+    classes = dict.fromkeys(kinds.get(name, name) for pair in named for name in pair if name)
+    words = " or ".join([*filter(None, [", ".join(choices)]), *classes])
     value = found["value"].strip()
     listed = "a list" in words and re.fullmatch(r"[\w.]+(,\s*[\w.]+)+", value)
     return f"{words}, as [{value}]" if listed else words

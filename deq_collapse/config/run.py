@@ -25,6 +25,10 @@ PARSER = {
     "allow_abbrev": False,
 }
 USAGE = "deq-collapse {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
+OF_COMMANDS = {
+    name: PARSER | {"usage": USAGE.format(name), "description": f"{text[0].upper()}{text[1:]}."}
+    for name, text in COMMANDS.items()
+}
 
 
 def lightning_main(
@@ -50,6 +54,7 @@ def lightning_main(
     expanded = expand_parts(arguments)
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # the progress line says the rest
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what trainer.profiler found
     with _program_arguments(arguments), warnings.catch_warnings(), losses_told():
         _silence()
         try:
@@ -61,7 +66,7 @@ def lightning_main(
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_class=Parser,
-                parser_kwargs=PARSER | {name: PARSER | {"usage": USAGE.format(name)} for name in COMMANDS},
+                parser_kwargs=PARSER | OF_COMMANDS,
                 args=expanded,
                 run=run,
             )

@@ -2,6 +2,7 @@
 al., "Stabilizing Equilibrium Models by Jacobian Regularization", ICML 2021).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,5 +32,5 @@ def check_jacobian_weight(weight: float) -> None:
     Raises:
         UserError: for such a weight.
     """
-    if not weight >= 0:
-        raise UserError(f"jacobian_weight is {weight}, but it is at least 0.")
+    if not 0 <= weight < math.inf:
+        raise UserError(f"jacobian_weight is {weight}, but it is a number of at least 0.")

@@ -131,11 +131,11 @@ def watch(path: Path, every: float = 10, port: int | None = None) -> None:
         UserError: if there is no study, or the port is taken.
     """
     watched = Watch(path, every)
-    watched.look()
     server = None if port is None else _serve(watched.study.directory, port)
     address = watched.page if server is None else f"http://127.0.0.1:{server.server_port}/"
-    print(f"Watching {watched.study.name}: {address}  (Ctrl-C ends watching, not the study)", flush=True)
     try:
+        watched.look()
+        print(f"Watching {watched.study.name}: {address}  (Ctrl-C ends watching, not the study)", flush=True)
         while not watched.over:
             time.sleep(watched.look())
         watched.finish()

@@ -104,7 +104,7 @@ def read_study_file(path: Path, seeds: int | None = None) -> StudyFile:
             " tells them apart."
         )
     _check_words(path, cells)
-    directory = Path(output, content["name"])
+    directory = Path(output, content["name"]).expanduser()
     return StudyFile(content["name"], directory, cells, _contrasts(path, content.get("contrasts"), cells))
 
 
@@ -157,15 +157,8 @@ def _cells(
         axis: labels for axis, labels in _axes(path, study.get("axes") or {}).items() if axis not in axes
     }
     seeds = _list(path, grid, "seeds", _list(path, study, "seeds", [0]))
-    for axis, added in axes.items():
-        if not added:
-            raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
-        if not all(label.strip() for label in added):
-            raise UserError(
-                f"{path}: the axis {axis} has a label without a character; runs are called by labels."
-            )
-    if not seeds:
-        raise UserError(f"{path}: there are no seeds, which leaves no runs.")
+    _check_axes(path, axes)
+    _check_seeds(path, seeds)
     for seed in seeds if number is None else _as_many(seeds, number):
         last = (*after, yaml.safe_dump({"seed_everything": seed}))
         places = (dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values()))
@@ -176,6 +169,36 @@ def _cells(
             )
             for place in places
         )
+
+
+def _check_axes(path: Path, axes: dict[str, dict[str, "_Label"]]) -> None:
+    for axis, labels in axes.items():
+        if axis == "seed":
+            raise UserError(f"{path}: the axis seed is that of every study; its labels are the list seeds.")
+        if not axis.strip():
+            raise UserError(f"{path}: an axis has no name.")
+        if not labels:
+            raise UserError(f"{path}: the axis {axis} has no labels, which leaves no runs.")
+        for label in labels:
+            if not label.strip():
+                raise UserError(
+                    f"{path}: the axis {axis} has a label without a character; runs are called by labels."
+                )
+            if "/" in label:
+                raise UserError(
+                    f"{path}: the axis {axis} has the label {label}, but a label is part of the name of a"
+                    " directory, which has no slash; a label of your own may stand for a configuration."
+                )
+
+
+def _check_seeds(path: Path, seeds: list[Any]) -> None:
+    if not seeds:
+        raise UserError(f"{path}: there are no seeds, which leaves no runs.")
+    for place, seed in enumerate(seeds):
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise UserError(f"{path}: the seed {seed!r} is no whole number from 0.")
+        if seed in seeds[:place]:
+            raise UserError(f"{path}: the seed {seed} is given twice.")
 
 
 def _ordered(shared: list[str], added: list["_Label"]) -> list[str]:
@@ -222,6 +245,9 @@ def _labels(path: Path, axis: str, entries: dict[Any, Any]) -> dict[str, _Label]
             " each is a file, a configuration, or a list of those."
         )
     ((key, values),) = entries.items()
+    for place, value in enumerate(values):
+        if value in values[:place] or str(value) in map(str, values[:place]):
+            raise UserError(f"{path}: the axis {axis} has the value {value} twice.")
     return {str(value): _Label((_config(path, {key: value}),), key_with_value=True) for value in values}
 
 
@@ -240,7 +266,10 @@ def _config(path: Path, entry: Any) -> str:
     if isinstance(entry, dict):
         return yaml.safe_dump(_nested(path, entry), sort_keys=False)
     if not isinstance(entry, str):
-        raise UserError(f"{path}: {entry!r} is neither a file nor a configuration.")
+        raise UserError(
+            f"{path}: {entry!r} is neither a file nor a configuration; the values of a key are a list, as"
+            f" [{entry}]."
+        )
     file = beside(path, entry)
     if not file.is_file():
         raise UserError(f"{path} names {entry}, but there is no file {os.path.normpath(file)}.")
@@ -252,6 +281,8 @@ def _nested(path: Path, entry: dict[Any, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in entry.items():
         for name in reversed(str(key).split(".")):
+            if not name:
+                raise UserError(f"{path}: the key {key!r} has a part without a name.")
             value = {name: value}
         _join(path, nested, value, str(key))
     return nested

@@ -175,6 +175,33 @@ MISTAKES = {
         ["BatchNormCell has batch norm", "set trainer.sync_batchnorm to false"],
     ),
     "seed": (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
+    "a rate that is none": (["--model.optimizer.init_args.lr", ".nan"], ["lr is nan", "finite"]),
+    "an endless penalty": (
+        [*EQUILIBRIUM, "--model.refinement.init_args.jacobian_weight", ".inf"],
+        ["jacobian_weight is inf", "at least 0"],
+    ),
+    "clipping below 0": (
+        ["--trainer.gradient_clip_val", "-1.0"],
+        ["gradient_clip_val is -1.0", "at least 0"],
+    ),
+    "clipping at nothing": (
+        ["--trainer.gradient_clip_algorithm", "norm"],
+        ["gradient_clip_algorithm is set", "set trainer.gradient_clip_val"],
+    ),
+    "more epochs at least than at most": (
+        ["--trainer.min_epochs", "9"],
+        ["trainer.min_epochs is 9, but trainer.max_epochs is 2"],
+    ),
+    "without a checkpoint": (
+        ["--trainer.enable_checkpointing", "false"],
+        ["trainer.enable_checkpointing is false", "leave it out"],
+    ),
+    "bare bones": (["--trainer.barebones", "true"], ["trainer.barebones is true", "leave it out"]),
+    "a small negative rate": (["--model.optimizer.init_args.lr", "-1e-3"], ["learning rate: -0.001"]),
+    "a precision that is none": (
+        ["--trainer.precision", "17"],
+        ["trainer.precision is 17", "bf16-mixed", "or null"],
+    ),
     "learning rate": (["--model.optimizer.init_args.lr", "-1"], ["model.optimizer", "-1"]),
     "a plateau of what": (
         ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
@@ -366,6 +393,16 @@ class TestStudyFiles:
             ("name: ../x\n", "the study's name is '../x'"),
             ("name: x\naxes: {k: {'': {}}}\n", "the axis k has a label without a character"),
             ("name: [x\n", "not valid YAML"),
+            ("name: x\naxes: {seed: {a: {}}}\n", "the list seeds"),
+            ("name: x\naxes: {'': {a: {}}}\n", "an axis has no name"),
+            ("name: x\naxes: {k: {a/b: {}}}\n", "which has no slash"),
+            ("name: x\naxes: {R: {data.seed: [1, 1.0]}}\n", "the value 1.0 twice"),
+            ("name: x\naxes: {R: {data.seed: [1, '1']}}\n", "the value 1 twice"),
+            ("name: x\naxes: {R: {data.seed: 5}}\n", "the values of a key are a list, as [5]"),
+            ("name: x\nconfig: [{data..seed: 5}]\n", "a part without a name"),
+            ("name: x\nseeds: [0, 1, 0]\n", "the seed 0 is given twice"),
+            ("name: x\nseeds: [one]\n", "the seed 'one' is no whole number"),
+            ("name: x\nseeds: [-1]\n", "the seed -1 is no whole number"),
         ],
     )
     def test_a_mistake_in_a_study_file_is_told(self, text, word, tmp_path: Path, refused: Refused):

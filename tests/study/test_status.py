@@ -1,5 +1,6 @@
 """How a study stands is read from what its runs leave: states, progress, the time left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -108,7 +109,8 @@ def test_the_state_of_a_run_is_what_its_files_and_its_lock_say(tmp_path: Path):
 def test_the_table_shows_every_cell_its_progress_and_why_it_failed(tmp_path: Path, plan: Plan, capsys):
     write_plan(tmp_path, plan)
     history(tmp_path / "explicit-seed0", 10)
-    (tmp_path / "explicit-seed0/result.json").write_text('{"name": "explicit-seed0"}')
+    record = {"name": "explicit-seed0", "axes": {}, "class_counts": [2, 2], "majority": None, "solver": None}
+    (tmp_path / "explicit-seed0/result.json").write_text(json.dumps(record))
     history(tmp_path / "equilibrium-seed0", 4)
     write_state(tmp_path / "equilibrium-seed0", "running", first_epoch=0, started=0.0)
     history(tmp_path / "explicit-seed1", 3)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deq_collapse.errors import UserError
+from deq_collapse.files import check_writable
 
 
 def theory_main(args: Sequence[str]) -> int:
@@ -15,6 +16,10 @@ def theory_main(args: Sequence[str]) -> int:
             that cannot be written.
     """
     options = theory_parser().parse_args(args)
+    if "directory" in options:
+        check_writable(options.directory)
+    elif options.figure is not None:
+        check_writable(options.figure.parent)
     try:
         import cvxpy  # noqa: F401
     except ImportError as error:

@@ -46,6 +46,8 @@ NAMES = {"loss": "loss", "minority_cosine": "minority cosine", "nc3": "NC3"} | {
 def curve(options: argparse.Namespace) -> list[str]:
     """Minority cosine against R."""
     _positive(options, "largest", 1)
+    for majority in options.majority:
+        _leaves_minorities(majority, options.classes)
     table = curve_table(
         options.classes, options.majority, options.weight_energy, options.feature_energy, options.largest
     )
@@ -79,11 +81,7 @@ def phase(options: argparse.Namespace) -> list[str]:
     """Phase diagrams, optionally with trained networks."""
     _positive(options, "largest", 2)
     _positive(options, "points", 2)
-    if not 0 < options.majority < options.classes - 1:
-        raise UserError(
-            f"--majority is {options.majority}, but it is at least 1 and leaves 2 minority classes or more of"
-            f" {options.classes}."
-        )
+    _leaves_minorities(options.majority, options.classes)
     runs = [] if options.runs is None else [read_run(path) for path in runs_below(options.runs)]
     dots = [dot(run, options.classes) for run in runs if run.majority and len(run.counts) == options.classes]
     if options.runs is not None and not dots:
@@ -145,6 +143,14 @@ def _beside(runs: Sequence[Path]) -> Path:
 def _positive(options: argparse.Namespace, name: str, least: float) -> None:
     if not getattr(options, name) >= least:
         raise UserError(f"--{name} is {getattr(options, name):g}, but it is at least {least:g}.")
+
+
+def _leaves_minorities(majority: int, classes: int) -> None:
+    if not 0 < majority < classes - 1:
+        raise UserError(
+            f"--majority is {majority}, but it is at least 1 and leaves 2 minority classes or more of"
+            f" {classes}."
+        )
 
 
 def _write(path: Path, table: pd.DataFrame, figure: Figure) -> list[str]:
