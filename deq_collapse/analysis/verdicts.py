@@ -234,58 +234,58 @@ def verdicts(study: Study) -> Verdicts:
 
 def records(found: Verdicts) -> list[dict[str, Any]]:
     """Every verdict as a flat record, for files; None stands for a missing value."""
-    rows: list[dict[str, Any]] = [
-        {
-            "claim": "collapses_under_balance",
-            "sentence": COLLAPSES,
-            "group": share.group,
-            "scope": "balanced",
-            "compared": share.refinement,
-            "measure": f"share of {share.refinement} runs that collapsed",
-            "test": "exact binomial",
-            "effect_is": "share",
-            "effect": share.collapsed / share.n,
-            "low": share.interval[0],
-            "high": share.interval[1],
-            "n": share.n,
-            "seeds": None,
-            "seeds_without_partner": None,
-            "p": share.p,
-            "p_holm": None,
-            "verdict": share.word if share.implicit else None,
-            "seeds_needed": None,
-            "remark": "" if share.implicit else "for comparison; the claim is of equilibria",
-            "unlike": "",
-        }
-        for share in found.collapse
-    ]
-    rows += [
-        {
-            "claim": verdict.claim.key,
-            "sentence": verdict.claim.sentence,
-            "group": verdict.group,
-            "scope": verdict.setting.label if verdict.setting else f"pooled over {verdict.settings} settings",
-            "compared": f"{verdict.deq} with {verdict.baseline}",
-            "measure": verdict.claim.measure.title,
-            "test": "paired t, two-sided",
-            "effect_is": "factor, equilibrium / explicit"
-            if verdict.comparison.ratio
-            else "difference, equilibrium - explicit",
-            "effect": _finite(verdict.comparison.effect),
-            "low": _finite(verdict.comparison.interval[0]),
-            "high": _finite(verdict.comparison.interval[1]),
-            "n": verdict.comparison.n,
-            **verdict.comparison.seeds,
-            "p": _finite(verdict.comparison.p),
-            "p_holm": _finite(verdict.adjusted),
-            "verdict": verdict.word,
-            "seeds_needed": verdict.needed,
-            "remark": verdict.comparison.remark,
-            "unlike": "; ".join(verdict.unlike),
-        }
-        for verdict in (*found.pooled, *found.single)
-    ]
-    return rows
+    return [*map(_of_share, found.collapse), *map(_of_verdict, (*found.pooled, *found.single))]
+
+
+def _of_share(share: Share) -> dict[str, Any]:
+    return {
+        "claim": "collapses_under_balance",
+        "sentence": COLLAPSES,
+        "group": share.group,
+        "scope": "balanced",
+        "compared": share.refinement,
+        "measure": f"share of {share.refinement} runs that collapsed",
+        "test": "exact binomial",
+        "effect_is": "share",
+        "effect": share.collapsed / share.n,
+        "low": share.interval[0],
+        "high": share.interval[1],
+        "n": share.n,
+        "seeds": None,
+        "seeds_without_partner": None,
+        "p": share.p,
+        "p_holm": None,
+        "verdict": share.word if share.implicit else None,
+        "seeds_needed": None,
+        "remark": "" if share.implicit else "for comparison; the claim is of equilibria",
+        "unlike": "",
+    }
+
+
+def _of_verdict(verdict: Verdict) -> dict[str, Any]:
+    comparison, setting = verdict.comparison, verdict.setting
+    sides = "factor, equilibrium / explicit" if comparison.ratio else "difference, equilibrium - explicit"
+    return {
+        "claim": verdict.claim.key,
+        "sentence": verdict.claim.sentence,
+        "group": verdict.group,
+        "scope": setting.label if setting else f"pooled over {verdict.settings} settings",
+        "compared": f"{verdict.deq} with {verdict.baseline}",
+        "measure": verdict.claim.measure.title,
+        "test": "paired t, two-sided",
+        "effect_is": sides,
+        "effect": _finite(comparison.effect),
+        "low": _finite(comparison.interval[0]),
+        "high": _finite(comparison.interval[1]),
+        "n": comparison.n,
+        **comparison.seeds,
+        "p": _finite(comparison.p),
+        "p_holm": _finite(verdict.adjusted),
+        "verdict": verdict.word,
+        "seeds_needed": verdict.needed,
+        "remark": comparison.remark,
+        "unlike": "; ".join(verdict.unlike),
+    }
 
 
 def _shares(every: Sequence[Setting]) -> tuple[Share, ...]:

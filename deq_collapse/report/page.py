@@ -79,6 +79,55 @@ def render(study: Study, sections: Sequence[Section], drawn: Mapping[str, str] |
         sections: its figures.
         drawn: the svg of those that were drawn before, by name.
     """
+    found, effects = verdicts(study), effect_tables(study)
+    outcomes, curves = outcome_table(study), curve_data(study)
+    parts = {
+        **{f"figures-{number}": section.title for number, section in enumerate(sections, start=1)},
+        "explore": "Explore" if curves["metrics"] else None,
+        "verdicts": "Verdicts" if found.collapse or found.pooled else None,
+        "effects": "What adds what, in numbers" if effects else None,
+        "tables": "Tables",
+        "cost": "Cost",
+        "outcomes": "Run by run" if outcomes.blocks else None,
+        "every": "Every metric",
+        "rules": "The rule" if found.collapse or found.pooled else None,
+        "ran": "What was run",
+    }
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            study=study,
+            headline=headline(study),
+            contents=[(id_, title) for id_, title in parts.items() if title],
+            found=found,
+            claim_of_collapse=COLLAPSES,
+            collapsed=COLLAPSED,
+            rule=RULE,
+            pooling=POOLING,
+            settings=settings(study),
+            effects=effects,
+            equal_loss_effects=equal_loss_effects(study),
+            by_epoch=bool(effect_curves(study)),
+            outcomes=outcomes,
+            warnings=[
+                (run, text) for run in study.runs for text in (end_warning(run), solver_warning(run)) if text
+            ],
+            parameter_warnings=parameter_warnings(study),
+            tables=[*comparison_tables(study), *equal_loss_tables(study)],
+            cost=cost_table(study),
+            sections=sections,
+            drawn=drawn or {},
+            explore=packed(json.dumps(curves, separators=(",", ":"))) if curves["metrics"] else None,
+            library=library(),
+            metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
+            provenance=_provenance(study),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """The templates, with the filters by which they word what was found."""
     environment = Environment(
         loader=PackageLoader("deq_collapse", "report/templates"),
         autoescape=True,
@@ -104,47 +153,7 @@ def render(study: Study, sections: Sequence[Section], drawn: Mapping[str, str] |
         "seeds": told_seeds,
         "told_effect": lambda effect: told_effect(effect.comparison, effect.measure),
     }
-    found, effects = verdicts(study), effect_tables(study)
-    outcomes, curves = outcome_table(study), curve_data(study)
-    parts = {
-        **{f"figures-{number}": section.title for number, section in enumerate(sections, start=1)},
-        "explore": "Explore" if curves["metrics"] else None,
-        "verdicts": "Verdicts" if found.collapse or found.pooled else None,
-        "effects": "What adds what, in numbers" if effects else None,
-        "tables": "Tables",
-        "cost": "Cost",
-        "outcomes": "Run by run" if outcomes.blocks else None,
-        "every": "Every metric",
-        "rules": "The rule" if found.collapse or found.pooled else None,
-        "ran": "What was run",
-    }
-    return environment.get_template("report.html.j2").render(
-        study=study,
-        headline=headline(study),
-        contents=[(id_, title) for id_, title in parts.items() if title],
-        found=found,
-        claim_of_collapse=COLLAPSES,
-        collapsed=COLLAPSED,
-        rule=RULE,
-        pooling=POOLING,
-        settings=settings(study),
-        effects=effects,
-        equal_loss_effects=equal_loss_effects(study),
-        by_epoch=bool(effect_curves(study)),
-        outcomes=outcomes,
-        warnings=[
-            (run, text) for run in study.runs for text in (end_warning(run), solver_warning(run)) if text
-        ],
-        parameter_warnings=parameter_warnings(study),
-        tables=[*comparison_tables(study), *equal_loss_tables(study)],
-        cost=cost_table(study),
-        sections=sections,
-        drawn=drawn or {},
-        explore=packed(json.dumps(curves, separators=(",", ":"))) if curves["metrics"] else None,
-        library=library(),
-        metrics={setting: every_metric(cell) for setting, cell in study.cells.items()},
-        provenance=_provenance(study),
-    )
+    return environment
 
 
 def every_metric(cell: dict[str, list[Run]]) -> list[tuple[str, list[str]]]:
