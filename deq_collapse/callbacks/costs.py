@@ -97,10 +97,11 @@ def spread(count: int, most: int) -> Tensor:
 
 
 def saved_activation_bytes(network: nn.Module, x: Tensor) -> int:
-    """Bytes that one training-mode forward pass saves for its backward pass, without weights.
+    """Bytes that one forward pass saves for its backward pass, without weights.
 
     Args:
-        network: unchanged; a copy runs.
+        network: in the mode in which it trains, as frozen parts of it are in eval mode; unchanged, for a copy
+            runs.
         x: a training batch, (N, C, H, W).
     """
     return saved_by_part({"network": network}, x)[TOTAL]
@@ -115,7 +116,7 @@ def saved_by_part(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
         parts: by name, in the order in which ``x`` passes through them; unchanged.
         x: a training batch, (N, C, H, W).
     """
-    parts = {name: part.train() for name, part in copy.deepcopy(dict(parts)).items()}
+    parts = copy.deepcopy(dict(parts))
     weights = [tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers())]
     own = {tensor.untyped_storage().data_ptr() for tensor in weights}
     kept: dict[int, int] = {}

@@ -123,7 +123,7 @@ def _check_smallest_batch(trainer: Trainer, module: CollapseModule, data: Collap
     """Refuses a last batch of one image if batch norm would see only one number per channel."""
     if data.smallest_batch(trainer) != 1:
         return
-    network = deepcopy(module.network).train()
+    network = deepcopy(module.network)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             network(torch.zeros(1, *data.image_shape))
