@@ -50,10 +50,10 @@ def check_checkpoints(trainer: Any) -> None:
     Raises:
         UserError: if it would not.
     """
-    for name, kept in (("barebones", False), ("enable_checkpointing", True)):
-        if trainer[name] == (not kept):
+    for name, value in (("barebones", True), ("enable_checkpointing", False)):
+        if trainer[name] is value:
             raise UserError(
-                f"trainer.{name} is {str(trainer[name]).lower()}, but a run keeps the checkpoint from which"
+                f"trainer.{name} is {str(value).lower()}, but a run keeps the checkpoint from which"
                 " it goes on: leave it out."
             )
 

@@ -67,10 +67,7 @@ def _links_in_files(arguments: Sequence[str]) -> list[str]:
         if option and not equals and rest and "${" in rest[0]:
             value = rest.pop(0)
         if option and "${" in value:
-            content: Any = value
-            for part in reversed(key.split(".")):
-                content = {part: content}
-            replaced += ["--config", dump_yaml(content)]
+            replaced += ["--config", dump_yaml(nested(key, value))]
         else:
             replaced.append(arg)
     return replaced
@@ -249,6 +246,17 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(entry, f"{key}.{name}".lstrip("."))
     else:
         yield key, value
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """The mapping in which a dotted key has a value, as `leaves` takes it apart.
+
+    >>> nested("model.tau", 1.0)
+    {'model': {'tau': 1.0}}
+    """
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return dict(value)
 
 
 def first_difference(old: Any, new: Any, ignore: Sequence[str] = (), key: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration
+from deq_collapse.config.files import SUFFIXES, beside, found, is_configuration, nested
 from deq_collapse.config.study_keys import GRID_KEYS
 from deq_collapse.errors import UserError
 from deq_collapse.runs.setting import in_words, setting_in_words, short
@@ -278,14 +278,12 @@ def _config(path: Path, entry: Any) -> str:
 
 def _nested(path: Path, entry: dict[Any, Any]) -> dict[str, Any]:
     """``{a.b: value}`` as ``{a: {b: value}}``; keys below one key, however written, stand side by side."""
-    nested: dict[str, Any] = {}
+    joined: dict[str, Any] = {}
     for key, value in entry.items():
-        for name in reversed(str(key).split(".")):
-            if not name:
-                raise UserError(f"{path}: the key {key!r} has a part without a name.")
-            value = {name: value}
-        _join(path, nested, value, str(key))
-    return nested
+        if "" in str(key).split("."):
+            raise UserError(f"{path}: the key {key!r} has a part without a name.")
+        _join(path, joined, nested(str(key), value), str(key))
+    return joined
 
 
 def _join(path: Path, place: dict[str, Any], more: dict[str, Any], key: str) -> None:

@@ -132,12 +132,7 @@ def test_a_damaged_run_is_named(packed: Path, tmp_path: Path, refused: Callable[
     ("command", "file", "content", "word"),
     [
         ("run", "result.json", "{", "cannot be read as JSON"),
-        (
-            "report",
-            "result.json",
-            "[]",
-            "not a list: remove it",
-        ),
+        ("report", "result.json", "[]", "not a list: remove it"),
         ("pack", "result.json", "{}", "lacks name, axes"),
         ("run", "config.yaml", "", "holds no keys"),
         ("run", "config.yaml", "a: [", "not valid YAML"),
